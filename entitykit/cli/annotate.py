@@ -1,0 +1,297 @@
+"""`entitykit annotate`: run a pipeline over files and write what it finds.
+
+One broken input never stops the run: it is listed in `errors.jsonl`, its neighbours are annotated, and the exit code says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import spacy
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.util import ignore_error, raise_error
+from tqdm import tqdm
+
+from entitykit.cli.inputs import STDIN, Document, Failure, failure, find_files, is_text, read_documents
+from entitykit.cli.outputs import STDOUT, FailureLog, Writer, failures_path, open_output
+from entitykit.corpora.build import ENTITIES
+from entitykit.errors import EntityKitError, error
+
+FORMATS = {"jsonl": ".jsonl", "parquet": ".parquet", "spacy": ".spacy", "html": ".html"}
+
+# A batch ends at this many characters, whatever the number of documents: encoders keep vectors for all words of a batch.
+BATCH_CHARACTERS = 500_000
+
+# spaCy's limit of a million protects its parser's memory; a long novel has three.
+MAX_CHARACTERS = 10_000_000
+
+DESCRIPTION = """Annotate texts with a pipeline.
+
+Inputs are text files (.txt .md .text), JSON lines (.jsonl .ndjson), Parquet, DocBins (.spacy), folders of these, or - for one text on
+standard input. JSON lines and Parquet need a text field; "id" is kept and all other fields go to "meta". Of DocBins the tokens are
+kept and the annotations are made anew."""
+
+EPILOG = """Exit code: 0 if all is well; 1 if something could not be read, annotated or written, each listed in errors.jsonl beside the
+output; 2 if nothing was written."""
+
+
+@dataclass
+class Counts:
+    """What a run has done so far; times in seconds."""
+
+    documents: int = 0
+    words: int = 0
+    entities: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.perf_counter() - self.started
+
+    @property
+    def speed(self) -> str:
+        """Words per second, to show."""
+        return f"{self.words / self.seconds:,.0f} words/s"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder, or - for standard input")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write, or - for standard output (JSON lines)")
+    parser.add_argument("--pipeline", default="en_entitykit_sm", metavar="NAME_OR_PATH", help="default: %(default)s")
+    parser.add_argument("--format", choices=list(FORMATS), help="default: by the ending of OUT, otherwise jsonl")
+    parser.add_argument("--text-field", default="text", metavar="NAME", help="field or column with the text (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="documents per batch (default: %(default)s)")
+    parser.add_argument("--n-process", type=int, default=1, metavar="N", help="processes to annotate with (default: %(default)s)")
+    parser.add_argument("--gpu", type=int, metavar="ID", help="GPU to use (default: none)")
+    parser.add_argument(
+        "--max-length", type=int, default=MAX_CHARACTERS, metavar="N", help="characters of the longest document (default: %(default)s)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show neither progress nor summary")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command and give its exit code."""
+    try:
+        return _run(args)
+    except EntityKitError as problem:
+        print(f"entitykit annotate: {problem}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of standard output, such as `head`, has seen enough
+        return 1
+
+
+def _run(args: argparse.Namespace) -> int:
+    kind = _check(args)
+    listed = failures_path(args.output)
+    outputs = [Path(path) for path in (args.output, listed) if path not in (None, STDOUT)]
+    files = find_files(args.inputs, without=outputs)
+    if all(isinstance(file, Failure) for file in files):
+        raise error("E421", reason=" ".join(file.error for file in files if isinstance(file, Failure)))
+    nlp = load_pipeline(args.pipeline, gpu=args.gpu, max_length=args.max_length)
+    failures = FailureLog(args.output)
+    with open_output(args.output, kind) as writer:
+        failures.clear()
+        documents = read_documents(files, nlp.vocab, text_field=args.text_field)
+        results = annotate(nlp, documents, batch_size=args.batch_size, n_process=args.n_process)
+        # The number of documents is only known beforehand if every file is one.
+        total = len(files) if all(isinstance(file, str) and is_text(file) for file in files) else None
+        counts = _write_all(results, writer, failures, total=total, quiet=args.quiet)
+    if not args.quiet:
+        where = f", listed in {failures.path}" if failures.n and failures.path else ""
+        print(
+            f"{counts.documents:,} documents, {counts.words:,} words, {counts.entities:,} entities in {counts.seconds:.1f} s "
+            f"({counts.speed}); {failures.n:,} failed{where}; written to {args.output}",
+            file=sys.stderr,
+        )
+    return 1 if failures.n else 0
+
+
+def _check(args: argparse.Namespace) -> str:
+    """Check the options against each other and give the output format.
+
+    Raises:
+        InputError: E427 if an input would be replaced, E428 for an option that cannot work.
+    """
+    for option in ("batch_size", "n_process", "max_length"):
+        if getattr(args, option) < 1:
+            raise error("E428", option=f"--{option.replace('_', '-')}", found=getattr(args, option), expected="1 or more")
+    if args.gpu is not None and args.n_process > 1:
+        raise error("E428", option="--n-process", found=args.n_process, expected="1 together with --gpu")
+    by_ending = {ending: kind for kind, ending in FORMATS.items()}
+    kind: str = args.format or by_ending.get(Path(args.output).suffix.lower(), "jsonl")
+    if args.output == STDOUT:
+        if kind != "jsonl":
+            raise error("E428", option="--format", found=kind, expected="jsonl on standard output")
+        return kind
+    inputs = {Path(path).resolve() for path in args.inputs if path != STDIN}
+    for path in (Path(args.output), failures_path(args.output)):
+        if path and path.resolve() in inputs:
+            raise error("E427", path=path)
+    return kind
+
+
+def load_pipeline(name: str, *, gpu: int | None = None, max_length: int = MAX_CHARACTERS) -> Language:
+    """Load a pipeline to annotate with.
+
+    Args:
+        name: an installed package or the path of a folder.
+        gpu: the GPU to run on; None for the CPU.
+        max_length: characters of the longest document.
+
+    Raises:
+        ConfigError: E420 if the pipeline cannot be loaded, E429 if the GPU cannot be used.
+    """
+    if gpu is not None:
+        try:
+            spacy.require_gpu(gpu)
+        except Exception as problem:  # depends on what is missing: a driver, cupy, the device
+            raise error("E429", gpu=gpu, reason=problem) from problem
+    try:
+        nlp = spacy.load(name)
+    except Exception as problem:  # anything that a component's code may raise
+        raise error("E420", name=name, reason=str(problem).rstrip(".")) from problem
+    nlp.max_length = max_length
+    # Vectors are large, of no use in the output, and would be copied between processes.
+    nlp.add_pipe("doc_cleaner", name="annotate_cleaner", last=True, config={"attrs": {"tensor": None, "_.trf_data": None}})
+    return nlp
+
+
+def annotate(
+    nlp: Language, documents: Iterable[Document | Failure], *, batch_size: int = 32, n_process: int = 1
+) -> Iterator[tuple[Document, Doc] | Failure]:
+    """Run a pipeline over a stream; a document that fails does not harm its neighbours.
+
+    Documents on which a component fails leave spaCy's stream, some components drop their whole batch with them, and some end the
+    stream. Whatever does not come back is therefore run once more, alone. Sets the pipeline's error handler.
+
+    Args:
+        nlp: the pipeline.
+        documents: the stream; failures in it are passed on.
+        batch_size: documents per batch.
+        n_process: processes to run in.
+
+    Yields:
+        In the order of the stream, documents with their annotated `Doc` (id and meta in `doc.user_data`), and failures.
+    """
+    stream = iter(documents)
+    # Processes are started once for the whole stream, and again only for what is left when a component ended it.
+    batches = _batches(stream, batch_size) if n_process == 1 else (chain([first], stream) for first in stream)
+    nlp.set_error_handler(ignore_error)
+    for batch in batches:
+        for result in _annotate_batch(nlp, batch, batch_size, n_process):
+            if not isinstance(result, Failure):
+                document, doc = result
+                doc.user_data["id"] = document.id
+                if document.meta:
+                    doc.user_data["meta"] = document.meta
+            yield result
+
+
+def _batches(stream: Iterator[Document | Failure], batch_size: int) -> Iterator[list[Document | Failure]]:
+    batch: list[Document | Failure] = []
+    n_characters = 0
+    for item in stream:
+        n_new = 0 if isinstance(item, Failure) else _n_characters(item)
+        if batch and (len(batch) == batch_size or n_characters + n_new > BATCH_CHARACTERS):
+            yield batch
+            batch, n_characters = [], 0
+        batch.append(item)
+        n_characters += n_new
+    if batch:
+        yield batch
+
+
+def _n_characters(document: Document) -> int:
+    content = document.content
+    return len(content) if isinstance(content, str) else len(content.text)
+
+
+def _annotate_batch(
+    nlp: Language, batch: Iterable[Document | Failure], batch_size: int, n_process: int
+) -> Iterator[tuple[Document, Doc] | Failure]:
+    pending: deque[tuple[int, Document | Failure]] = deque()
+    broken_batch: list[Exception] = []
+
+    def feed() -> Iterator[tuple[Doc, int]]:
+        try:
+            for number, item in enumerate(batch):
+                pending.append((number, item))
+                if not isinstance(item, Failure):
+                    with suppress(Exception):  # it fails again alone, and is reported then
+                        yield _tokenized(nlp, item), number
+        except Exception as problem:  # of the stream itself: not to be taken for the pipeline's
+            broken_batch.append(problem)
+
+    def settle(before: int | None = None) -> Iterator[tuple[Document, Doc] | Failure]:
+        while pending and pending[0][0] != before:
+            item = pending.popleft()[1]
+            yield item if isinstance(item, Failure) else _annotate_alone(nlp, item)
+
+    with suppress(Exception):  # a component ended the stream; what is to blame fails again alone, and is reported then
+        for doc, number in nlp.pipe(feed(), as_tuples=True, batch_size=batch_size, n_process=n_process):
+            if number is not None:  # as it is when a component gives back another Doc
+                yield from settle(before=number)
+                yield pending.popleft()[1], doc  # type: ignore[misc]
+    yield from settle()
+    if broken_batch:
+        raise broken_batch[0]
+
+
+def _annotate_alone(nlp: Language, document: Document) -> tuple[Document, Doc] | Failure:
+    nlp.set_error_handler(raise_error)
+    try:
+        return document, nlp(_tokenized(nlp, document))
+    except Exception as problem:  # anything that a component's code may raise
+        return failure(problem, document.input, line=document.line, document_id=document.id)
+    finally:
+        nlp.set_error_handler(ignore_error)
+
+
+def _tokenized(nlp: Language, document: Document) -> Doc:
+    content = document.content
+    if isinstance(content, Doc):
+        return content.copy()
+    if len(content) > nlp.max_length:
+        raise error("E430", n=len(content), limit=nlp.max_length)
+    return nlp.make_doc(content)
+
+
+def _write_all(
+    results: Iterable[tuple[Document, Doc] | Failure], writer: Writer, failures: FailureLog, *, total: int | None, quiet: bool
+) -> Counts:
+    counts = Counts()
+    interval = 0.5 if sys.stderr.isatty() else 30  # a log file is no place for a line twice a second
+    with tqdm(total=total, unit=" documents", disable=quiet, file=sys.stderr, mininterval=interval, dynamic_ncols=True) as bar:
+        for result in results:
+            if isinstance(result, Failure):
+                failures.add(result)
+            else:
+                _write(*result, writer, failures, counts)
+            bar.set_postfix_str(counts.speed, refresh=False)
+            bar.update()
+    return counts
+
+
+def _write(document: Document, doc: Doc, writer: Writer, failures: FailureLog, counts: Counts) -> None:
+    try:
+        writer.write(doc)
+    except OSError:
+        raise  # the disk is to blame, not the document
+    except Exception as problem:  # such as a component's value in `doc.user_data` that no format can hold
+        failures.add(failure(problem, document.input, line=document.line, document_id=document.id))
+    else:
+        counts.documents += 1
+        counts.words += len(doc)
+        counts.entities += len(doc.spans[ENTITIES] if ENTITIES in doc.spans else doc.ents)

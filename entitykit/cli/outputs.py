@@ -1,0 +1,319 @@
+"""Write annotated documents as JSON lines, Parquet, DocBins or a web page, and failures as JSON lines.
+
+Every writer takes one document at a time and keeps little in memory. A document that cannot be written in a format leaves the writer
+as it was. Output goes to `NAME.part` and gets its name when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import srsly
+from spacy.tokens import Doc, DocBin
+
+from entitykit.cli.inputs import Failure
+from entitykit.corpora.jsonl import doc_to_record
+from entitykit.errors import EntityKitError, error
+from entitykit.html import Page
+
+if TYPE_CHECKING:
+    import pyarrow
+
+STDOUT = "-"
+
+SHARD_WORDS = 2_000_000  # about 200 MB in memory
+ROW_GROUP_CHARACTERS = 16_000_000
+SHARD_NAME = re.compile(r"\d{5}\.spacy")
+
+
+class Writer(Protocol):
+    """Takes documents one by one."""
+
+    def write(self, doc: Doc) -> None:
+        """Write a document, or raise and stay as before."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class JsonLinesWriter:
+    """One object per line, as `entitykit.corpora.jsonl` reads it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def write(self, doc: Doc) -> None:
+        line = json.dumps(doc_to_record(doc), ensure_ascii=False, allow_nan=False)
+        self.file.write(f"{line}\n".encode())
+
+    def close(self) -> None:
+        self.file.flush()
+
+
+class HtmlWriter:
+    """One page with all documents."""
+
+    def __init__(self, file: IO[bytes], title: str) -> None:
+        self.file = file
+        self.page = Page()
+        self.file.write(self.page.begin(title).encode())
+
+    def write(self, doc: Doc) -> None:
+        self.file.write(self.page.document(doc).encode())
+
+    def close(self) -> None:
+        self.file.write(self.page.end().encode())
+        self.file.flush()
+
+
+class ParquetWriter:
+    """One row per document; `spans` is a list over all groups and `meta` is JSON, because columns have one type for all rows."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet  # takes time to import and only this needs it
+
+        self.schema = parquet_schema()
+        self.parquet = pyarrow.parquet.ParquetWriter(path, self.schema)
+        self.rows: list[pyarrow.RecordBatch] = []
+        self.n_characters = 0
+
+    def write(self, doc: Doc) -> None:
+        import pyarrow
+
+        self.rows.append(pyarrow.RecordBatch.from_pylist([_row(doc_to_record(doc))], self.schema))
+        self.n_characters += len(doc.text)
+        if self.n_characters >= ROW_GROUP_CHARACTERS:
+            self._write_row_group()
+
+    def close(self) -> None:
+        self._write_row_group()
+        with self._not_twice():
+            self.parquet.close()
+
+    def _write_row_group(self) -> None:
+        import pyarrow
+
+        if self.rows:
+            table = pyarrow.Table.from_batches(self.rows).combine_chunks()
+            with self._not_twice():
+                self.parquet.write_table(table)
+        self.rows, self.n_characters = [], 0
+
+    @contextmanager
+    def _not_twice(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.parquet.is_open = False  # or its destructor would try to write to the full disk again
+            raise
+
+
+def parquet_schema() -> pyarrow.Schema:
+    """Give the columns of a Parquet output."""
+    import pyarrow as pa
+
+    span = [
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("label", pa.string()),
+        ("kb_id", pa.string()),
+        ("score", pa.float64()),
+    ]
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("text", pa.string()),
+            ("tokens", pa.list_(pa.list_(pa.int64()))),
+            ("entities", pa.list_(pa.struct(span))),
+            ("spans", pa.list_(pa.struct([("group", pa.string()), *span]))),
+            ("meta", pa.string()),
+        ]
+    )
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    groups = record.get("spans", {})
+    return {
+        **record,
+        "spans": [{"group": name, **span} for name, spans in groups.items() for span in spans],
+        "meta": json.dumps(record.get("meta", {}), allow_nan=False),
+    }
+
+
+class DocBinWriter:
+    """One DocBin, or a folder of numbered ones where one would not fit in memory; spaCy reads both by the same path."""
+
+    def __init__(self, path: Path, *, shard_words: int = SHARD_WORDS) -> None:
+        self.path = path
+        self.shard_words = shard_words
+        self.docbin = DocBin(store_user_data=True)
+        self.n_words = 0
+        self.n_shards = 0
+
+    def write(self, doc: Doc) -> None:
+        srsly.msgpack_dumps(doc.user_data)  # fails here, and not when the DocBin has half of the document
+        if len(self.docbin) and self.n_words + len(doc) > self.shard_words:
+            self._write_shard()
+        self.docbin.add(doc)
+        self.n_words += len(doc)
+
+    def close(self) -> None:
+        if self.n_shards:
+            self._write_shard()
+        else:
+            self.path.write_bytes(self.docbin.to_bytes())
+
+    def _write_shard(self) -> None:
+        self.path.mkdir(exist_ok=True)
+        self.n_shards += 1
+        (self.path / f"{self.n_shards:05}.spacy").write_bytes(self.docbin.to_bytes())
+        self.docbin = DocBin(store_user_data=True)
+        self.n_words = 0
+
+
+@contextmanager
+def open_output(path: str, kind: str) -> Iterator[Writer]:
+    """Open an output; it is there when the block ends well, and untouched when the block fails.
+
+    Args:
+        path: a file to make or replace, a device, or `-` for standard output (JSON lines only).
+        kind: a key of `entitykit.cli.annotate.FORMATS`.
+
+    Raises:
+        OutputError: E425 if it cannot be written, E426 if the path is a folder.
+        BrokenPipeError: if nobody reads standard output any more.
+    """
+    try:
+        if path == STDOUT:
+            with _stdout() as file:
+                writer = JsonLinesWriter(file)
+                yield writer
+                writer.close()
+        else:
+            with _completed(Path(os.path.realpath(path))) as unfinished, _open_writer(unfinished, kind, Path(path).stem) as writer:
+                yield writer
+    except (EntityKitError, BrokenPipeError):
+        raise
+    except OSError as problem:
+        raise error("E425", path=path, reason=problem.strerror or problem) from problem
+
+
+@contextmanager
+def _stdout() -> Iterator[IO[bytes]]:
+    try:
+        yield sys.stdout.buffer
+    except OSError:
+        # Python flushes what is left in the buffer once more at its exit, which must not fail again.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        raise
+
+
+def is_special(path: str) -> bool:
+    """Whether a path is standard output, a device or a pipe: nothing to replace, and no place for files beside it."""
+    return path == STDOUT or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
+
+
+@contextmanager
+def _completed(target: Path) -> Iterator[Path]:
+    """Give a path to write to, which becomes the target when the block ends well and is removed when it does not."""
+    if is_special(str(target)):
+        yield target
+        return
+    _check_replaceable(target)
+    unfinished = target.with_name(f"{target.name}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove(unfinished)
+    try:
+        yield unfinished
+        if target.is_dir() or unfinished.is_dir():
+            _remove(target)
+        os.replace(unfinished, target)
+    finally:
+        _remove(unfinished)
+
+
+@contextmanager
+def _open_writer(path: Path, kind: str, title: str) -> Iterator[Writer]:
+    writer: Writer
+    if kind in ("parquet", "spacy"):
+        writer = ParquetWriter(path) if kind == "parquet" else DocBinWriter(path)
+        yield writer
+        writer.close()
+        return
+    with path.open("wb") as file:
+        writer = HtmlWriter(file, title) if kind == "html" else JsonLinesWriter(file)
+        yield writer
+        writer.close()
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to replace a folder, unless it holds nothing but shards."""
+    if path.is_dir():
+        names = os.listdir(path)
+        if not names or not all(SHARD_NAME.fullmatch(name) for name in names):
+            raise error("E426", path=path)
+
+
+def _remove(path: Path) -> None:
+    _check_replaceable(path)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class FailureLog:
+    """Lists failures in `errors.jsonl` beside the output, or on standard error where nothing can be beside it.
+
+    Attributes:
+        path: the file, which is there if and only if something failed; None for standard error.
+        n: the number of failures.
+    """
+
+    def __init__(self, output: str) -> None:
+        self.path = failures_path(output)
+        self.n = 0
+
+    def clear(self) -> None:
+        """Remove the list of an earlier run.
+
+        Raises:
+            OutputError: E425 if it cannot be removed.
+        """
+        try:
+            if self.path:
+                self.path.unlink(missing_ok=True)
+        except OSError as problem:
+            raise error("E425", path=self.path, reason=problem.strerror) from problem
+
+    def add(self, failure: Failure) -> None:
+        """List a failure.
+
+        Raises:
+            OutputError: E425 if it cannot be written.
+        """
+        self.n += 1
+        line = json.dumps({name: value for name, value in failure._asdict().items() if value is not None})
+        try:
+            if self.path is None:
+                sys.stderr.write(f"{line}\n")
+            else:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(f"{line}\n")
+        except OSError as problem:
+            raise error("E425", path=self.path or "standard error", reason=problem.strerror) from problem
+
+
+def failures_path(output: str) -> Path | None:
+    """Give the place of `errors.jsonl`; None if failures go to standard error."""
+    return None if is_special(output) else Path(output).parent / "errors.jsonl"

@@ -1,0 +1,245 @@
+"""`TorchPipe`: the one place where a trainable component initializes, learns, predicts, and is saved.
+
+A task adds a head (torch) and five hooks: `labels_in`, `candidates`, `targets`, `decode` and `annotate`.
+"""
+
+# no postponed annotations here: spaCy reads the annotations of `initialize` as types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from spacy.language import Language
+from spacy.pipeline import TrainablePipe
+from spacy.tokens import Doc, Span
+from spacy.tokens.span_group import SpanGroup
+from spacy.training import Example, validate_examples
+from spacy.vocab import Vocab
+from thinc.api import Model, Optimizer, set_dropout_rate
+from torch import Tensor
+
+from entitykit.bridge.head import HeadInput
+from entitykit.bridge.shim import TorchShim
+from entitykit.components.batches import batch_by_words
+from entitykit.components.files import read_model, write_model
+from entitykit.errors import error
+from entitykit.types import Spans
+
+BATCH_WORDS = 8192
+
+
+class SpanPrediction(NamedTuple):
+    """The spans predicted for one document.
+
+    Attributes:
+        starts: *(n_spans,)* first words.
+        ends: *(n_spans,)* ends, exclusive.
+        labels: of each span; empty strings for untyped spans.
+        scores: *(n_spans,)* probabilities.
+    """
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    labels: Sequence[str]
+    scores: NDArray[np.float32]
+
+
+Prediction = Mapping[str, SpanPrediction]
+"""What is predicted for one document: span groups by key."""
+
+
+class TorchPipe(TrainablePipe):
+    """A trainable component around a torch head.
+
+    Args:
+        vocab: the pipeline's.
+        model: from `entitykit.bridge.head.TorchHead`.
+        name: the component's name.
+        cfg: JSON values that are saved with the component.
+        scorer: called as ``scorer(examples, **self.scorer_arguments())``, or none.
+    """
+
+    def __init__(
+        self, vocab: Vocab, model: Model[HeadInput, Any], name: str, *, cfg: dict[str, Any], scorer: Callable[..., Any] | None
+    ) -> None:
+        self.vocab = vocab
+        self.model = model
+        self.name = name
+        self.cfg: dict[str, Any] = {"labels": [], **cfg}
+        self.scorer = scorer
+
+    # The hooks
+
+    def labels_in(self, reference: Doc) -> Iterable[str]:
+        """The labels that one gold document has."""
+        raise NotImplementedError
+
+    def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> Spans:
+        """The spans that the head must score; `examples` are given in training."""
+        raise NotImplementedError
+
+    def targets(self, examples: Sequence[Example], output: Any) -> tuple[Tensor, ...]:
+        """What the head's `loss` takes after its output."""
+        raise NotImplementedError
+
+    def decode(self, output: Any, lengths: Sequence[int]) -> list[Prediction]:
+        """Choose spans for each document from the head's output; `lengths` are the documents' words."""
+        raise NotImplementedError
+
+    def annotate(self, doc: Doc, prediction: Prediction) -> None:
+        """Write one document's prediction; span groups, unless the task writes more."""
+        for key, spans in prediction.items():
+            write_group(doc, key, spans)
+
+    # What spaCy calls
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that the component knows."""
+        return tuple(self.cfg["labels"])
+
+    @property
+    def label_data(self) -> list[str]:
+        """What ``spacy init labels`` saves and `initialize` takes."""
+        return list(self.labels)
+
+    @property
+    def head(self) -> Any:
+        """The torch module."""
+        return self._shim.module
+
+    @property
+    def _shim(self) -> TorchShim:
+        return cast(TorchShim, self.model.shims[0])
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        """Collect labels and build the head.
+
+        Raises:
+            ConfigError: E105 if there is no encoder before this component.
+        """
+        examples = list(get_examples())
+        validate_examples(examples, f"{type(self).__name__}.initialize")
+        if labels is None:
+            labels = sorted({label for eg in examples for label in self.labels_in(eg.reference)})
+        self.cfg["labels"] = list(labels)
+        self.learn_corpus(examples)
+        tok2vec = self.model.layers[0]
+        tok2vec.initialize(X=[eg.predicted for eg in examples[:8]])
+        if not tok2vec.has_dim("nO"):
+            raise error("E105", name=self.name)
+        settings = {**self.model.attrs["settings"], "width": tok2vec.get_dim("nO"), "labels": list(labels)}
+        self._shim.create(settings)
+
+    def learn_corpus(self, examples: Sequence[Example]) -> None:
+        """Check the training examples and take from them what must be saved; called by `initialize`."""
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from a batch: gradients go to the head now, and to the shared encoder when it asks for them."""
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        examples = list(examples)
+        validate_examples(examples, f"{type(self).__name__}.update")
+        docs = [eg.predicted for eg in examples]
+        if not any(len(doc) for doc in docs):
+            return losses
+        set_dropout_rate(self.model, drop)
+        output, backprop = self.model.begin_update(HeadInput(docs, self.candidates(docs, examples)))
+        loss = self.head.loss(output, *self.targets(examples, output))
+        backprop(loss)
+        if sgd not in (None, False):
+            self.finish_update(sgd)
+        losses[self.name] += float(loss.detach())
+        return losses
+
+    def predict(self, docs: Iterable[Doc]) -> list[Prediction]:
+        """Predict each document's span groups, without changing it."""
+        docs = list(docs)
+        output = self.model.predict(HeadInput(docs, self.candidates(docs, None)))
+        return self.decode(output, [len(doc) for doc in docs])
+
+    def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Prediction]) -> None:
+        """Write predictions to documents."""
+        for doc, prediction in zip(docs, scores, strict=True):
+            self.annotate(doc, prediction)
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
+        """Annotate a stream in batches bounded by words as well as by documents; failures go to the error handler."""
+        handle = self.get_error_handler()
+        for docs in batch_by_words(stream, n_docs=batch_size, n_words=BATCH_WORDS):
+            try:
+                self.set_annotations(docs, self.predict(docs))
+            except Exception as reason:  # spaCy's contract: whatever fails is the error handler's to judge
+                handle(self.name, self, docs, reason)
+            else:
+                yield from docs
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """Score predicted against gold documents with the component's scorer."""
+        if self.scorer is None:
+            return {}
+        return cast(dict[str, Any], self.scorer(list(examples), **self.scorer_arguments()))
+
+    def scorer_arguments(self) -> dict[str, Any]:
+        """What the scorer must know of this component."""
+        return {}
+
+    # Saving
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Write settings as JSON and weights as safetensors."""
+        write_model(Path(path), self.model, self.cfg)
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "TorchPipe":
+        """Read what `to_disk` wrote."""
+        self.cfg.update(read_model(Path(path), self.model))
+        return self
+
+
+def write_group(doc: Doc, key: str, prediction: SpanPrediction) -> list[Span]:
+    """Write spans to ``doc.spans[key]`` with their scores beside them in ``attrs["scores"]``, and return them."""
+    spans = [
+        Span(doc, start, end, label=label)
+        for start, end, label in zip(prediction.starts.tolist(), prediction.ends.tolist(), prediction.labels, strict=True)
+    ]
+    doc.spans[key] = SpanGroup(doc, name=key, spans=spans, attrs={"scores": prediction.scores.tolist()})
+    return spans
+
+
+def per_document(spans: Spans, lengths: Sequence[int]) -> Iterator[tuple[slice, NDArray[np.int64], NDArray[np.int64]]]:
+    """Cut packed spans, sorted by document, into documents.
+
+    Args:
+        spans: *(n_spans,)*.
+        lengths: words of each document.
+
+    Yields:
+        The document's rows in `spans`, and its starts and ends, counted from the document's first word.
+    """
+    starts, ends = spans.starts.cpu().numpy(), spans.ends.cpu().numpy()
+    first = 0
+    for length in lengths:
+        rows = slice(*np.searchsorted(starts, [first, first + length]).tolist())
+        yield rows, starts[rows] - first, ends[rows] - first
+        first += length
+
+
+def known_words(known: Sequence[bool], docs: Sequence[Doc], device: torch.device) -> Tensor:
+    """For every word whether its document is annotated *(n_words,)*."""
+    sizes = torch.tensor([len(doc) for doc in docs], device=device)
+    return torch.repeat_interleave(torch.tensor(list(known), device=device), sizes)

@@ -1,0 +1,202 @@
+"""`entitykit_encoder`: reads every document once and serves all heads; one forward and one backward pass per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example, validate_examples
+from spacy.vocab import Vocab
+from spacy_transformers.annotation_setters import null_annotation_setter
+from spacy_transformers.data_classes import TransformerData
+from spacy_transformers.layers import TransformerListener
+from spacy_transformers.pipeline_component import Transformer, install_extensions
+from thinc.api import Model, Optimizer, set_dropout_rate, xp2torch
+from torch import Tensor
+
+from entitykit.bridge.encoder import EncoderBatch, load_tokenizer
+from entitykit.bridge.listener import EncoderListener, Gradients
+from entitykit.components.batches import batch_by_words
+from entitykit.components.files import read_model, write_model
+from entitykit.errors import error
+from entitykit.types import TOP, WordStates
+
+DEFAULT_CONFIG = {
+    "model": {"@architectures": "entitykit.EntityEncoder.v1"},
+    "batch_words": 8192,
+}
+
+
+@Language.factory("entitykit_encoder", assigns=["doc._.trf_data", "doc._.coverage"], default_config=DEFAULT_CONFIG)
+def make_encoder(nlp: Language, name: str, model: Model[list[Doc], EncoderBatch], batch_words: int) -> SharedEncoder:
+    """Make the shared encoder component.
+
+    Args:
+        nlp: the pipeline.
+        name: the component's name.
+        model: `entitykit.EntityEncoder.v1`.
+        batch_words: words that are encoded together in prediction, a longer document aside.
+    """
+    return SharedEncoder(nlp.vocab, model, name=name, batch_words=batch_words)
+
+
+class SharedEncoder(Transformer):
+    """A `transformer` of spacy-transformers whose backward pass waits until every head has given its gradient.
+
+    Stock components listen with ``spacy-transformers.TransformerListener.v1``, ours with ``entitykit.EncoderListener.v1``. The
+    stock class runs the backward pass inside the last listener, and not at all if that one is frozen or skips a batch; here
+    `finish_update` runs it. Writes ``doc._.trf_data`` (one row per word) and ``doc._.coverage`` (a dict of counts: `words`, words
+    `read`, `pieces`, `windows`, and words `shortened` because they have too many pieces).
+    """
+
+    def __init__(self, vocab: Vocab, model: Model[list[Doc], EncoderBatch], *, name: str, batch_words: int) -> None:
+        super().__init__(vocab, cast(Any, model), null_annotation_setter, name=name)
+        self.cfg = {"batch_words": batch_words}
+        self._pending: tuple[Callable[[Gradients], object], dict[int, Tensor]] | None = None
+        self._late_optimizer: Optimizer | None = None
+        _install_coverage()
+
+    def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
+        """Load the checkpoint and find the heads that listen."""
+        super().initialize(get_examples, nlp=nlp)
+        self._request_layers()
+
+    def _request_layers(self) -> None:
+        """Run no layer that no head reads; without heads, give the last one."""
+        layers: set[int] = set()
+        for listener in self.listeners:
+            layers |= listener.reads if isinstance(listener, EncoderListener) else {TOP}
+        settings = self.model.shims[0].settings.get("encoder", {})  # type: ignore[attr-defined]
+        for layer in layers:
+            if not TOP <= layer <= settings.get("n_layers", layer):
+                raise error("E104", layer=layer, n_layers=settings["n_layers"])
+        self.model.attrs["layers"] = sorted(layers) or [TOP]
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
+        """Encode a stream in batches bounded by words as well as by documents; failures go to the error handler."""
+        handle = self.get_error_handler()
+        for docs in batch_by_words(stream, n_docs=batch_size, n_words=self.cfg["batch_words"]):
+            try:
+                self.set_annotations(docs, self.predict(docs))
+            except Exception as reason:  # spaCy's contract: whatever fails is the error handler's to judge
+                handle(self.name, self, docs, reason)
+            else:
+                yield from docs
+
+    def predict(self, docs: Iterable[Doc]) -> EncoderBatch:  # type: ignore[override]
+        """Encode documents without changing them."""
+        self._finish_late()
+        self._request_layers()
+        docs = list(docs)
+        if not any(len(doc) for doc in docs):
+            coverage = [dict.fromkeys(("words", "read", "pieces", "windows", "shortened"), 0) for _ in docs]
+            return EncoderBatch(WordStates({TOP: torch.zeros(0, 0)}, (0,) * len(docs)), coverage)
+        return cast(EncoderBatch, self.model.predict(docs))
+
+    def set_annotations(self, docs: Iterable[Doc], predictions: EncoderBatch) -> None:  # type: ignore[override]
+        """Write ``doc._.trf_data`` and ``doc._.coverage``."""
+        for doc, data, coverage in zip(docs, predictions.doc_data, predictions.coverage, strict=True):
+            doc._.trf_data = data
+            doc._.coverage = coverage
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Encode a batch for training and send it to all listeners; the loss is the squared norm of their gradients."""
+        examples = list(examples)
+        validate_examples(examples, "SharedEncoder.update")
+        self._finish_late()
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        docs = [eg.predicted for eg in examples]
+        if not any(len(doc) for doc in docs):
+            return losses
+        self._request_layers()
+        set_dropout_rate(self.model, drop)
+        batch, backprop = self.model.begin_update(docs)
+        gradients: dict[int, Tensor] = {}
+
+        def accumulate(new: Gradients) -> None:
+            for layer, gradient in new.items():
+                gradients[layer] = gradients[layer] + gradient if layer in gradients else gradient
+                losses[self.name] += float((gradient**2).sum())
+
+        def accumulate_docs(new: Sequence[TransformerData]) -> None:
+            accumulate({TOP: _pack_gradients(new)} if new else {})
+
+        self._pending = (backprop, gradients)
+        batch_id = TransformerListener.get_batch_id(docs)
+        for listener in self.listeners:
+            if isinstance(listener, EncoderListener):
+                listener.send(docs, batch, accumulate)
+            else:
+                listener.receive(batch_id, batch.doc_data, accumulate_docs)
+        return losses
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Run the pending backward pass and step; if the heads have not run yet (``nlp.update(sgd=…)``), do so later."""
+        if self._backward():
+            super().finish_update(sgd)
+        else:
+            self._late_optimizer = sgd
+
+    def _backward(self) -> bool:
+        """Run the pending backward pass; false if there is one that waits for gradients."""
+        if self._pending is not None:
+            backprop, gradients = self._pending
+            if not gradients:
+                return False
+            self._pending = None
+            backprop(gradients)
+        return True
+
+    def _finish_late(self) -> None:
+        """Finish the update before this call, if that was put off; a batch to which no head gave a gradient is dropped."""
+        self._backward()
+        self._pending = None
+        optimizer, self._late_optimizer = self._late_optimizer, None
+        if optimizer is not None:
+            super().finish_update(optimizer)
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Write settings as JSON and weights as safetensors."""
+        self._finish_late()
+        write_model(Path(path), self.model, self.cfg)
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> SharedEncoder:
+        """Read what `to_disk` wrote; needs neither the Hub nor the checkpoint."""
+        self.cfg.update(read_model(Path(path), self.model))
+        load_tokenizer(self.model)
+        return self
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        """Settings and weights as bytes."""
+        self._finish_late()
+        return super().to_bytes(exclude=tuple(exclude))
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> SharedEncoder:
+        """Read what `to_bytes` gave."""
+        super().from_bytes(bytes_data, exclude=tuple(exclude))
+        if self.model.shims[0].is_built:  # type: ignore[attr-defined]
+            load_tokenizer(self.model)
+        return self
+
+
+def _install_coverage() -> None:
+    install_extensions()
+    if not Doc.has_extension("coverage"):
+        Doc.set_extension("coverage", default=None)
+
+
+def _pack_gradients(gradients: Sequence[TransformerData]) -> Tensor:
+    """Stock listeners give one array *(1, words, width)* per document that is not empty."""
+    return torch.cat([xp2torch(data.model_output["last_hidden_state"])[0] for data in gradients])

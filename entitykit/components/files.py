@@ -1,0 +1,57 @@
+"""A component's folder: settings as JSON, torch weights as safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import srsly
+from thinc.api import Model
+
+from entitykit.bridge.shim import TorchShim
+from entitykit.errors import error
+
+_CFG, _WEIGHTS, _TOK2VEC = "cfg.json", "weights.safetensors", "tok2vec"
+
+
+def write_model(path: Path, model: Model[Any, Any], cfg: dict[str, Any]) -> None:
+    """Write a component.
+
+    Args:
+        path: a folder, made if it is not there.
+        model: a thinc model around one torch module, perhaps with an embedding layer below.
+        cfg: JSON values.
+
+    Raises:
+        OutputError: E107 if the folder cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        srsly.write_json(path / _CFG, cfg)
+        (path / _WEIGHTS).write_bytes(_shim(model).to_bytes())
+        if model.layers:
+            (path / _TOK2VEC).write_bytes(model.layers[0].to_bytes())
+    except OSError as reason:
+        raise error("E107", path=path, reason=reason) from reason
+
+
+def read_model(path: Path, model: Model[Any, Any]) -> dict[str, Any]:
+    """Read what `write_model` wrote into a model of the same architecture.
+
+    Returns:
+        The component's settings.
+
+    Raises:
+        CheckpointError: E108 for a missing file, E005 for a damaged one.
+    """
+    for name in (_CFG, _WEIGHTS):
+        if not (path / name).is_file():
+            raise error("E108", path=path / name)
+    _shim(model).from_bytes((path / _WEIGHTS).read_bytes(), path=str(path / _WEIGHTS))
+    if model.layers and (path / _TOK2VEC).is_file():
+        model.layers[0].from_bytes((path / _TOK2VEC).read_bytes())
+    return cast(dict[str, Any], srsly.read_json(path / _CFG))
+
+
+def _shim(model: Model[Any, Any]) -> TorchShim:
+    return cast(TorchShim, model.shims[0])

@@ -1,0 +1,97 @@
+"""Gold spans of examples, in the words of the predicted document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from spacy.attrs import ORTH
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from entitykit.errors import warn
+from entitykit.types import Spans
+
+ENTS = "ents"
+
+
+class Gold(NamedTuple):
+    """Gold spans of a packed batch.
+
+    Attributes:
+        spans: *(n_spans,)*.
+        labels: of each span.
+        known: documents whose reference is annotated, by position.
+    """
+
+    spans: Spans
+    labels: list[str]
+    known: list[bool]
+
+
+def reference_spans(doc: Doc, keys: Sequence[str]) -> list[Span] | None:
+    """The annotated spans of a reference.
+
+    Args:
+        doc: the reference.
+        keys: span groups, or ``ents`` for the entities; spans found under several keys count once.
+
+    Returns:
+        None if the reference has no annotation under any of the keys, which is not the same as no spans.
+    """
+    found: dict[tuple[int, int, str], Span] = {}
+    known = False
+    for key in keys:
+        if key == ENTS and doc.has_annotation("ENT_IOB"):
+            spans: Iterable[Span] = doc.ents
+        elif key in doc.spans:
+            spans = doc.spans[key]
+        else:
+            continue
+        known = True
+        for span in spans:
+            found.setdefault((span.start, span.end, span.label_), span)
+    return list(found.values()) if known else None
+
+
+def gold_spans(examples: Sequence[Example], keys: Sequence[str]) -> Gold:
+    """Collect a batch's gold spans; see `reference_spans` for the keys.
+
+    Spans that do not fall on words of the predicted document are expanded to the words that they touch; those that
+    touch none are left out with a warning.
+    """
+    starts: list[int] = []
+    ends: list[int] = []
+    labels: list[str] = []
+    known: list[bool] = []
+    offset = 0
+    n_lost = 0
+    for eg in examples:
+        spans = reference_spans(eg.reference, keys)
+        known.append(spans is not None)
+        aligned = _in_predicted(eg, spans or [])
+        n_lost += len(spans or []) - len(aligned)
+        for start, end, label in aligned:
+            starts.append(offset + start)
+            ends.append(offset + end)
+            labels.append(label)
+        offset += len(eg.predicted)
+    if n_lost:
+        warn("W101", n=n_lost)
+    return Gold(Spans(torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long)), labels, known)
+
+
+def _in_predicted(eg: Example, spans: Sequence[Span]) -> list[tuple[int, int, str]]:
+    if not spans:
+        return []
+    if len(eg.predicted) == len(eg.reference) and np.array_equal(eg.predicted.to_array(ORTH), eg.reference.to_array(ORTH)):
+        return [(span.start, span.end, span.label_) for span in spans]
+    aligned = []
+    alignment = eg.alignment.y2x
+    for span in spans:
+        words = alignment[span.start : span.end].data.ravel()
+        if len(words):
+            aligned.append((int(words.min()), int(words.max()) + 1, span.label_))
+    return aligned

@@ -1,0 +1,175 @@
+"""`entitykit_ner`: named entities, flat in ``doc.ents`` or nested in a span group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+from thinc.api import Model
+from torch import Tensor
+
+from entitykit.bridge.head import HeadInput
+from entitykit.components.base import Prediction, SpanPrediction, TorchPipe, known_words, per_document, write_group
+from entitykit.components.gold import ENTS, Gold, gold_spans, reference_spans
+from entitykit.components.mentions import check_decoder, warn_wide
+from entitykit.decoding.spans import DECODERS
+from entitykit.errors import error
+from entitykit.models.mentions import spans_to_band
+from entitykit.models.ner import NEROutput, join_spans
+from entitykit.models.spans import all_spans
+from entitykit.scoring.spans import normalise_surface
+from entitykit.types import Spans
+
+DEFAULT_CONFIG = {
+    "model": {"@architectures": "entitykit.SpanNER.v1", "tok2vec": {"@architectures": "entitykit.EncoderListener.v1"}},
+    "annotate": "ents",
+    "spans_key": "sc",
+    "decoder": None,
+    "threshold": 0.0,
+    "scorer": {"@scorers": "entitykit.ner_scorer.v1"},
+}
+
+
+@Language.factory(
+    "entitykit_ner",
+    assigns=["doc.ents", "doc.spans"],
+    default_config=DEFAULT_CONFIG,
+    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0},
+)
+def make_ner(
+    nlp: Language,
+    name: str,
+    model: Model[HeadInput, Any],
+    annotate: str,
+    spans_key: str,
+    decoder: str | None,
+    threshold: float,
+    scorer: Callable[..., Any] | None,
+) -> NER:
+    """Make the NER component.
+
+    Args:
+        nlp: the pipeline.
+        name: the component's name.
+        model: `entitykit.SpanNER.v1` or `entitykit.SpERT.v1`.
+        annotate: ``ents``: flat entities in ``doc.ents``, which are replaced; ``spans``: nested ones in a span group. Both what is
+            learned and what is written.
+        spans_key: the span group of nested entities.
+        decoder: how candidates that overlap are chosen; none: `greedy` for flat and `greedy_nested` for nested entities.
+        threshold: least probability of an entity, which must also be more probable than "no entity".
+        scorer: scores examples.
+    """
+    cfg = {"annotate": annotate, "spans_key": spans_key, "decoder": decoder, "threshold": threshold}
+    return NER(nlp.vocab, model, name, cfg=cfg, scorer=scorer)
+
+
+class NER(TorchPipe):
+    """Writes ``doc.ents``, and the same spans with scores in ``doc.spans["ents"]``; or nested spans in ``doc.spans[spans_key]``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.cfg["annotate"] not in ("ents", "spans"):
+            raise error("E109", name=self.name, setting="annotate", found=self.cfg["annotate"], expected="ents or spans")
+        check_decoder(self._decoder, self.name)
+
+    @property
+    def _decoder(self) -> str:
+        return self.cfg["decoder"] or ("greedy" if self.cfg["annotate"] == "ents" else "greedy_nested")
+
+    @property
+    def _key(self) -> str:
+        """The group that is learned and written."""
+        return ENTS if self.cfg["annotate"] == "ents" else str(self.cfg["spans_key"])
+
+    def labels_in(self, reference: Doc) -> Iterable[str]:
+        """The entity types of a gold document."""
+        return (span.label_ for span in reference_spans(reference, [self._key]) or ())
+
+    def learn_corpus(self, examples: Sequence[Example]) -> None:
+        """Check the gold entities, and remember their surface forms for the score on unseen ones."""
+        if examples and not self.labels:
+            raise error("E106", name=self.name, keys=self._key)
+        spans = [span for eg in examples for span in reference_spans(eg.reference, [self._key]) or ()]
+        self.cfg["seen"] = sorted({normalise_surface(span.text) for span in spans})
+        attrs = self.model.attrs
+        longest = attrs["max_width"] if "max_width" in attrs else attrs["settings"]["window"] + 1
+        warn_wide([len(span) for span in spans], longest, self.name)
+
+    def scorer_arguments(self) -> dict[str, Any]:
+        """Where the entities are, and which are known from training."""
+        seen = frozenset(self.cfg.get("seen") or ())
+        return {"annotate": self.cfg["annotate"], "spans_key": self.cfg["spans_key"], "seen": seen or None}
+
+    def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> Spans:
+        """Gold spans in training; for SpERT also all spans, or a sample of them in training."""
+        nothing = torch.zeros(0, dtype=torch.long)
+        given = gold_spans(examples, [self._key]).spans if examples is not None else Spans(nothing, nothing)
+        if "max_width" not in self.model.attrs:
+            return given
+        lengths = [len(doc) for doc in docs]
+        spans = all_spans(lengths, self.model.attrs["max_width"], torch.device("cpu"))
+        if examples is None:
+            return spans
+        return join_spans(_sample(spans, lengths, self.model.attrs["negatives"]), given)
+
+    def targets(self, examples: Sequence[Example], output: NEROutput) -> tuple[Tensor, ...]:
+        """Classes of the candidates; for SpanNER also the gold band and the words that are annotated."""
+        gold = gold_spans(examples, [self._key])
+        docs = [eg.predicted for eg in examples]
+        known = known_words(gold.known, docs, output.logits.device)
+        classes = self._classes(gold, output.spans).masked_fill(~known[output.spans.starts], -100)
+        if output.mentions is None:
+            return (classes,)
+        return classes, spans_to_band(gold.spans, output.mentions.band.shape), known
+
+    def _classes(self, gold: Gold, spans: Spans) -> Tensor:
+        numbers = {label: i for i, label in enumerate(self.labels, start=1)}
+        for label in gold.labels:
+            if label not in numbers:
+                raise error("E110", name=self.name, label=label, labels=", ".join(self.labels))
+        wanted = dict(zip(_pairs(gold.spans), (numbers[label] for label in gold.labels), strict=True))
+        return torch.tensor([wanted.get(pair, 0) for pair in _pairs(spans)], dtype=torch.long, device=spans.starts.device)
+
+    def decode(self, output: NEROutput, lengths: Sequence[int]) -> list[Prediction]:
+        """Keep candidates that are more probably an entity than none, then let the decoder choose among those that overlap."""
+        log_p = torch.log_softmax(output.logits.float(), dim=1).cpu().numpy()
+        if log_p.shape[1] == 1:  # no labels
+            best, margin = np.zeros(len(log_p), dtype=np.int64), np.full(len(log_p), -1.0, dtype=np.float32)
+        else:
+            best = log_p[:, 1:].argmax(1) + 1
+            margin = log_p[np.arange(len(best)), best] - log_p[:, 0]
+        scores = np.exp(log_p[np.arange(len(best)), best])
+        margin = np.where(scores >= self.cfg["threshold"], margin, -1.0)
+        predictions: list[Prediction] = []
+        for rows, starts, ends in per_document(output.spans, lengths):
+            kept: NDArray[np.int64] = DECODERS[self._decoder](starts, ends, margin[rows])
+            labels = [self.labels[i - 1] for i in best[rows][kept].tolist()]
+            predictions.append({self._key: SpanPrediction(starts[kept], ends[kept], labels, scores[rows][kept])})
+        return predictions
+
+    def annotate(self, doc: Doc, prediction: Prediction) -> None:
+        """Write the span group, and ``doc.ents`` for flat entities."""
+        spans = write_group(doc, self._key, prediction[self._key])
+        if self.cfg["annotate"] == "ents":
+            doc.set_ents(spans)
+
+
+def _sample(spans: Spans, lengths: Sequence[int], n: int) -> Spans:
+    """At most `n` spans of each document, at random."""
+    chosen = []
+    edges = torch.tensor([0, *lengths]).cumsum(0)
+    firsts = torch.searchsorted(spans.starts, edges)
+    for low, high in zip(firsts.tolist(), firsts.tolist()[1:], strict=False):
+        chosen.append(low + torch.randperm(high - low)[:n])
+    rows = torch.cat(chosen)
+    return Spans(spans.starts[rows], spans.ends[rows])
+
+
+def _pairs(spans: Spans) -> list[tuple[int, int]]:
+    return list(zip(spans.starts.tolist(), spans.ends.tolist(), strict=True))

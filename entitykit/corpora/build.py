@@ -1,0 +1,127 @@
+"""Make spaCy documents from parsed ones: tokens, spans, the flat projection, and an account of every change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from spacy.language import Language
+from spacy.tokens import Doc, Span, SpanGroup
+from spacy.util import filter_spans
+
+from entitykit.corpora.align import align
+from entitykit.corpora.parsed import Mention, ParsedDoc, Relation
+from entitykit.corpora.report import Report
+from entitykit.errors import error
+
+ENTITIES = "sc"
+
+
+def build_doc(parsed: ParsedDoc, nlp: Language, report: Report) -> Doc:
+    """Make the `Doc` of a parsed document.
+
+    Writes all entities to `doc.spans["sc"]`, their flat projection (longest first) to `doc.ents`, other groups to `doc.spans`,
+    scores to the groups' `attrs["scores"]`, and `id` and the parser's values to `doc.user_data`.
+
+    Args:
+        parsed: the document.
+        nlp: gives the vocabulary, and the tokenizer where the corpus has no tokens.
+        report: counts the document and what had to be changed.
+
+    Raises:
+        CorpusError: E208 for spans outside the tokens, E209 for text that is not Unicode, E210 for an empty token, E226
+            for an entity without label.
+    """
+    _check_strings(parsed)
+    doc = _tokenize(parsed, nlp)
+    doc.user_data.update(parsed.user_data)
+    if parsed.id:
+        doc.user_data["id"] = parsed.id
+    if parsed.relations is not None:
+        doc.user_data["relations"] = [_inside(doc, relation, parsed.where) for relation in parsed.relations]
+    for problem, example in parsed.notes:
+        report.note(problem, example)
+    entities = list(_unique(_on_tokens(doc, parsed.entities, parsed, report), parsed.where, report))
+    _set_group(doc, ENTITIES, entities)
+    doc.set_ents(filter_spans(list(doc.spans[ENTITIES])))
+    for name, mentions in parsed.groups.items():
+        _set_group(doc, name, list(_on_tokens(doc, mentions, parsed, report)))
+    report.documents += 1
+    report.tokens += len(doc)
+    report.entities += len(entities)
+    report.not_flat += len(entities) - len(doc.ents)
+    report.labels.update(mention.label for mention in entities)
+    return doc
+
+
+def _tokenize(parsed: ParsedDoc, nlp: Language) -> Doc:
+    if parsed.words is None:
+        return nlp.make_doc(parsed.text)
+    if "" in parsed.words:
+        raise error("E210", where=parsed.where, number=parsed.words.index("") + 1)
+    spaces = None if parsed.spaces is None else list(parsed.spaces)
+    starts: list[bool | int | None] | None = None if parsed.sent_starts is None else list(parsed.sent_starts)
+    annotations: dict[str, Any] = dict(parsed.annotations)
+    return Doc(nlp.vocab, words=list(parsed.words), spaces=spaces, sent_starts=starts, **annotations)
+
+
+def _check_strings(parsed: ParsedDoc) -> None:
+    """Find in advance what spaCy cannot store: half characters, which JSON can spell, and entities without label."""
+    values = [parsed.id, parsed.text, parsed.words, parsed.entities, parsed.groups, parsed.user_data]
+    try:
+        json.dumps(values, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as problem:
+        raise error("E209", where=parsed.where, found=f"U+{ord(problem.object[problem.start]):04X}") from problem
+    if not all(mention.label for mention in parsed.entities):
+        raise error("E226", where=parsed.where, found="an entity without label", expected="a label")
+
+
+def _on_tokens(doc: Doc, mentions: Sequence[Mention], parsed: ParsedDoc, report: Report) -> Iterator[Mention]:
+    """Check token offsets, or align character offsets and count what moved."""
+    if parsed.offsets == "tokens":
+        for mention in mentions:
+            _check(doc, mention.start, mention.end, mention.label, parsed.where)
+            yield mention
+        return
+    spans = align(doc, [(mention.start, mention.end) for mention in mentions])
+    for mention, span in zip(mentions, spans, strict=True):
+        wanted = f"{mention.label} [{mention.start}, {mention.end}) ({parsed.where})"
+        if span is None:
+            report.note("dropped", f"{wanted} holds no visible character")
+            continue
+        if span.change:
+            found = doc[span.start : span.end]
+            report.note(span.change, f"{wanted} became {found.text!r} [{found.start_char}, {found.end_char})")
+        yield mention._replace(start=span.start, end=span.end)
+
+
+def _inside(doc: Doc, relation: Relation, where: str) -> Relation:
+    for start, end in (relation["head"], relation["tail"]):
+        _check(doc, start, end, relation["label"], where)
+    return relation
+
+
+def _check(doc: Doc, start: int, end: int, label: str, where: str) -> None:
+    if not 0 <= start < end <= len(doc):
+        raise error("E208", where=where, start=start, end=end, label=label, n=len(doc))
+
+
+def _unique(mentions: Iterator[Mention], where: str, report: Report) -> Iterator[Mention]:
+    """Keep the first of several entities with the same offsets and label: a metric over sets could not see the others."""
+    seen = set()
+    for mention in mentions:
+        key = (mention.start, mention.end, mention.label)
+        if key in seen:
+            report.note("duplicates", f"{mention.label} at tokens [{mention.start}, {mention.end}) ({where})")
+        else:
+            seen.add(key)
+            yield mention
+
+
+def _set_group(doc: Doc, name: str, mentions: Sequence[Mention]) -> None:
+    spans = [Span(doc, mention.start, mention.end, label=mention.label, kb_id=mention.kb_id) for mention in mentions]
+    group = SpanGroup(doc, name=name, spans=spans)
+    if any(mention.score is not None for mention in mentions):
+        group.attrs["scores"] = [mention.score for mention in mentions]
+    doc.spans[name] = group

@@ -1,0 +1,1 @@
+"""Decoders: numpy scores in, spans out; one file per task."""

@@ -1,0 +1,265 @@
+"""Show documents with their entities as one web page that needs nothing else: no server, no network, no libraries.
+
+Entities are boxes, nested ones boxes in boxes. A box that crosses another one is cut at its edge: the pieces have dashed ends and
+the last one carries the label. Untyped mentions are dotted lines under the text.
+"""
+
+from __future__ import annotations
+
+import heapq
+import zlib
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from spacy.tokens import Doc
+
+from entitykit.corpora.jsonl import doc_to_record
+
+# A label is a hue; lightness is the same for all, so that every label is readable on its box in both colour schemes.
+STYLE = """
+:root { color-scheme: light dark; --page: #f7f7f4; --card: #fff; --ink: #1c1e21; --soft: #5d636b; --line: #d9d9d2;
+  --box: 85% 93%; --edge: 45% 58%; --tag: 80% 22%; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #121416; --card: #1b1e21; --ink: #e4e6e8; --soft: #9aa1a9; --line: #33383d;
+    --box: 45% 17%; --edge: 40% 46%; --tag: 75% 84%; } }
+* { box-sizing: border-box; }
+body { display: flex; flex-direction: column; gap: 1rem; max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem;
+  background: var(--page); color: var(--ink); font: 1.0625rem/1.5 system-ui, "Noto Sans", sans-serif; }
+header, nav { order: -1; }  /* the legend is written last */
+h1 { margin: 0; font-size: 1.5rem; overflow-wrap: anywhere; }
+h2 { margin: 0 0 .75rem; font-size: 1rem; overflow-wrap: anywhere; }
+small { color: var(--soft); font-weight: 400; margin-inline-start: .5em; }
+nav { position: sticky; top: 0; z-index: 1; display: flex; flex-wrap: wrap; gap: .4rem; max-height: 40vh; overflow: auto;
+  padding: .6rem 0; background: var(--page); }
+nav small { flex-basis: 100%; margin: 0; }
+label { display: inline-flex; align-items: center; gap: .4em; padding: .15em .7em; border: 1px solid hsl(var(--h) var(--edge));
+  border-radius: 1em; background: hsl(var(--h) var(--box)); color: hsl(var(--h) var(--tag)); font-size: .8125rem;
+  font-weight: 600; cursor: pointer; }
+label.mentions { border-color: var(--line); background: none; color: var(--soft); }
+label:has(:not(:checked)) { opacity: .6; }
+input { margin: 0; accent-color: currentColor; }
+main { display: grid; gap: 1rem; grid-template-columns: minmax(0, 1fr); }
+article { padding: 1rem 1.25rem 1.25rem; border: 1px solid var(--line); border-radius: .6rem; background: var(--card);
+  content-visibility: auto; contain-intrinsic-size: auto 30rem; }
+.text { line-height: 1.8; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext; }
+.text:has(mark mark) { line-height: 2.1; }
+.text:has(mark mark mark) { line-height: 2.6; }
+.text:has(mark mark mark mark) { line-height: 3; }
+mark { padding: 1px 3px; border: 1px solid hsl(var(--h) var(--edge)); border-radius: .3em; background: hsl(var(--h) var(--box));
+  color: inherit; }
+mark:has(mark) { padding-block: 5px; }
+mark:has(mark mark) { padding-block: 9px; }
+mark:has(mark mark mark) { padding-block: 13px; }
+mark::after { margin: 0 .3em; color: hsl(var(--h) var(--tag)); font-size: .65em; font-weight: 700; letter-spacing: .03em;
+  white-space: nowrap; unicode-bidi: isolate; }
+mark.cut-end { border-inline-end-style: dashed; }
+mark.cut-end::after { display: none; }
+mark.cut-start { border-inline-start-style: dashed; }
+u { text-decoration: underline dotted var(--soft) 1.5px; text-underline-offset: .2em; }
+.no-mentions u { text-decoration: none; }
+@media print { nav { position: static; } }
+"""
+
+SCRIPT = "document.querySelectorAll('nav input').forEach(i => i.onchange = () => document.body.classList.toggle(i.value, !i.checked))"
+
+# Common types get hues far from each other; any other label gets the hue of its checksum.
+HUES = {
+    **dict.fromkeys(["PERSON", "PER"], 212),
+    **dict.fromkeys(["ORGANIZATION", "ORG"], 275),
+    **dict.fromkeys(["PLACE", "LOCATION", "LOC"], 165),
+    **dict.fromkeys(["FACILITY", "FAC"], 188),
+    **dict.fromkeys(["OBJECT", "PRODUCT"], 18),
+    **dict.fromkeys(["WORK", "WORK_OF_ART"], 320),
+    **dict.fromkeys(["VEHICLE", "VEH"], 75),
+    **{"GPE": 130, "DATE": 42, "TIME": 55, "EVENT": 350, "ANIMAL": 95, "SUBSTANCE": 240, "ABSTRACT": 298, "QUANTITY": 30},
+}
+
+# Characters that a browser would not show, as the pictures that Unicode has for them.
+CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
+
+
+class Mark(NamedTuple):
+    """A stretch of text to mark, or a piece of one.
+
+    Attributes:
+        start: first character.
+        end: one past the last character.
+        label: entity type; None for an untyped mention.
+        hint: what hovering shows.
+        cut_start: whether an earlier piece of the same stretch ends here.
+        cut_end: whether a later piece of the same stretch follows.
+    """
+
+    start: int
+    end: int
+    label: str | None
+    hint: str = ""
+    cut_start: bool = False
+    cut_end: bool = False
+
+
+class Page:
+    """A page that is written piece by piece, so that any number of documents needs the memory of one.
+
+    The legend comes last, because only then all labels have been counted; the style sheet shows it at the top.
+    """
+
+    def __init__(self) -> None:
+        self.labels: Counter[str] = Counter()
+        self.n_mentions = 0
+        self.n_documents = 0
+        self.n_words = 0
+
+    def begin(self, title: str) -> str:
+        """Give the page's beginning, up to the first document."""
+        return (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+            f'<header><h1 dir="auto">{escape(title)}</h1></header>\n<main>\n'
+        )
+
+    def document(self, doc: Doc) -> str:
+        """Give the part that shows one document: its entities as `annotate` writes them, and `doc.spans["mentions"]`."""
+        record = doc_to_record(doc)
+        entities = record["entities"]
+        mentions = record.get("spans", {}).get("mentions", [])
+        name = record.get("id") or f"Document {self.n_documents + 1}"
+        self.labels.update(entity["label"] for entity in entities)
+        self.n_mentions += len(mentions)
+        self.n_documents += 1
+        self.n_words += len(doc)
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        body = "".join(_markup(record["text"], nest(_marks(entities, mentions)), numbers))
+        size = f"{len(doc):,} words, {len(entities):,} entities"
+        return f'<article>\n<h2 dir="auto">{escape(name)}<small>{size}</small></h2>\n<div class="text">{body}</div>\n</article>\n'
+
+    def end(self) -> str:
+        """Give the legend with the number of entities of every label, and the page's end."""
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        styles = "".join(_label_style(label, number) for label, number in numbers.items())
+        switches = [_switch(f"l{numbers[label]}", label, count) for label, count in self.labels.most_common()]
+        if self.n_mentions:
+            switches.append(_switch("mentions", "mention", self.n_mentions))
+        total = f"{self.n_documents:,} documents, {self.n_words:,} words, {self.labels.total():,} entities"
+        return (
+            f'</main>\n<nav aria-label="Labels">\n{"".join(switches)}<small>{total}</small>\n</nav>\n'
+            f"<style>\n{styles}</style>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        )
+
+
+def render_html(docs: Iterable[Doc], *, title: str = "Entities") -> str:
+    """Give a whole page that shows documents with their entities and mentions, to be written to a file or shown in a notebook.
+
+    Args:
+        docs: annotated documents; read are what `entitykit.corpora.jsonl.doc_to_record` reads.
+        title: the page's title.
+    """
+    page = Page()
+    return "".join([page.begin(title), *map(page.document, docs), page.end()])
+
+
+def nest(marks: Iterable[Mark]) -> list[Mark]:
+    """Cut marks that cross each other, so that of any two pieces one holds the other or they are apart.
+
+    Of two crossing marks the one that starts later is cut, at the end of the earlier one. Mentions lie inside entities with the same
+    offsets.
+
+    Returns:
+        The pieces in the order in which they open.
+    """
+
+    def opening(mark: Mark) -> tuple[int, int, bool, str]:
+        return mark.start, -mark.end, mark.label is None, mark.label or ""
+
+    waiting = [(opening(mark), number, mark) for number, mark in enumerate(marks) if mark.start < mark.end]
+    heapq.heapify(waiting)
+    pieces: list[Mark] = []
+    enclosing: list[Mark] = []
+    while waiting:
+        _, number, piece = heapq.heappop(waiting)
+        while enclosing and enclosing[-1].end <= piece.start:
+            enclosing.pop()
+        if enclosing and enclosing[-1].end < piece.end:
+            edge = enclosing[-1].end
+            rest = piece._replace(start=edge, cut_start=True)
+            heapq.heappush(waiting, (opening(rest), number, rest))
+            piece = piece._replace(end=edge, cut_end=True)
+        pieces.append(piece)
+        enclosing.append(piece)
+    return pieces
+
+
+def _marks(entities: Sequence[Mapping[str, Any]], mentions: Sequence[Mapping[str, Any]]) -> Iterator[Mark]:
+    offsets = sorted((entity["start"], entity["end"]) for entity in entities)
+    for entity in entities:
+        yield Mark(entity["start"], entity["end"], entity["label"], _hint(entity["label"], entity))
+    hinted = set(offsets)
+    for mention in mentions:
+        start, end = mention["start"], mention["end"]
+        # A mention that is an entity leaves the hint to the entity's box around it.
+        hint = "" if (start, end) in hinted else _hint("mention", mention)
+        # A line can be cut without a trace, a box cannot: where an entity starts in a mention and ends behind it, cut the mention.
+        inside = offsets[bisect_right(offsets, (start, end)) : bisect_left(offsets, (end, end))]
+        for first, last in pairwise([start, *(begin for begin, until in inside if until > end), end]):
+            yield Mark(first, last, None, hint)
+
+
+def _hint(name: str, span: Mapping[str, Any]) -> str:
+    score = span.get("score")
+    parts = [name or "(no label)", "" if score is None else f"{score:.2f}", span.get("kb_id") or ""]
+    return " · ".join(filter(None, parts))
+
+
+def _markup(text: str, pieces: Iterable[Mark], numbers: Mapping[str, int]) -> Iterator[str]:
+    position = 0
+    enclosing: list[Mark] = []
+
+    def close_until(limit: int) -> Iterator[str]:
+        nonlocal position
+        while enclosing and enclosing[-1].end <= limit:
+            closed = enclosing.pop()
+            yield _visible(text[position : closed.end])
+            position = closed.end
+            yield "</u>" if closed.label is None else "</mark>"
+
+    for piece in pieces:
+        yield from close_until(piece.start)
+        yield _visible(text[position : piece.start])
+        position = piece.start
+        yield _opening_tag(piece, numbers)
+        enclosing.append(piece)
+    yield from close_until(len(text))
+    yield _visible(text[position:])
+
+
+def _opening_tag(piece: Mark, numbers: Mapping[str, int]) -> str:
+    hint = f' title="{_visible(piece.hint)}"' if piece.hint else ""
+    if piece.label is None:
+        return f"<u{hint}>"
+    cuts = " cut-start" * piece.cut_start + " cut-end" * piece.cut_end
+    return f'<mark class="l{numbers[piece.label]}{cuts}"{hint}>'
+
+
+def _visible(text: str) -> str:
+    return escape(text).translate(CONTROLS)
+
+
+def _label_style(label: str, number: int) -> str:
+    hue = HUES.get(label.upper(), zlib.crc32(label.encode()) % 360)
+    # Escaped as numbers: a label may hold quotes, line ends or "</style>".
+    # The word joiner keeps it on the line of the entity's last word.
+    content = "".join(f"\\{ord(character):x} " for character in f"\N{WORD JOINER}{label}")
+    return (
+        f".l{number} {{ --h: {hue}; }} mark.l{number}::after {{ content: '{content}'; }}\n"
+        f".no-l{number} mark.l{number} {{ all: unset; }} .no-l{number} mark.l{number}::after {{ content: none; }}\n"
+    )
+
+
+def _switch(name: str, label: str, count: int) -> str:
+    shown = _visible(label) or "(no label)"
+    return f'<label class="{name}"><input type="checkbox" checked value="no-{name}">{shown} {count:,}</label>\n'

@@ -1,0 +1,157 @@
+"""From the names that `transformers` gives the weights of BERT, RoBERTa, XLM-R and DistilBERT models to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from entitykit.errors import error
+from entitykit.models.encoder.settings import EncoderSettings
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one model type names its settings and weights.
+
+    Attributes:
+        keys: our setting to the key in ``config.json``.
+        layer: prefix of layer `{i}`.
+        parts: our part of a layer to its name; `q`, `k` and `v` are joined into one.
+        first_position: position id of a sequence's first piece.
+    """
+
+    keys: Mapping[str, str]
+    layer: str
+    parts: Mapping[str, str]
+    first_position: int = 0
+
+
+_BERT_KEYS = {
+    "vocab_size": "vocab_size",
+    "width": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "inner_width": "intermediate_size",
+    "n_positions": "max_position_embeddings",
+    "layer_norm_eps": "layer_norm_eps",
+    "dropout": "hidden_dropout_prob",
+    "activation": "hidden_act",
+}
+_BERT_PARTS = {
+    "q": "attention.self.query",
+    "k": "attention.self.key",
+    "v": "attention.self.value",
+    "attention.out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "inner": "intermediate.dense",
+    "outer": "output.dense",
+    "norm": "output.LayerNorm",
+}
+_BERT = Family(_BERT_KEYS, "encoder.layer.{i}.", _BERT_PARTS)
+_ROBERTA = Family(_BERT_KEYS, "encoder.layer.{i}.", _BERT_PARTS, first_position=2)
+_DISTILBERT = Family(
+    {
+        "vocab_size": "vocab_size",
+        "width": "dim",
+        "n_layers": "n_layers",
+        "n_heads": "n_heads",
+        "inner_width": "hidden_dim",
+        "n_positions": "max_position_embeddings",
+        "dropout": "dropout",
+        "activation": "activation",
+    },
+    "transformer.layer.{i}.",
+    {
+        "q": "attention.q_lin",
+        "k": "attention.k_lin",
+        "v": "attention.v_lin",
+        "attention.out": "attention.out_lin",
+        "attention_norm": "sa_layer_norm",
+        "inner": "ffn.lin1",
+        "outer": "ffn.lin2",
+        "norm": "output_layer_norm",
+    },
+)
+FAMILIES: Mapping[str, Family] = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": _DISTILBERT,
+}
+
+
+def settings_from_config(config: Mapping[str, Any], *, name: str, n_shapes: int) -> EncoderSettings:
+    """Read a checkpoint's ``config.json``.
+
+    Args:
+        config: its content.
+        name: the checkpoint, for messages.
+        n_shapes: rows of the word-shape embedding; 0 for none.
+
+    Raises:
+        CheckpointError: E003 for a model type, activation or kind of positions that the encoder does not have.
+    """
+    model_type = str(config.get("model_type"))
+    if model_type not in FAMILIES:
+        raise error("E003", name=name, what="model type", found=model_type, expected=", ".join(FAMILIES))
+    family = FAMILIES[model_type]
+    values = {ours: config[theirs] for ours, theirs in family.keys.items() if theirs in config}
+    activation = values.pop("activation", "gelu")
+    if activation != "gelu":
+        raise error("E003", name=name, what="activation", found=activation, expected="gelu")
+    positions = config.get("position_embedding_type", "absolute")
+    if positions != "absolute":
+        raise error("E003", name=name, what="kind of positions", found=positions, expected="absolute")
+    return EncoderSettings(**values, first_position=family.first_position, n_shapes=n_shapes)
+
+
+def convert_weights(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], settings: EncoderSettings, *, name: str
+) -> dict[str, Tensor]:
+    """Rename the tensors of a `transformers` model to those of `TransformerEncoder`.
+
+    The embedding of the only token type that is used is added to the positions.
+
+    Args:
+        tensors: the model's state dict.
+        config: its ``config.json``.
+        settings: from `settings_from_config`.
+        name: the checkpoint, for messages.
+
+    Returns:
+        A state dict without the word-shape embedding, which no checkpoint has.
+
+    Raises:
+        CheckpointError: E004 for a tensor that is missing.
+    """
+    family = FAMILIES[config["model_type"]]
+
+    def get(key: str) -> Tensor:
+        if key not in tensors:
+            raise error("E004", name=name, tensor=key)
+        return tensors[key].float()
+
+    positions = get("embeddings.position_embeddings.weight")
+    if config.get("type_vocab_size", 0):
+        positions = positions + get("embeddings.token_type_embeddings.weight")[0]
+    weights = {
+        "embeddings.pieces.weight": get("embeddings.word_embeddings.weight"),
+        "embeddings.positions.weight": positions,
+        "embeddings.norm.weight": get("embeddings.LayerNorm.weight"),
+        "embeddings.norm.bias": get("embeddings.LayerNorm.bias"),
+    }
+    for i in range(settings.n_layers):
+        theirs = family.layer.format(i=i)
+        for kind in ("weight", "bias"):
+            qkv = [get(f"{theirs}{family.parts[part]}.{kind}") for part in "qkv"]
+            weights[f"layers.{i}.attention.qkv.{kind}"] = torch.cat(qkv)
+            for part, their_part in family.parts.items():
+                if part not in ("q", "k", "v"):
+                    weights[f"layers.{i}.{part}.{kind}"] = get(f"{theirs}{their_part}.{kind}")
+    return weights
+

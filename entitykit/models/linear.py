@@ -1,0 +1,78 @@
+"""Matrix products: the package's linear layer, which takes oneDNN's kernel on CPUs.
+
+torch sends single-precision products on x86 to MKL, which on AMD processors leaves more than half of the machine unused; oneDNN, which
+every torch build carries, does not (docs/benchmarks.md, `entitykit benchmark encoder`, has the measured ratio). The operator is the one
+that torch's own compiler emits. Where it is missing, or the tensors are not float32 on a CPU, the layer is `torch.nn.Linear`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
+    """``activation(x @ weight.T + bias)`` by oneDNN, outside autograd."""
+    algorithm = "none" if activation == "gelu" else ""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    """A linear map whose forward and both backward products run in oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        dy = grads[0].contiguous()
+        dx = _product(dy, weight.t()) if ctx.needs_input_grad[0] else None
+        dw = _product(dy.t(), x.t()) if ctx.needs_input_grad[1] else None
+        db = dy.sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
+        return dx, dw, db
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute ``x @ weight.T + bias``.
+
+    Args:
+        x: *(rows, n_in)*.
+        weight: *(n_out, n_in)*.
+        bias: *(n_out,)* or none.
+
+    Returns:
+        *(rows, n_out)*.
+    """
+    if not _takes_onednn(x, weight):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return _OneDnnLinear.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+    return _product(x, weight, bias)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute ``gelu(x @ weight.T + bias)`` (exact, by the error function); shapes as in `linear`."""
+    if _takes_onednn(x, weight) and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+        return _product(x, weight, bias, "gelu")
+    return F.gelu(linear(x, weight, bias))
+
+
+class Linear(torch.nn.Linear):
+    """`torch.nn.Linear` for packed rows *(rows, n_in)*, computed by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return linear(x, self.weight, self.bias)
+
+
+def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
+    usable = _HAS_ONEDNN and x.dim() == 2 and x.shape[0] > 0
+    return usable and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, weight))

@@ -1,0 +1,88 @@
+"""States of spans from states of words: range maxima, enumeration, and work in blocks so that memory stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from entitykit.types import Spans
+
+BLOCK = 8192
+
+
+def document_bounds(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """For every word the first word of its document and the document's end, exclusive.
+
+    Args:
+        lengths: words of each document.
+        device: of the results.
+
+    Returns:
+        Two tensors *(n_words,)*.
+    """
+    sizes = torch.tensor(lengths, dtype=torch.long, device=device)
+    ends = sizes.cumsum(0)
+    return torch.repeat_interleave(ends - sizes, sizes), torch.repeat_interleave(ends, sizes)
+
+
+def all_spans(lengths: Sequence[int], max_width: int, device: torch.device) -> Spans:
+    """Every span of up to `max_width` words, by start, then by end.
+
+    Args:
+        lengths: words of each document; no span crosses documents.
+        max_width: most words of a span.
+        device: of the result.
+    """
+    _, ends = document_bounds(lengths, device)
+    first = torch.arange(len(ends), device=device)
+    starts = first[:, None].expand(-1, max_width)
+    stops = starts + torch.arange(1, max_width + 1, device=device)
+    inside = stops <= ends[:, None]
+    return Spans(starts[inside], stops[inside])
+
+
+def range_max(words: Tensor, spans: Spans) -> Tensor:
+    """Maximum of each span's word states, per dimension.
+
+    Doubling: level k of a table holds the maxima of all runs of 2^k words, and a span is covered by two runs that may overlap. That is
+    O(n log width) for the table and two rows per span, whatever the spans' widths.
+
+    Args:
+        words: *(n_words, width)*.
+        spans: *(n_spans,)*, none empty.
+
+    Returns:
+        *(n_spans, width)*.
+    """
+    widths = spans.ends - spans.starts
+    if len(widths) == 0:
+        return words.new_zeros(0, words.shape[1])
+    # floor(log2(width)) without floating point: the number of powers of two in 2..width
+    longest = int(widths.max())
+    powers = 2 ** torch.arange(1, max(longest.bit_length(), 1) + 1, device=widths.device)
+    levels = torch.bucketize(widths, powers, right=True)
+    result = words.new_zeros(len(widths), words.shape[1])
+    table = words
+    for level in range(int(levels.max()) + 1):
+        if level:
+            half = 2 ** (level - 1)
+            table = torch.maximum(table[:-half], table[half:])
+        rows = (levels == level).nonzero().squeeze(1)
+        if len(rows):
+            left = table[spans.starts[rows]]
+            pooled = torch.maximum(left, table[spans.ends[rows] - 2**level]) if level else left
+            result = result.index_copy(0, rows, pooled)
+    return result
+
+
+def in_blocks(function: Callable[[Spans], Tensor], spans: Spans) -> Tensor:
+    """Apply a function of spans to `BLOCK` spans at a time, so that what it allocates is bounded.
+
+    Args:
+        function: spans to one row each.
+        spans: *(n_spans,)*.
+    """
+    blocks = zip(spans.starts.split(BLOCK), spans.ends.split(BLOCK), strict=True)
+    return torch.cat([function(Spans(starts, ends)) for starts, ends in blocks])

@@ -1,0 +1,1 @@
+"""Metrics and spaCy scorers; one file per task."""

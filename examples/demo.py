@@ -1,0 +1,80 @@
+"""Annotate the texts in this folder with the default pipeline: a table in the terminal, and a web page.
+
+Run it with `make demo`, or `python examples/demo.py [PIPELINE]` for another pipeline.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import spacy
+from spacy.tokens import Doc
+
+from entitykit.corpora.jsonl import doc_to_record
+from entitykit.html import render_html
+
+EXAMPLES = Path(__file__).parent
+PAGE = EXAMPLES.parent / "build" / "demo.html"
+
+HEADER = ("document", "entity", "label", "score", "depth")
+
+
+def main(pipeline: str = "en_entitykit_sm", page: Path = PAGE) -> None:
+    """Annotate the examples, print the table and write the page."""
+    nlp = spacy.load(pipeline)
+    files = sorted(EXAMPLES.glob("*.txt"))
+    started = time.perf_counter()
+    docs = list(nlp.pipe(file.read_text(encoding="utf-8") for file in files))
+    seconds = time.perf_counter() - started
+    for file, doc in zip(files, docs, strict=True):
+        doc.user_data["id"] = file.name
+    print_table([row for doc in docs for row in entity_rows(doc)])
+    n_words = sum(map(len, docs))
+    print(f"\n{len(docs)} documents, {n_words:,} words in {seconds:.2f} s: {n_words / seconds:,.0f} words/s with {pipeline}")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render_html(docs, title="entitykit demo"), encoding="utf-8")
+    print(f"The same with the entities marked in the text: {page.resolve().as_uri()}")
+
+
+def entity_rows(doc: Doc) -> Iterator[tuple[str, str, str, str, str]]:
+    """Give a row per entity, in the order of the text; the depth is the number of entities around it."""
+    record = doc_to_record(doc)
+    entities = sorted(record["entities"], key=lambda entity: (entity["start"], -entity["end"]))
+    for i, entity in enumerate(entities):
+        depth = sum(earlier["end"] >= entity["end"] for earlier in entities[:i])
+        text = " ".join(record["text"][entity["start"] : entity["end"]].split())
+        score = "" if entity["score"] is None else f"{entity['score']:.2f}"
+        yield record["id"], "  " * depth + text, entity["label"], score, str(depth)
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under `HEADER`; the entity's column takes what the terminal leaves, and longer entities are cut."""
+    columns = list(zip(HEADER, *rows, strict=True))
+    widths = [max(map(width, column)) for column in columns]
+    others = sum(widths) - widths[1] + 2 * (len(widths) - 1)
+    widths[1] = min(widths[1], max(20, shutil.get_terminal_size((110, 24)).columns - others))
+    for row in [HEADER, ["-" * n for n in widths], *rows]:
+        print("  ".join(fit(cell, n) for cell, n in zip(row, widths, strict=True)).rstrip())
+
+
+def width(text: str) -> int:
+    """Count the columns that a terminal needs: none for combining marks, two for East Asian characters and emoji."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text if not unicodedata.category(char).startswith("M"))
+
+
+def fit(text: str, columns: int) -> str:
+    """Fill a text with spaces, or cut it, to the given number of columns."""
+    if width(text) > columns:
+        while width(text) >= columns:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (columns - width(text))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

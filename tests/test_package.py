@@ -1,0 +1,82 @@
+"""The installed package: its names are found without importing it, and they are pinned here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import EntryPoint, distribution
+from pathlib import Path
+
+import pytest
+
+import entitykit
+
+# A name in a saved config must mean the same for ever: add names here, never remove or change one.
+REGISTERED = {
+    "console_scripts": {"entitykit"},
+    "spacy_factories": {"entitykit_encoder", "entitykit_mentions", "entitykit_ner"},
+    "spacy_architectures": {
+        "entitykit.EncoderListener.v1",
+        "entitykit.EntityEncoder.v1",
+        "entitykit.SpERT.v1",
+        "entitykit.SpanNER.v1",
+        "entitykit.ToMMeR.v1",
+    },
+    "spacy_readers": {
+        "entitykit.CoNLL04.v1",
+        "entitykit.Columns.v1",
+        "entitykit.Corpus.v1",
+        "entitykit.DyGIE.v1",
+        "entitykit.GUM.v1",
+        "entitykit.Hub.v1",
+        "entitykit.Jsonl.v1",
+        "entitykit.Layered.v1",
+        "entitykit.PubTator.v1",
+    },
+    "spacy_scorers": {"entitykit.mentions_scorer.v1", "entitykit.ner_scorer.v1"},
+    "thinc_optimizers": {"entitykit.AdamW.v1"},
+}
+ENTRY_POINTS = list(distribution("entitykit").entry_points)
+
+ADD_PIPE = """
+import sys
+import spacy
+assert not [name for name in sys.modules if name.partition(".")[0] == "entitykit"]
+for name in sys.argv[1:]:
+    nlp = spacy.blank("en")
+    nlp.add_pipe(name)
+    print(*nlp.pipe_names)
+"""
+
+
+def test_registered_names_are_pinned() -> None:
+    found: dict[str, set[str]] = {}
+    for entry_point in ENTRY_POINTS:
+        found.setdefault(entry_point.group, set()).add(entry_point.name)
+    assert found == REGISTERED
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS, ids=lambda entry_point: entry_point.name)
+def test_registered_name_leads_to_a_function(entry_point: EntryPoint) -> None:
+    assert callable(entry_point.load())
+
+
+def test_pipes_are_added_without_importing_entitykit() -> None:
+    names = sorted(REGISTERED["spacy_factories"])
+    run = subprocess.run([sys.executable, "-c", ADD_PIPE, *names], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == names, run.stderr
+
+
+def test_version_is_that_of_the_metadata() -> None:
+    assert entitykit.__version__ == distribution("entitykit").version
+    assert re.fullmatch(r"\d+\.\d+\.\d+", entitykit.__version__)
+
+
+def test_changelog_describes_the_version() -> None:
+    changelog = (Path(__file__).parents[1] / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## {entitykit.__version__}" in changelog
+
+
+def test_package_is_typed() -> None:
+    assert (Path(entitykit.__file__).parent / "py.typed").exists()
