@@ -36,4 +36,4 @@ format: install
 	$(RUN) ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info $(PIPELINE)/build $(PIPELINE)/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

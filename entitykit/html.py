@@ -1,7 +1,7 @@
 """Show documents with their entities as one web page that needs nothing else: no server, no network, no libraries.
 
-Entities are boxes, nested ones boxes in boxes. A box that crosses another one is cut at its edge: the pieces have dashed ends and
-the last one carries the label. Untyped mentions are dotted lines under the text.
+Entities are boxes, nested ones boxes in boxes. A box that crosses another one is cut at its edge: the pieces have dashed ends
+and the last one carries the label. Untyped mentions are dotted lines under the text.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ main { display: grid; gap: 1rem; grid-template-columns: minmax(0, 1fr); }
 article { padding: 1rem 1.25rem 1.25rem; border: 1px solid var(--line); border-radius: .6rem; background: var(--card);
   content-visibility: auto; contain-intrinsic-size: auto 30rem; }
 .text { line-height: 1.8; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext; }
-.text:has(mark mark) { line-height: 2.1; }
-.text:has(mark mark mark) { line-height: 2.6; }
-.text:has(mark mark mark mark) { line-height: 3; }
+.text.h1 { line-height: 2.1; }
+.text.h2 { line-height: 2.6; }
+.text.h3 { line-height: 3; }
 mark { padding: 1px 3px; border: 1px solid hsl(var(--h) var(--edge)); border-radius: .3em; background: hsl(var(--h) var(--box));
   color: inherit; }
-mark:has(mark) { padding-block: 5px; }
-mark:has(mark mark) { padding-block: 9px; }
-mark:has(mark mark mark) { padding-block: 13px; }
+mark.h1 { padding-block: 5px; }
+mark.h2 { padding-block: 9px; }
+mark.h3 { padding-block: 13px; }
 mark::after { margin: 0 .3em; color: hsl(var(--h) var(--tag)); font-size: .65em; font-weight: 700; letter-spacing: .03em;
   white-space: nowrap; unicode-bidi: isolate; }
 mark.cut-end { border-inline-end-style: dashed; }
@@ -64,7 +64,10 @@ u { text-decoration: underline dotted var(--soft) 1.5px; text-underline-offset: 
 @media print { nav { position: static; } }
 """
 
-SCRIPT = "document.querySelectorAll('nav input').forEach(i => i.onchange = () => document.body.classList.toggle(i.value, !i.checked))"
+SCRIPT = """
+for (const input of document.querySelectorAll("nav input"))
+  input.onchange = () => document.body.classList.toggle(input.value, !input.checked);
+"""
 
 # Common types get hues far from each other; any other label gets the hue of its checksum.
 HUES = {
@@ -75,7 +78,14 @@ HUES = {
     **dict.fromkeys(["OBJECT", "PRODUCT"], 18),
     **dict.fromkeys(["WORK", "WORK_OF_ART"], 320),
     **dict.fromkeys(["VEHICLE", "VEH"], 75),
-    **{"GPE": 130, "DATE": 42, "TIME": 55, "EVENT": 350, "ANIMAL": 95, "SUBSTANCE": 240, "ABSTRACT": 298, "QUANTITY": 30},
+    "GPE": 130,
+    "DATE": 42,
+    "TIME": 55,
+    "EVENT": 350,
+    "ANIMAL": 95,
+    "SUBSTANCE": 240,
+    "ABSTRACT": 298,
+    "QUANTITY": 30,
 }
 
 # Characters that a browser would not show, as the pictures that Unicode has for them.
@@ -134,9 +144,12 @@ class Page:
         self.n_documents += 1
         self.n_words += len(doc)
         numbers = {label: number for number, label in enumerate(self.labels)}
-        body = "".join(_markup(record["text"], nest(_marks(entities, mentions)), numbers))
+        pieces = nest(_marks(entities, mentions))
+        heights = _heights(pieces)
+        body = "".join(_markup(record["text"], pieces, heights, numbers))
         size = f"{len(doc):,} words, {len(entities):,} entities"
-        return f'<article>\n<h2 dir="auto">{escape(name)}<small>{size}</small></h2>\n<div class="text">{body}</div>\n</article>\n'
+        heading = f'<h2 dir="auto">{_visible(name)}<small>{size}</small></h2>'
+        return f'<article>\n{heading}\n<div class="text h{max(heights, default=0)}">{body}</div>\n</article>\n'
 
     def end(self) -> str:
         """Give the legend with the number of entities of every label, and the page's end."""
@@ -166,8 +179,8 @@ def render_html(docs: Iterable[Doc], *, title: str = "Entities") -> str:
 def nest(marks: Iterable[Mark]) -> list[Mark]:
     """Cut marks that cross each other, so that of any two pieces one holds the other or they are apart.
 
-    Of two crossing marks the one that starts later is cut, at the end of the earlier one. Mentions lie inside entities with the same
-    offsets.
+    Of two crossing marks the one that starts later is cut, at the end of the earlier one. Mentions lie inside entities with the
+    same offsets.
 
     Returns:
         The pieces in the order in which they open.
@@ -203,7 +216,7 @@ def _marks(entities: Sequence[Mapping[str, Any]], mentions: Sequence[Mapping[str
         start, end = mention["start"], mention["end"]
         # A mention that is an entity leaves the hint to the entity's box around it.
         hint = "" if (start, end) in hinted else _hint("mention", mention)
-        # A line can be cut without a trace, a box cannot: where an entity starts in a mention and ends behind it, cut the mention.
+        # A line can be cut without a trace, a box cannot: the mention is cut where an entity starts in it and ends behind it.
         inside = offsets[bisect_right(offsets, (start, end)) : bisect_left(offsets, (end, end))]
         for first, last in pairwise([start, *(begin for begin, until in inside if until > end), end]):
             yield Mark(first, last, None, hint)
@@ -215,7 +228,21 @@ def _hint(name: str, span: Mapping[str, Any]) -> str:
     return " · ".join(filter(None, parts))
 
 
-def _markup(text: str, pieces: Iterable[Mark], numbers: Mapping[str, int]) -> Iterator[str]:
+def _heights(pieces: Sequence[Mark]) -> list[int]:
+    """Count the levels of boxes in each piece, at most 3: boxes with others in them must be higher, and so must the lines."""
+    heights = [0] * len(pieces)
+    enclosing: list[int] = []
+    for i, piece in enumerate(pieces):
+        while enclosing and pieces[enclosing[-1]].end <= piece.start:
+            enclosing.pop()
+        if piece.label is not None:
+            for level, outer in enumerate(reversed(enclosing), start=1):
+                heights[outer] = max(heights[outer], min(level, 3))
+            enclosing.append(i)
+    return heights
+
+
+def _markup(text: str, pieces: Iterable[Mark], heights: Iterable[int], numbers: Mapping[str, int]) -> Iterator[str]:
     position = 0
     enclosing: list[Mark] = []
 
@@ -227,22 +254,23 @@ def _markup(text: str, pieces: Iterable[Mark], numbers: Mapping[str, int]) -> It
             position = closed.end
             yield "</u>" if closed.label is None else "</mark>"
 
-    for piece in pieces:
+    for piece, height in zip(pieces, heights, strict=True):
         yield from close_until(piece.start)
         yield _visible(text[position : piece.start])
         position = piece.start
-        yield _opening_tag(piece, numbers)
+        yield _opening_tag(piece, height, numbers)
         enclosing.append(piece)
     yield from close_until(len(text))
     yield _visible(text[position:])
 
 
-def _opening_tag(piece: Mark, numbers: Mapping[str, int]) -> str:
+def _opening_tag(piece: Mark, height: int, numbers: Mapping[str, int]) -> str:
     hint = f' title="{_visible(piece.hint)}"' if piece.hint else ""
     if piece.label is None:
         return f"<u{hint}>"
+    height_class = f" h{height}" if height else ""
     cuts = " cut-start" * piece.cut_start + " cut-end" * piece.cut_end
-    return f'<mark class="l{numbers[piece.label]}{cuts}"{hint}>'
+    return f'<mark class="l{numbers[piece.label]}{height_class}{cuts}"{hint}>'
 
 
 def _visible(text: str) -> str:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-
 TOP = -1
 """The number that stands for an encoder's last layer, however many it has."""
 

@@ -24,7 +24,7 @@ PAGE = EXAMPLES.parent / "build" / "demo.html"
 HEADER = ("document", "entity", "label", "score", "depth")
 
 
-def main(pipeline: str = "en_entitykit_sm", page: Path = PAGE) -> None:
+def main(pipeline: str, page: Path = PAGE) -> None:
     """Annotate the examples, print the table and write the page."""
     nlp = spacy.load(pipeline)
     files = sorted(EXAMPLES.glob("*.txt"))
@@ -64,7 +64,8 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def width(text: str) -> int:
     """Count the columns that a terminal needs: none for combining marks, two for East Asian characters and emoji."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text if not unicodedata.category(char).startswith("M"))
+    shown = (char for char in text if not unicodedata.category(char).startswith("M"))
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in shown)
 
 
 def fit(text: str, columns: int) -> str:
@@ -77,4 +78,4 @@ def fit(text: str, columns: int) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1] if len(sys.argv) > 1 else "en_entitykit_sm")

@@ -1,0 +1,1 @@
+"""Where thinc meets torch: the only package that knows both."""

@@ -29,6 +29,7 @@ def entity_encoder(
     max_word_pieces: int = 64,
     word_shapes: bool | None = None,
     n_layers: int | None = None,
+    train_pieces: bool = False,
     storage: str = "fp32",
     bf16: bool = False,
 ) -> Model[list[Doc], bridge_encoder.EncoderBatch]:
@@ -42,6 +43,7 @@ def entity_encoder(
         max_word_pieces: pieces kept of one word; words that have more are counted in ``doc._.coverage`` and warned of.
         word_shapes: add an embedding of each word's capitals and digits; none: where the checkpoint does not see them.
         n_layers: keep only the lowest layers of the checkpoint; none: all.
+        train_pieces: learn piece embeddings too; slower, and of use for large corpora in a language of their own.
         storage: precision of saved weights: ``fp32``, ``fp16`` or ``int8``.
         bf16: compute in bfloat16 on CUDA devices.
 
@@ -52,7 +54,7 @@ def entity_encoder(
         raise error("E007", setting="storage", found=storage, expected=" or ".join(STORAGES))
     if batch_pieces < 1 or overlap < 0:
         raise error("E007", setting="batch_pieces, overlap", found=f"{batch_pieces}, {overlap}", expected="positive numbers")
-    checkpoint = {"name": name, "word_shapes": word_shapes, "n_layers": n_layers}
+    checkpoint = {"name": name, "word_shapes": word_shapes, "n_layers": n_layers, "train_pieces": train_pieces}
     reading = bridge_encoder.ReadingSettings(
         window=window, overlap=overlap, batch_pieces=batch_pieces, max_word_pieces=max_word_pieces
     )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from entitykit.bridge.shapes import N_SHAPES
 from entitykit.errors import error
@@ -32,11 +30,15 @@ def find_checkpoint(name: str) -> Path:
     """
     if name == "minilm":
         spec = importlib.util.find_spec(MINILM_PACKAGE)
-        folder = Path(str(spec.origin)).parent / "model" if spec else _download(MINILM_HUB, code="E006", name=name)
+        try:
+            folder = Path(str(spec.origin)).parent / "model" if spec else _download(MINILM_HUB)
+        except _HubError as reason:
+            raise error("E006", reason=reason) from reason
     else:
-        folder = Path(name)
-        if not folder.is_dir():
-            folder = _download(name, code="E001", name=name)
+        try:
+            folder = Path(name) if Path(name).is_dir() else _download(name)
+        except _HubError as reason:
+            raise error("E001", name=name, reason=reason) from reason
     if not (folder / "config.json").is_file():
         raise error("E002", name=name, file="config.json", expected="config.json")
     if not any((folder / file).is_file() for file in _WEIGHTS):
@@ -44,13 +46,16 @@ def find_checkpoint(name: str) -> Path:
     return folder
 
 
-def load_checkpoint(name: str, *, word_shapes: bool | None, n_layers: int | None) -> tuple[TransformerEncoder, str]:
+def load_checkpoint(
+    name: str, *, word_shapes: bool | None, n_layers: int | None, train_pieces: bool
+) -> tuple[TransformerEncoder, str]:
     """Load a checkpoint's encoder and tokenizer.
 
     Args:
         name: as in `find_checkpoint`.
         word_shapes: add a word-shape embedding; none: where the tokenizer drops capitals.
         n_layers: keep the lowest layers only; none: keep all.
+        train_pieces: learn piece embeddings.
 
     Returns:
         The encoder, and the tokenizer as JSON of the `tokenizers` library.
@@ -64,7 +69,7 @@ def load_checkpoint(name: str, *, word_shapes: bool | None, n_layers: int | None
     try:
         with _quiet_transformers():
             config = AutoConfig.from_pretrained(folder)
-            settings_from_config(config.to_dict(), name=name, n_shapes=0)  # an unknown type must not be loaded first
+            settings_from_config(config.to_dict(), name=name)  # an unknown type must not be loaded first
             tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
             model = AutoModel.from_pretrained(folder)
     except (ImportError, OSError, ValueError, RuntimeError, KeyError) as reason:
@@ -79,7 +84,7 @@ def load_checkpoint(name: str, *, word_shapes: bool | None, n_layers: int | None
     tokenizer_json: str = tokenizer.backend_tokenizer.to_str()
     if word_shapes is None:
         word_shapes = _drops_capitals(tokenizer)
-    settings = settings_from_config(values, name=name, n_shapes=N_SHAPES if word_shapes else 0)
+    settings = settings_from_config(values, name=name, n_shapes=N_SHAPES if word_shapes else 0, train_pieces=train_pieces)
     encoder = TransformerEncoder(settings)
     weights = convert_weights(model.state_dict(), values, settings, name=name)
     encoder.load_state_dict(encoder.state_dict() | weights)
@@ -94,14 +99,17 @@ def _drops_capitals(tokenizer: Any) -> bool:
     return bool(tokenizer("Paris USA")["input_ids"] == tokenizer("paris usa")["input_ids"])
 
 
-def _download(repository: str, *, code: str, name: str) -> Path:
+class _HubError(Exception):
+    """The Hub did not give a checkpoint."""
+
+
+def _download(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        with torch.no_grad():
-            return Path(snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors", "*.bin"]))
+        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors", "*.bin"]))
     except Exception as reason:  # the Hub client raises over a dozen unrelated kinds
-        raise error(code, name=name, reason=_one_line(reason)) from reason
+        raise _HubError(_one_line(reason)) from reason
 
 
 def _one_line(reason: Exception) -> str:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from spacy.tokens import Doc
 from spacy_transformers.data_classes import TransformerData, WordpieceBatch
 from thinc.api import Model, torch2xp
@@ -51,12 +50,12 @@ class WordRows(NamedTuple):
 
     Attributes:
         words: *(n_read,)* numbers of the words in the batch.
-        index: *(n,)* rows of the pack, word after word.
-        offsets: *(n_read,)* where each word's rows begin in `index`.
+        rows: *(n,)* rows of the pack, word after word.
+        offsets: *(n_read,)* where each word's rows begin in `rows`.
     """
 
     words: Tensor
-    index: Tensor
+    rows: Tensor
     offsets: Tensor
 
 
@@ -137,7 +136,7 @@ def load_tokenizer(model: Model[Any, Any]) -> None:
     longest = settings.n_positions - settings.first_position
     if not 0 < reading.overlap < reading.window <= longest or reading.max_word_pieces > reading.window - 2 - reading.overlap:
         found = f"{reading.window} with an overlap of {reading.overlap} and words of up to {reading.max_word_pieces} pieces"
-        raise error("E007", setting="window", found=found, expected=f"at most {longest}, and more than overlap + longest word + 2")
+        raise error("E007", setting="window", found=found, expected=f"at most {longest}, more than overlap + longest word + 2")
     model.attrs["pieces"] = WordPieces(shim.settings["tokenizer"], max_word_pieces=reading.max_word_pieces)
     model.set_dim("nO", settings.width, force=True)
 
@@ -184,10 +183,10 @@ def _encode(
     n_words = len(pieces.counts)
     keeps_graph = torch.is_grad_enabled()
     stores = {layer: StateStore(n_words, encoder.settings.width, device, keeps_graph=keeps_graph) for layer in layers}
-    for pack, rows in make_packs(pieces, windows, splitter, budget=reading.batch_pieces, device=device):
+    for pack, read in make_packs(pieces, windows, splitter, budget=reading.batch_pieces, device=device):
         states = encoder(pack, set(numbers.values()))
         for layer, number in numbers.items():
-            stores[layer].put(rows.words, pool_words(states[number].float(), rows.index, rows.offsets))
+            stores[layer].put(read.words, pool_words(states[number].float(), read.rows, read.offsets))
     return {layer: store.finish() for layer, store in stores.items()}
 
 
@@ -247,4 +246,3 @@ def _coverage(pieces: Pieces, windows: Sequence[Window]) -> list[dict[str, int]]
     if shortened:
         warn("W001", n=shortened, stacklevel=6)
     return coverage
-

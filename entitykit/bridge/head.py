@@ -61,7 +61,7 @@ def forward(model: Model[Any, Any], X: HeadInput, is_train: bool) -> tuple[Any, 
 
     def backprop(loss: Tensor) -> object:
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         gradients = {i: x.grad for i, x in states.layers.items() if x.grad is not None}
         if isinstance(encoded, WordStates):
             return backprop_tok2vec(gradients)

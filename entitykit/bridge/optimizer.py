@@ -15,8 +15,8 @@ Rates = float | Iterable[float]
 class AdamW(Optimizer):
     """thinc's Adam for thinc layers, `torch.optim.AdamW` for whole torch modules (Loshchilov and Hutter 2019).
 
-    Two things that thinc's optimizer does to torch weights are mended: gradients are clipped by the norm over a whole module, not array
-    by array, and averages are found again when spaCy evaluates and saves with them.
+    Two things that thinc's optimizer does to torch weights are mended: gradients are clipped by the norm over a whole module, not
+    array by array, and averages are found again when spaCy evaluates and saves with them.
 
     Args:
         encoder_learn_rate: for shared encoders.
@@ -73,7 +73,7 @@ class AdamW(Optimizer):
         """The decay that thinc uses: little memory in the first steps, 0.9999 in the long run."""
         averages: Any = self.averages
         for name, parameter in module.named_parameters():
-            step = self.nr_update[key, name] = self.nr_update[key, name] + 1  # type: ignore[index]
+            step = self.nr_update[key, name] = self.nr_update[key, name] + 1
             if (key, name) not in averages:
                 averages[key, name] = parameter.detach().clone()
             else:

@@ -96,7 +96,9 @@ class WordPieces:
     def _learn(self, words: list[tuple[int, str, bool]]) -> None:
         """Add words (key, text, glued) to the table."""
         ids: list[int] = []
-        counts, shapes, shortened = [], [], []
+        counts: list[int] = []
+        shapes: list[int] = []
+        shortened: list[bool] = []
         for key, text, glued in words:
             pieces = self.split(text, glued=glued)
             self._rows[key] = len(self._counts) + len(counts)

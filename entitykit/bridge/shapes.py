@@ -26,7 +26,7 @@ N_SHAPES = 16
 def word_shape(word: str) -> int:
     """Classify a word by case, digits and marks.
 
-    Examples of the sixteen classes: white space, ``.``, ``house``, ``Paris``, ``NATO``, ``A``, ``iPhone``, ``non-stop``, ``O'Hara``,
+    One example of each class: white space, ``.``, ``house``, ``Paris``, ``NATO``, ``A``, ``iPhone``, ``non-stop``, ``O'Hara``,
     ``U.S.``, ``1984``, ``3,000``, ``3rd``, ``G7``, ``北京``, ``J.``.
 
     Args:

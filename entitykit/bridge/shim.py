@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class TorchShim(Shim):
         """
         if self._model is None:
             raise error("E101")
-        return self._model  # type: ignore[no-any-return]
+        return cast(nn.Module, self._model)
 
     @property
     def device(self) -> torch.device:
@@ -88,7 +88,8 @@ class TorchShim(Shim):
             return
         for name, parameter in self.module.named_parameters():
             if parameter.grad is not None:
-                new, _ = optimizer((self.id, name), torch2xp(parameter.data), torch2xp(parameter.grad))
+                arrays: Any = torch2xp(parameter.data), torch2xp(parameter.grad)
+                new, _ = optimizer((self.id, name), *arrays)
                 parameter.data = xp2torch(new, device=parameter.device)
                 parameter.grad = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ def _cut(n_pieces: NDArray[np.int64], first: int, size: int, overlap: int) -> li
         start = max(start + 1, int(np.searchsorted(ends - n_pieces, ends[end - 1] - overlap, side="left")))
         start = min(start, end)
     borders = [0]
-    for (_, left_end), (right_start, _) in zip(seen, seen[1:], strict=False):
+    for (_, left_end), (right_start, _) in pairwise(seen):
         # the middle of the shared pieces: words left of it have more context in the left window
         low, high = ends[right_start] - n_pieces[right_start], ends[left_end - 1]
         middle = int(np.searchsorted(ends, (low + high) / 2, side="left"))
@@ -76,7 +77,7 @@ def _cut(n_pieces: NDArray[np.int64], first: int, size: int, overlap: int) -> li
     borders.append(n)
     return [
         Window(first + start, first + end, first + read_start, first + read_end)
-        for (start, end), read_start, read_end in zip(seen, borders, borders[1:], strict=False)
+        for (start, end), read_start, read_end in zip(seen, borders[:-1], borders[1:], strict=True)
     ]
 
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from entitykit.cli.inputs import STDIN, Document, Failure, failure, find_files, is_text, read_documents
 from entitykit.cli.outputs import STDOUT, FailureLog, Writer, failures_path, open_output
 from entitykit.corpora.build import ENTITIES
-from entitykit.errors import EntityKitError, error
+from entitykit.errors import error
 
 FORMATS = {"jsonl": ".jsonl", "parquet": ".parquet", "spacy": ".spacy", "html": ".html"}
 
@@ -36,12 +36,12 @@ MAX_CHARACTERS = 10_000_000
 
 DESCRIPTION = """Annotate texts with a pipeline.
 
-Inputs are text files (.txt .md .text), JSON lines (.jsonl .ndjson), Parquet, DocBins (.spacy), folders of these, or - for one text on
-standard input. JSON lines and Parquet need a text field; "id" is kept and all other fields go to "meta". Of DocBins the tokens are
-kept and the annotations are made anew."""
+Inputs are text files (.txt .md .text), JSON lines (.jsonl .ndjson), Parquet, DocBins (.spacy), folders of these, or - for one
+text on standard input. JSON lines and Parquet need a text field; "id" is kept and all other fields go to "meta". Of DocBins the
+tokens are kept and the annotations are made anew."""
 
-EPILOG = """Exit code: 0 if all is well; 1 if something could not be read, annotated or written, each listed in errors.jsonl beside the
-output; 2 if nothing was written."""
+EPILOG = """Exit code: 0 if all is well; 1 if something could not be read, annotated or written, each listed in errors.jsonl
+beside the output; 2 if nothing was written."""
 
 
 @dataclass
@@ -68,31 +68,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder, or - for standard input")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write, or - for standard output (JSON lines)")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="file to write, or - for JSON lines on standard output"
+    )
     parser.add_argument("--pipeline", default="en_entitykit_sm", metavar="NAME_OR_PATH", help="default: %(default)s")
     parser.add_argument("--format", choices=list(FORMATS), help="default: by the ending of OUT, otherwise jsonl")
-    parser.add_argument("--text-field", default="text", metavar="NAME", help="field or column with the text (default: %(default)s)")
+    parser.add_argument("--text-field", default="text", metavar="NAME", help="field with the text (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="documents per batch (default: %(default)s)")
-    parser.add_argument("--n-process", type=int, default=1, metavar="N", help="processes to annotate with (default: %(default)s)")
+    parser.add_argument("--n-process", type=int, default=1, metavar="N", help="processes to run in (default: %(default)s)")
     parser.add_argument("--gpu", type=int, metavar="ID", help="GPU to use (default: none)")
     parser.add_argument(
-        "--max-length", type=int, default=MAX_CHARACTERS, metavar="N", help="characters of the longest document (default: %(default)s)"
+        "--max-length",
+        type=int,
+        default=MAX_CHARACTERS,
+        metavar="N",
+        help="most characters of a document (default: %(default)s)",
     )
     parser.add_argument("--quiet", action="store_true", help="show neither progress nor summary")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command and give its exit code."""
-    try:
-        return _run(args)
-    except EntityKitError as problem:
-        print(f"entitykit annotate: {problem}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader of standard output, such as `head`, has seen enough
-        return 1
+    """Annotate the inputs and write the output; 0 if all of them came out, 1 if some failed.
 
-
-def _run(args: argparse.Namespace) -> int:
+    Raises:
+        EntityKitError: E420 to E429 if nothing can be read, annotated or written.
+    """
     kind = _check(args)
     listed = failures_path(args.output)
     outputs = [Path(path) for path in (args.output, listed) if path not in (None, STDOUT)]
@@ -111,8 +111,8 @@ def _run(args: argparse.Namespace) -> int:
     if not args.quiet:
         where = f", listed in {failures.path}" if failures.n and failures.path else ""
         print(
-            f"{counts.documents:,} documents, {counts.words:,} words, {counts.entities:,} entities in {counts.seconds:.1f} s "
-            f"({counts.speed}); {failures.n:,} failed{where}; written to {args.output}",
+            f"documents: {counts.documents:,}, words: {counts.words:,}, entities: {counts.entities:,}, "
+            f"seconds: {counts.seconds:.1f} ({counts.speed}), failed: {failures.n:,}{where}; written to {args.output}",
             file=sys.stderr,
         )
     return 1 if failures.n else 0
@@ -173,8 +173,8 @@ def annotate(
 ) -> Iterator[tuple[Document, Doc] | Failure]:
     """Run a pipeline over a stream; a document that fails does not harm its neighbours.
 
-    Documents on which a component fails leave spaCy's stream, some components drop their whole batch with them, and some end the
-    stream. Whatever does not come back is therefore run once more, alone. Sets the pipeline's error handler.
+    Documents on which a component fails leave spaCy's stream, some components drop their whole batch with them, and some end
+    the stream. Whatever does not come back is therefore run once more, alone. Sets the pipeline's error handler.
 
     Args:
         nlp: the pipeline.
@@ -231,7 +231,7 @@ def _annotate_batch(
                 if not isinstance(item, Failure):
                     with suppress(Exception):  # it fails again alone, and is reported then
                         yield _tokenized(nlp, item), number
-        except Exception as problem:  # of the stream itself: not to be taken for the pipeline's
+        except Exception as problem:  # noqa: BLE001  of the stream itself: raised below, not to be taken for the pipeline's
             broken_batch.append(problem)
 
     def settle(before: int | None = None) -> Iterator[tuple[Document, Doc] | Failure]:
@@ -253,7 +253,7 @@ def _annotate_alone(nlp: Language, document: Document) -> tuple[Document, Doc] |
     nlp.set_error_handler(raise_error)
     try:
         return document, nlp(_tokenized(nlp, document))
-    except Exception as problem:  # anything that a component's code may raise
+    except Exception as problem:  # noqa: BLE001  anything that a component's code may raise
         return failure(problem, document.input, line=document.line, document_id=document.id)
     finally:
         nlp.set_error_handler(ignore_error)
@@ -289,9 +289,9 @@ def _write(document: Document, doc: Doc, writer: Writer, failures: FailureLog, c
         writer.write(doc)
     except OSError:
         raise  # the disk is to blame, not the document
-    except Exception as problem:  # such as a component's value in `doc.user_data` that no format can hold
+    except Exception as problem:  # noqa: BLE001  such as a component's value in `doc.user_data` that no format can hold
         failures.add(failure(problem, document.input, line=document.line, document_id=document.id))
     else:
         counts.documents += 1
         counts.words += len(doc)
-        counts.entities += len(doc.spans[ENTITIES] if ENTITIES in doc.spans else doc.ents)
+        counts.entities += len(doc.spans.get(ENTITIES, doc.ents))

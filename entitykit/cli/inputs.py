@@ -81,8 +81,8 @@ def failure(problem: BaseException, path: str, *, line: int | None = None, docum
 def find_files(inputs: Sequence[str], *, without: Sequence[Path] = ()) -> list[str | Failure]:
     """List the files to read, in the order of the inputs; a folder's files are sorted by path.
 
-    Of a folder, all files with a known suffix are taken; names that start with a dot are passed over. A file that is reached twice is
-    read once.
+    Of a folder, all files with a known suffix are taken; names that start with a dot are passed over. A file that is reached
+    twice is read once.
 
     Args:
         inputs: files, folders, or `-` for standard input.
@@ -230,7 +230,7 @@ def _read_docbin(path: str, vocab: Vocab) -> Iterator[Document | Failure]:
     except OSError:
         raise
     except Exception as problem:  # as above
-        raise error("E424", path=path, kind="a .spacy file (DocBin)", place=f"document {number + 1}", reason=problem) from problem
+        raise error("E424", path=path, kind="a DocBin", place=f"document {number + 1}", reason=problem) from problem
 
 
 def _document(fields: Any, path: str, line: int, text_field: str) -> Document:

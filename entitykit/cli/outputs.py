@@ -1,7 +1,7 @@
 """Write annotated documents as JSON lines, Parquet, DocBins or a web page, and failures as JSON lines.
 
-Every writer takes one document at a time and keeps little in memory. A document that cannot be written in a format leaves the writer
-as it was. Output goes to `NAME.part` and gets its name when it is complete.
+Every writer takes one document at a time and keeps little in memory. A document that cannot be written in a format leaves the
+writer as it was. Output goes to `NAME.part` and gets its name when it is complete.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Writer(Protocol):
         """Write what is left."""
 
 
-class JsonLinesWriter:
+class _JsonLinesWriter:
     """One object per line, as `entitykit.corpora.jsonl` reads it."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -58,7 +58,7 @@ class JsonLinesWriter:
         self.file.flush()
 
 
-class HtmlWriter:
+class _HtmlWriter:
     """One page with all documents."""
 
     def __init__(self, file: IO[bytes], title: str) -> None:
@@ -74,8 +74,8 @@ class HtmlWriter:
         self.file.flush()
 
 
-class ParquetWriter:
-    """One row per document; `spans` is a list over all groups and `meta` is JSON, because columns have one type for all rows."""
+class _ParquetWriter:
+    """One row per document; `spans` is a list over all groups and `meta` is JSON, because a column has one type."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet  # takes time to import and only this needs it
@@ -148,19 +148,18 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class DocBinWriter:
+class _DocBinWriter:
     """One DocBin, or a folder of numbered ones where one would not fit in memory; spaCy reads both by the same path."""
 
-    def __init__(self, path: Path, *, shard_words: int = SHARD_WORDS) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.shard_words = shard_words
         self.docbin = DocBin(store_user_data=True)
         self.n_words = 0
         self.n_shards = 0
 
     def write(self, doc: Doc) -> None:
         srsly.msgpack_dumps(doc.user_data)  # fails here, and not when the DocBin has half of the document
-        if len(self.docbin) and self.n_words + len(doc) > self.shard_words:
+        if len(self.docbin) and self.n_words + len(doc) > SHARD_WORDS:
             self._write_shard()
         self.docbin.add(doc)
         self.n_words += len(doc)
@@ -191,14 +190,18 @@ def open_output(path: str, kind: str) -> Iterator[Writer]:
         OutputError: E425 if it cannot be written, E426 if the path is a folder.
         BrokenPipeError: if nobody reads standard output any more.
     """
+    writer: Writer
     try:
         if path == STDOUT:
             with _stdout() as file:
-                writer = JsonLinesWriter(file)
+                writer = _JsonLinesWriter(file)
                 yield writer
                 writer.close()
         else:
-            with _completed(Path(os.path.realpath(path))) as unfinished, _open_writer(unfinished, kind, Path(path).stem) as writer:
+            with (
+                _completed(Path(os.path.realpath(path))) as unfinished,
+                _open_writer(unfinished, kind, title=Path(path).stem) as writer,
+            ):
                 yield writer
     except (EntityKitError, BrokenPipeError):
         raise
@@ -243,15 +246,15 @@ def _completed(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _open_writer(path: Path, kind: str, title: str) -> Iterator[Writer]:
+def _open_writer(path: Path, kind: str, *, title: str) -> Iterator[Writer]:
     writer: Writer
     if kind in ("parquet", "spacy"):
-        writer = ParquetWriter(path) if kind == "parquet" else DocBinWriter(path)
+        writer = _ParquetWriter(path) if kind == "parquet" else _DocBinWriter(path)
         yield writer
         writer.close()
         return
     with path.open("wb") as file:
-        writer = HtmlWriter(file, title) if kind == "html" else JsonLinesWriter(file)
+        writer = _HtmlWriter(file, title) if kind == "html" else _JsonLinesWriter(file)
         yield writer
         writer.close()
 

@@ -1,0 +1,1 @@
+"""spaCy components: Docs in, Docs out, no mathematics."""

@@ -162,7 +162,7 @@ class TorchPipe(TrainablePipe):
         output, backprop = self.model.begin_update(HeadInput(docs, self.candidates(docs, examples)))
         loss = self.head.loss(output, *self.targets(examples, output))
         backprop(loss)
-        if sgd not in (None, False):
+        if sgd:  # spaCy passes False for "later"
             self.finish_update(sgd)
         losses[self.name] += float(loss.detach())
         return losses
@@ -184,7 +184,7 @@ class TorchPipe(TrainablePipe):
         for docs in batch_by_words(stream, n_docs=batch_size, n_words=BATCH_WORDS):
             try:
                 self.set_annotations(docs, self.predict(docs))
-            except Exception as reason:  # spaCy's contract: whatever fails is the error handler's to judge
+            except Exception as reason:  # noqa: BLE001 - spaCy's contract: whatever fails is the error handler's to judge
                 handle(self.name, self, docs, reason)
             else:
                 yield from docs

@@ -82,7 +82,7 @@ class SharedEncoder(Transformer):
         for docs in batch_by_words(stream, n_docs=batch_size, n_words=self.cfg["batch_words"]):
             try:
                 self.set_annotations(docs, self.predict(docs))
-            except Exception as reason:  # spaCy's contract: whatever fails is the error handler's to judge
+            except Exception as reason:  # noqa: BLE001 - spaCy's contract: whatever fails is the error handler's to judge
                 handle(self.name, self, docs, reason)
             else:
                 yield from docs
@@ -122,7 +122,7 @@ class SharedEncoder(Transformer):
             return losses
         self._request_layers()
         set_dropout_rate(self.model, drop)
-        batch, backprop = self.model.begin_update(docs)
+        batch, backprop = cast(Model[list[Doc], EncoderBatch], self.model).begin_update(docs)
         gradients: dict[int, Tensor] = {}
 
         def accumulate(new: Gradients) -> None:

@@ -162,4 +162,4 @@ def warn_wide(widths: Sequence[int], longest: int, name: str) -> None:
 
 
 def _spans(starts: NDArray[np.int64], ends: NDArray[np.int64], logits: NDArray[np.float32]) -> SpanPrediction:
-    return SpanPrediction(starts, ends, [""] * len(starts), 1 / (1 + np.exp(-logits)))
+    return SpanPrediction(starts, ends, [""] * len(starts), (1 / (1 + np.exp(-logits))).astype(np.float32))

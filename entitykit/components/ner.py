@@ -58,8 +58,8 @@ def make_ner(
         nlp: the pipeline.
         name: the component's name.
         model: `entitykit.SpanNER.v1` or `entitykit.SpERT.v1`.
-        annotate: ``ents``: flat entities in ``doc.ents``, which are replaced; ``spans``: nested ones in a span group. Both what is
-            learned and what is written.
+        annotate: what is learned and written: ``ents`` for flat entities in ``doc.ents``, which are replaced, ``spans`` for nested
+            ones in a span group.
         spans_key: the span group of nested entities.
         decoder: how candidates that overlap are chosen; none: `greedy` for flat and `greedy_nested` for nested entities.
         threshold: least probability of an entity, which must also be more probable than "no entity".
@@ -70,7 +70,7 @@ def make_ner(
 
 
 class NER(TorchPipe):
-    """Writes ``doc.ents``, and the same spans with scores in ``doc.spans["ents"]``; or nested spans in ``doc.spans[spans_key]``."""
+    """Writes ``doc.ents`` and the same spans with scores in ``doc.spans["ents"]``, or nested ones in ``doc.spans[spans_key]``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

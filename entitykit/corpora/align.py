@@ -47,7 +47,8 @@ def align(doc: Doc, offsets: Iterable[tuple[int, int]]) -> Iterator[TokenSpan | 
         last_char = first_char + len(visible)
         first = bisect_right(ends, first_char)
         last = bisect_left(starts, last_char)
-        if (starts[first], ends[last - 1]) != (first_char, last_char):
-            yield TokenSpan(first, last, "expanded")
+        found = (starts[first], ends[last - 1])
+        if found == (start, end):
+            yield TokenSpan(first, last, "")
         else:
-            yield TokenSpan(first, last, "" if (first_char, last_char) == (start, end) else "trimmed")
+            yield TokenSpan(first, last, "trimmed" if found == (first_char, last_char) else "expanded")

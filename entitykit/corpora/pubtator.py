@@ -71,7 +71,7 @@ def _document(lines: Sequence[Line]) -> ParsedDoc:
                     composites.append(
                         {"start": mention.start, "end": mention.end, "ids": mention.kb_id.split("|"), "names": names}
                     )
-            case [owner, label, head, tail] if owner == name:
+            case [owner, label, head, tail] if owner == name and not label.isdecimal():
                 relations.append({"head": head, "tail": tail, "label": label})
             case _:
                 expected = f"{name}, start, end, text, type and concept, or {name}, type and two concepts, separated by tabs"
@@ -81,7 +81,7 @@ def _document(lines: Sequence[Line]) -> ParsedDoc:
 
 
 def _mention(text: str, start: int, end: int, words: str, label: str, concept: Sequence[str], where: str) -> Mention:
-    if text[start:end] != words:
-        raise error("E218", where=where, start=start, end=end, found=text[start:end], expected=words)
+    if text[start:end] != words or end > len(text):
+        raise error("E218", where=where, n=len(text), start=start, end=end, found=text[start:end], expected=words)
     kb_id = concept[0] if concept else ""
     return Mention(start, end, label, NIL if kb_id == NO_CONCEPT else kb_id)

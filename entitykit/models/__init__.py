@@ -1,0 +1,1 @@
+"""torch modules: tensors in, named tuples out."""

@@ -1,13 +1,14 @@
 """Matrix products: the package's linear layer, which takes oneDNN's kernel on CPUs.
 
-torch sends single-precision products on x86 to MKL, which on AMD processors leaves more than half of the machine unused; oneDNN, which
-every torch build carries, does not (docs/benchmarks.md, `entitykit benchmark encoder`, has the measured ratio). The operator is the one
-that torch's own compiler emits. Where it is missing, or the tensors are not float32 on a CPU, the layer is `torch.nn.Linear`.
+torch sends single-precision products on x86 to MKL, which on AMD processors leaves more than half of the machine unused; oneDNN,
+which every torch build carries, does not (docs/benchmarks.md has the ratio that `entitykit benchmark encoder` measures). The
+operator is the one that torch's own compiler emits. Where it is missing, or the tensors are not float32 on a CPU, the layer is
+`torch.nn.Linear`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
     """``activation(x @ weight.T + bias)`` by oneDNN, outside autograd."""
     algorithm = "none" if activation == "gelu" else ""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm))
 
 
 class _OneDnnLinear(torch.autograd.Function):
@@ -55,7 +56,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not _takes_onednn(x, weight):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        return _OneDnnLinear.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+        return cast(Tensor, _OneDnnLinear.apply(x, weight, bias))
     return _product(x, weight, bias)
 
 

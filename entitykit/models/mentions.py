@@ -5,9 +5,9 @@ For a span from word j to word i, both included::
     m(i, j)     = cos(Q x_i, K x_j)
     logit(i, j) = θ1 m(i, j) + θ2 min_{j' > j} m(i, j') + θ3 max_{j' > j} m(i, j') + θ4 v(i) + θ5 v(i + 1)
 
-where v is linear, spans that are too wide or begin after their end count as 0 in the minimum and the maximum, and so does what lies
-outside, so that min ≤ 0 ≤ max. We add, unless the settings say otherwise, what the published formula leaves to the match alone: how well
-j begins a mention, ``θ6 u(j) + θ7 u(j - 1)``, and a bias for the span's width.
+where v is linear, spans that are too wide or begin after their end count as 0 in the minimum and the maximum, and so does what
+lies outside, so that min ≤ 0 ≤ max. We add, unless the settings say otherwise, what the published formula leaves to the match
+alone: how well j begins a mention, ``θ6 u(j) + θ7 u(j - 1)``, and a bias for the span's width.
 
 Scores are held as a band *(n_words, window + 1)*: row i, column k is the span from i - k to i. Nothing is quadratic in the text.
 """
@@ -128,7 +128,7 @@ class ToMMeR(nn.Module):
         return logits
 
     def _start_terms(self, u: Tensor, skip: int, inside: Tensor) -> Tensor:
-        """θ6 u(j) + θ7 u(j - 1); the word before the document's first counts 0. `u` begins `skip` words before the first row."""
+        """θ6 u(j) + θ7 u(j - 1), where no word precedes a document's first; `u` begins `skip` words before the first row."""
         n, window = len(inside), self.settings.window
         # (n + window + 1,) with u(j) of the first row's widest span, and of the word before it, in front
         u = F.pad(u[: skip + n], (window + 1 - skip, 0))

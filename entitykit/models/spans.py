@@ -46,8 +46,8 @@ def all_spans(lengths: Sequence[int], max_width: int, device: torch.device) -> S
 def range_max(words: Tensor, spans: Spans) -> Tensor:
     """Maximum of each span's word states, per dimension.
 
-    Doubling: level k of a table holds the maxima of all runs of 2^k words, and a span is covered by two runs that may overlap. That is
-    O(n log width) for the table and two rows per span, whatever the spans' widths.
+    Doubling: level k of a table holds the maxima of all runs of 2^k words, and a span is covered by two runs that may overlap.
+    That is O(n log width) for the table and two rows per span, whatever the spans' widths.
 
     Args:
         words: *(n_words, width)*.

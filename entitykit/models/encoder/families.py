@@ -85,13 +85,16 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-def settings_from_config(config: Mapping[str, Any], *, name: str, n_shapes: int) -> EncoderSettings:
+def settings_from_config(
+    config: Mapping[str, Any], *, name: str, n_shapes: int = 0, train_pieces: bool = False
+) -> EncoderSettings:
     """Read a checkpoint's ``config.json``.
 
     Args:
         config: its content.
         name: the checkpoint, for messages.
         n_shapes: rows of the word-shape embedding; 0 for none.
+        train_pieces: learn piece embeddings.
 
     Raises:
         CheckpointError: E003 for a model type, activation or kind of positions that the encoder does not have.
@@ -107,7 +110,7 @@ def settings_from_config(config: Mapping[str, Any], *, name: str, n_shapes: int)
     positions = config.get("position_embedding_type", "absolute")
     if positions != "absolute":
         raise error("E003", name=name, what="kind of positions", found=positions, expected="absolute")
-    return EncoderSettings(**values, first_position=family.first_position, n_shapes=n_shapes)
+    return EncoderSettings(**values, first_position=family.first_position, n_shapes=n_shapes, train_pieces=train_pieces)
 
 
 def convert_weights(
@@ -154,4 +157,3 @@ def convert_weights(
                 if part not in ("q", "k", "v"):
                     weights[f"layers.{i}.{part}.{kind}"] = get(f"{theirs}{their_part}.{kind}")
     return weights
-

@@ -1,6 +1,7 @@
 """The transformer encoder on packed input: sequences lie end to end in one flat tensor and no linear layer sees padding.
 
-The mathematics is BERT's (Devlin et al. 2019): post-norm layers, exact GELU, learned absolute positions. Outputs equal `transformers`.
+The mathematics is BERT's (Devlin et al. 2019): post-norm layers, exact GELU, learned absolute positions. Outputs equal those of
+`transformers`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Embeddings(nn.Module):
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__()
         self.pieces = nn.Embedding(settings.vocab_size, settings.width)
+        self.pieces.weight.requires_grad_(settings.train_pieces)
         self.positions = nn.Embedding(settings.n_positions, settings.width)
         self.shapes = nn.Embedding(settings.n_shapes, settings.width) if settings.n_shapes else None
         self.norm = nn.LayerNorm(settings.width, eps=settings.layer_norm_eps)
@@ -108,7 +110,7 @@ class Layer(nn.Module):
 class TransformerEncoder(nn.Module):
     """A BERT-type encoder over packs.
 
-    Entity tokens (a later layer input that runs beside the pieces from one layer on) will enter in `forward`, between two layers.
+    Entity tokens, which will run beside the pieces from one layer on, have their place in `forward`, between two layers.
 
     Args:
         settings: sizes.
@@ -140,15 +142,15 @@ class TransformerEncoder(nn.Module):
         return states
 
 
-def pool_words(states: Tensor, index: Tensor, offsets: Tensor) -> Tensor:
+def pool_words(states: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
     """Average each word's pieces.
 
     Args:
         states: *(n_pieces, width)*.
-        index: *(n_read,)* rows of `states`, word after word.
-        offsets: *(n_words,)* where each word's rows begin in `index`; a word without pieces gets zeros.
+        rows: *(n_read,)* rows of `states`, word after word.
+        offsets: *(n_words,)* where each word's rows begin in `rows`; a word without pieces gets zeros.
 
     Returns:
         *(n_words, width)*.
     """
-    return F.embedding_bag(index, states, offsets, mode="mean")
+    return F.embedding_bag(rows, states, offsets, mode="mean")
