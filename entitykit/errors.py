@@ -286,6 +286,31 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         InputError,
         "The document has {n:,} characters; the limit is {limit:,}. Raise it with --max-length, or split the document.",
     ),
+    "E440": (
+        InputError,
+        "The data folder is {found}; expected a folder that holds {pattern}. Name it with --data DIR.",
+    ),
+    "E441": (InputError, "The data folder '{folder}' holds no {pattern}. Put the corpus there, or name another folder with --data."),
+    "E442": (InputError, "The novels in '{folder}' have {found:,} words that can be used; expected {expected:,}. Add texts, or use --quick."),
+    "E444": (InputError, "The benchmark {name} has no figure '{found}'; expected: {expected}."),
+    "E445": (
+        ConfigError,
+        "There is no training config '{path}'. Name the folder of ner.cfg and mentions.cfg with --configs: configs/ in the repository.",
+    ),
+    "E446": (
+        ConfigError,
+        "The training ended with exit code {code}. The command was: {command}\nIts last output:\n{output}\nCorrect what it says, and run "
+        "the benchmark again; with --work it goes on where it stopped.",
+    ),
+    "E447": (
+        ConfigError,
+        "There is no {path}, so memory cannot be told apart by kind; it is on Linux. Elsewhere, choose other figures with --only.",
+    ),
+    "E448": (
+        ConfigError,
+        "The process that measures memory ended with exit code {code}. The command was: {command}\nIts last output:\n{output}\nCorrect "
+        "what it says, or choose other figures with --only.",
+    ),
 }
 
 WARNINGS: dict[str, str] = {

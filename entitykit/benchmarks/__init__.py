@@ -1,1 +1,1 @@
-"""Benchmarks: each a command that measures what the documentation claims."""
+"""Benchmarks: one module each; `entitykit.benchmarks.table` lists and runs them."""

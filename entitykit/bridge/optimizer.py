@@ -15,7 +15,7 @@ Rates = float | Iterable[float]
 class AdamW(Optimizer):
     """thinc's Adam for thinc layers, `torch.optim.AdamW` for whole torch modules (Loshchilov and Hutter 2019).
 
-    Two things that thinc's optimizer does to torch weights are mended: gradients are clipped by the norm over a whole module, not
+    Two things that thinc's optimizer does to torch weights are mended: gradients are clipped by the norm over a module, not
     array by array, and averages are found again when spaCy evaluates and saves with them.
 
     Args:

@@ -35,7 +35,7 @@ def cut_windows(n_pieces: NDArray[np.int64], n_words: Sequence[int], *, size: in
         n_pieces: *(words of all documents,)* pieces per word, none above `size`.
         n_words: words of each document.
         size: most pieces in a window, special pieces not counted.
-        overlap: pieces that neighbouring windows share, at least; below `size`.
+        overlap: pieces that neighbouring windows share, at least (fewer, if twice the longest word and the overlap exceed `size`).
 
     Returns:
         Windows in the order of the text; documents without words have none.
@@ -65,14 +65,13 @@ def _cut(n_pieces: NDArray[np.int64], first: int, size: int, overlap: int) -> li
             seen.append((start, n))
             break
         seen.append((start, end))
-        # the next window starts `overlap` pieces before this one's end, but always further on
-        start = max(start + 1, int(np.searchsorted(ends - n_pieces, ends[end - 1] - overlap, side="left")))
-        start = min(start, end)
+        # the next window starts `overlap` pieces before this one's end or within the word there, but always further on
+        start = max(start + 1, int(np.searchsorted(ends - n_pieces, ends[end - 1] - overlap, side="right")) - 1)
     borders = [0]
     for (_, left_end), (right_start, _) in pairwise(seen):
-        # the middle of the shared pieces: words left of it have more context in the left window
+        # the middle of the shared pieces: words whose own middle is left of it have more context in the left window
         low, high = ends[right_start] - n_pieces[right_start], ends[left_end - 1]
-        middle = int(np.searchsorted(ends, (low + high) / 2, side="left"))
+        middle = int(np.searchsorted(ends - n_pieces / 2, (low + high) / 2, side="left"))
         borders.append(min(max(middle, right_start, borders[-1]), left_end))
     borders.append(n)
     return [

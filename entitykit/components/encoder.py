@@ -49,14 +49,16 @@ class SharedEncoder(Transformer):
 
     Stock components listen with ``spacy-transformers.TransformerListener.v1``, ours with ``entitykit.EncoderListener.v1``. The
     stock class runs the backward pass inside the last listener, and not at all if that one is frozen or skips a batch; here
-    `finish_update` runs it. Writes ``doc._.trf_data`` (one row per word) and ``doc._.coverage`` (a dict of counts: `words`, words
-    `read`, `pieces`, `windows`, and words `shortened` because they have too many pieces).
+    `finish_update` runs it.
+
+    Writes ``doc._.trf_data`` (one row per word) and ``doc._.coverage``, a dict of counts: `words`, words `read`, `pieces`,
+    `windows`, and words `shortened` because they have too many pieces.
     """
 
     def __init__(self, vocab: Vocab, model: Model[list[Doc], EncoderBatch], *, name: str, batch_words: int) -> None:
         super().__init__(vocab, cast(Any, model), null_annotation_setter, name=name)
         self.cfg = {"batch_words": batch_words}
-        self._pending: tuple[Callable[[Gradients], object], dict[int, Tensor]] | None = None
+        self._pending: tuple[Callable[..., object], dict[int, Tensor]] | None = None
         self._late_optimizer: Optimizer | None = None
         _install_coverage()
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
+from spacy.util import filter_spans
 from thinc.api import Model
 from torch import Tensor
 
@@ -30,6 +31,7 @@ DEFAULT_CONFIG = {
     "model": {"@architectures": "entitykit.SpanNER.v1", "tok2vec": {"@architectures": "entitykit.EncoderListener.v1"}},
     "annotate": "ents",
     "spans_key": "sc",
+    "project_ents": False,
     "decoder": None,
     "threshold": 0.0,
     "scorer": {"@scorers": "entitykit.ner_scorer.v1"},
@@ -48,6 +50,7 @@ def make_ner(
     model: Model[HeadInput, Any],
     annotate: str,
     spans_key: str,
+    project_ents: bool,
     decoder: str | None,
     threshold: float,
     scorer: Callable[..., Any] | None,
@@ -58,19 +61,26 @@ def make_ner(
         nlp: the pipeline.
         name: the component's name.
         model: `entitykit.SpanNER.v1` or `entitykit.SpERT.v1`.
-        annotate: what is learned and written: ``ents`` for flat entities in ``doc.ents``, which are replaced, ``spans`` for nested
-            ones in a span group.
+        annotate: what is learned and written: ``ents`` for flat entities in ``doc.ents``, which are replaced; ``spans`` for
+            nested ones in a span group.
         spans_key: the span group of nested entities.
+        project_ents: of nested entities, also write those to ``doc.ents`` that lie in no longer one.
         decoder: how candidates that overlap are chosen; none: `greedy` for flat and `greedy_nested` for nested entities.
         threshold: least probability of an entity, which must also be more probable than "no entity".
         scorer: scores examples.
     """
-    cfg = {"annotate": annotate, "spans_key": spans_key, "decoder": decoder, "threshold": threshold}
+    cfg = {
+        "annotate": annotate,
+        "spans_key": spans_key,
+        "project_ents": project_ents,
+        "decoder": decoder,
+        "threshold": threshold,
+    }
     return NER(nlp.vocab, model, name, cfg=cfg, scorer=scorer)
 
 
 class NER(TorchPipe):
-    """Writes ``doc.ents`` and the same spans with scores in ``doc.spans["ents"]``, or nested ones in ``doc.spans[spans_key]``."""
+    """Writes ``doc.ents``, and the same with scores in ``doc.spans["ents"]``; or nested spans in ``doc.spans[spans_key]``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -154,10 +164,12 @@ class NER(TorchPipe):
         return predictions
 
     def annotate(self, doc: Doc, prediction: Prediction) -> None:
-        """Write the span group, and ``doc.ents`` for flat entities."""
+        """Write the span group, and ``doc.ents`` where that is asked for."""
         spans = write_group(doc, self._key, prediction[self._key])
         if self.cfg["annotate"] == "ents":
             doc.set_ents(spans)
+        elif self.cfg["project_ents"]:
+            doc.set_ents(filter_spans(spans))
 
 
 def _sample(spans: Spans, lengths: Sequence[int], n: int) -> Spans:

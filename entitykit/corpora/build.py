@@ -68,7 +68,7 @@ def _tokenize(parsed: ParsedDoc, nlp: Language) -> Doc:
 
 def _check_strings(parsed: ParsedDoc) -> None:
     """Find in advance what spaCy cannot store: half characters, which JSON can spell, and entities without label."""
-    values = [parsed.id, parsed.text, parsed.words, parsed.entities, parsed.groups, parsed.user_data]
+    values = [parsed.id, parsed.text, parsed.words, parsed.entities, parsed.groups, parsed.relations, parsed.user_data]
     try:
         json.dumps(values, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as problem:

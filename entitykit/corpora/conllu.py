@@ -14,6 +14,7 @@ from entitykit.corpora.files import read_lines
 from entitykit.errors import error
 
 N_COLUMNS = 10
+FEATS = re.compile(r"[^=|]+=[^=|]+(\|[^=|]+=[^=|]+)*")
 RANGE = re.compile(r"(?P<first>[1-9]\d*)-(?P<last>[1-9]\d*)")
 EMPTY_NODE = re.compile(r"\d+\.[1-9]\d*")
 
@@ -106,7 +107,7 @@ def read_sentences(path: Path) -> Iterator[Sentence]:
 
     Raises:
         CorpusError: E204 for bytes that are not UTF-8, E214 for a line without 10 columns, E210 for an empty form, E220 for
-            a wrong ID, UPOS or HEAD.
+            a wrong ID, UPOS, FEATS or HEAD.
     """
     lines: list[tuple[int, str]] = []
     for number, text in read_lines(path):
@@ -164,6 +165,8 @@ def _word(number: int, fields: Sequence[str], misc: Mapping[str, str], where: st
     lemma, upos, xpos, feats, head, deprel = ("" if value == "_" else value for value in fields[2:8])
     if upos and upos not in IDS:
         raise error("E220", where=where, what="UPOS", found=upos, expected="a universal part of speech")
+    if feats and not FEATS.fullmatch(feats):
+        raise error("E220", where=where, what="FEATS", found=feats, expected="Name=Value, separated by |, or _")
     if head and not head.isdecimal():
         raise error("E220", where=where, what="HEAD", found=head, expected="a number or _")
     form = fields[1]

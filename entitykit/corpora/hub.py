@@ -114,7 +114,8 @@ def _load(path: str | Path, config: str, split: str, cache_dir: str) -> Dataset:
         if (local / "state.json").is_file():
             return datasets.load_from_disk(str(local))
         return datasets.load_dataset(str(path), config or None, **options)
-    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as problem:
+    # KeyError: no such split. IndexError: how load_from_disk fails on a data set without rows.
+    except (OSError, ValueError, KeyError, IndexError, datasets.exceptions.DatasetsError) as problem:
         raise error("E228", path=path, split=split, reason=f"{type(problem).__name__}: {problem}") from problem
 
 

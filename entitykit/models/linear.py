@@ -1,6 +1,6 @@
 """Matrix products: the package's linear layer, which takes oneDNN's kernel on CPUs.
 
-torch sends single-precision products on x86 to MKL, which on AMD processors leaves more than half of the machine unused; oneDNN,
+torch sends single-precision products on x86 to MKL, which on AMD processors leaves more than half of the machine idle; oneDNN,
 which every torch build carries, does not (docs/benchmarks.md has the ratio that `entitykit benchmark encoder` measures). The
 operator is the one that torch's own compiler emits. Where it is missing, or the tensors are not float32 on a CPU, the layer is
 `torch.nn.Linear`.
@@ -55,14 +55,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _takes_onednn(x, weight):
         return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        return cast(Tensor, _OneDnnLinear.apply(x, weight, bias))
+    if _needs_gradient(x, weight, bias):
+        return cast(Tensor, _OneDnnLinear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
     return _product(x, weight, bias)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Compute ``gelu(x @ weight.T + bias)`` (exact, by the error function); shapes as in `linear`."""
-    if _takes_onednn(x, weight) and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+    if _takes_onednn(x, weight) and not _needs_gradient(x, weight, bias):
         return _product(x, weight, bias, "gelu")
     return F.gelu(linear(x, weight, bias))
 
@@ -72,6 +72,10 @@ class Linear(torch.nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return linear(x, self.weight, self.bias)
+
+
+def _needs_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _takes_onednn(x: Tensor, weight: Tensor) -> bool:

@@ -9,7 +9,7 @@ where v is linear, spans that are too wide or begin after their end count as 0 i
 lies outside, so that min ≤ 0 ≤ max. We add, unless the settings say otherwise, what the published formula leaves to the match
 alone: how well j begins a mention, ``θ6 u(j) + θ7 u(j - 1)``, and a bias for the span's width.
 
-Scores are held as a band *(n_words, window + 1)*: row i, column k is the span from i - k to i. Nothing is quadratic in the text.
+Scores form a band *(n_words, window + 1)*: row i, column k is the span from i - k to i. Nothing is quadratic in the text.
 """
 
 from __future__ import annotations

@@ -139,8 +139,8 @@ class SpanNER(nn.Module):
 class SpERT(nn.Module):
     """A classifier of any span from its maximum, its width and its context (Eberts and Ulges 2020).
 
-    The paper's context is the state of the sentence's [CLS] piece; a text of any length has no such state, so the context here is
-    the maximum over the words around the span.
+    The paper's context is the state of the sentence's [CLS] piece; a text of any length has none, so the context here is the
+    maximum over the words around the span.
 
     Args:
         settings: see `SpERTSettings`.

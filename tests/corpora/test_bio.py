@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,7 +57,7 @@ def test_any_sequence_is_read_as_conlleval_does(tags: list[str]) -> None:
 @st.composite
 def flat_entities(draw: st.DrawFn) -> tuple[int, list[Mention]]:
     cuts = sorted(draw(st.sets(st.integers(0, 12), max_size=8)))
-    mentions = [Mention(a, b, draw(st.sampled_from("AB"))) for a, b in zip(cuts, cuts[1:], strict=False) if draw(st.booleans())]
+    mentions = [Mention(a, b, draw(st.sampled_from("AB"))) for a, b in pairwise(cuts) if draw(st.booleans())]
     return 12, mentions
 
 

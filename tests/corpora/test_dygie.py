@@ -57,6 +57,7 @@ def test_blank_lines_and_optional_parts(read: Read) -> None:
         ({"ner": [[[2, 2, "x", 0.5]], []]}, "E206", "expected 3 items"),
         ({"relations": [[[0, 0, 8, 9, "x"]], []]}, "E208", r"\[8, 10\)"),
         ({"clusters": [[[0, 99]]]}, "E208", r"\[0, 100\)"),
+        ({"relations": [[[0, 0, 1, 1, "\ud800"]], []]}, "E209", "half character"),
         ({"clusters": [[0, 1]]}, "E206", "a mention is 0; expected a list"),
         ({"sentences": [["a"], "b"]}, "E206", "a sentence is 'b'"),
     ],

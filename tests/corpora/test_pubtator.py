@@ -62,7 +62,9 @@ def test_several_documents(read: Read, end: str) -> None:
 
 def test_mentions_inside_tokens_are_expanded(read: Read) -> None:
     report = Report()
-    with pytest.warns(EntityKitWarning, match=r"W201.* 2 spans did not end .*first: A \[0, 4\) .*line 1\) became 'pre5x' \[0, 5\)"):
+    with pytest.warns(
+        EntityKitWarning, match=r"W201.* 2 spans did not end .*first: A \[0, 4\) .*line 1\) became 'pre5x' \[0, 5\)"
+    ):
         (doc,) = read("1|t|pre5x\n1|a|ab\n1\t0\t4\tpre5\tA\n1\t7\t8\tb\tB\n", "pubtator", report=report)
     assert entities(doc) == [("pre5x", "A"), ("ab", "B")]
     assert report.expanded == 2
@@ -83,7 +85,11 @@ def test_a_mention_of_a_space_is_dropped_and_reported(read: Read) -> None:
         ("11|t|x\n12|a|y\n", "E219", r"line 2: found '12\|a\|y'; expected 11\|a\|abstract"),
         ("11|t|x\n11|a|y\n12\t0\t1\tx\tA\n", "E219", r"line 3: found '12\t0"),
         ("11|t|x\n11|a|y\n11\t0\tx\tA\n\n", "E219", "line 3"),
-        ("11|t|x\n11|a|y\n11\t0\t1\tz\tA\n", "E218", r"line 3: the text of 3 characters has 'x' at \[0, 1\); the mention says 'z'"),
+        (
+            "11|t|x\n11|a|y\n11\t0\t1\tz\tA\n",
+            "E218",
+            r"line 3: the text of 3 characters has 'x' at \[0, 1\); the mention says 'z'",
+        ),
         ("11|t|x\n11|a|y\n11\t2\t9\ty\tA\n", "E218", r"3 characters has 'y' at \[2, 9\)"),
         ("11|t|x\n11|a|y\n11\t-1\t1\tx\tA\n", "E219", "line 3"),
         ("11|t|x\n11|a|y\n\n11|t|x\n", "E219", "line 4"),

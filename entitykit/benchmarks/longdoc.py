@@ -1,0 +1,125 @@
+"""Whether a long document costs more per word than short ones: time, memory, and whether every word of it is read.
+
+The pipeline is encoder, mentions and NER, from the text to `doc.spans` and `doc.ents`. Words are those between white space. In the
+quick form all documents are shorter, the names of the figures notwithstanding; the settings have the sizes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from spacy.language import Language
+
+from entitykit.benchmarks.memory import MemoryUse, peak_memory
+from entitykit.benchmarks.parts import Figure, Part, Result, Settings, progress
+from entitykit.benchmarks.pipelines import entity_pipeline
+from entitykit.benchmarks.texts import running_words
+from entitykit.benchmarks.timing import in_turn, rate, ratio
+
+MB = 1e6
+
+
+class Size(NamedTuple):
+    """How much is measured: words of the long, the middle and a short document, number of short ones, rounds."""
+
+    long: int
+    middle: int
+    short: int
+    n_short: int
+    rounds: int
+
+
+FULL = Size(100_000, 10_000, 1_000, 20, 3)
+QUICK = Size(6_000, 3_000, 500, 6, 2)
+
+
+def measure_growth(settings: Settings) -> Result:
+    """Time one long document, a middle one and short ones in turn; the short ones lie evenly spread in the long one."""
+    size = QUICK if settings.quick else FULL
+    words = running_words(settings, size.long)
+    nlp = entity_pipeline(settings)
+    nlp.max_length = len("".join(words))
+    step = size.long // size.n_short
+    sides = {
+        "short": [_text(words[start : start + size.short]) for start in range(0, step * size.n_short, step)],
+        "middle": [_text(words[: size.middle])],
+        "long": [_text(words)],
+    }
+    n_words = {"short": size.short * size.n_short, "middle": size.middle, "long": size.long}
+    progress(f"longdoc: documents of {size.long:,}, {size.middle:,} and {size.n_short} × {size.short:,} words")
+    coverage: list[dict[str, int]] = []
+    _annotate(nlp, sides["short"], coverage)  # warm-up
+    timed = {name: partial(_annotate, nlp, texts, coverage) for name, texts in sides.items()}
+    seconds = in_turn(timed, rounds=size.rounds, warm_up=False)
+    per_word = {name: [time / n_words[name] for time in times] for name, times in seconds.items()}
+    figures = {
+        "growth_100k": ratio(per_word["long"], per_word["short"]),
+        "growth_10k": ratio(per_word["middle"], per_word["short"]),
+        "words_per_s_100k": rate(n_words["long"], seconds["long"]),
+        "words_per_s_1k": rate(n_words["short"], seconds["short"]),
+        "coverage": _share_read(coverage),
+    }
+    return Result(figures, {"sizes": size._asdict(), "seconds": seconds})
+
+
+def measure_memory(settings: Settings) -> Result:
+    """Measure the peak memory of a long and of a middle document above that of the loaded pipeline, each in a fresh process."""
+    size = QUICK if settings.quick else FULL
+    words = running_words(settings, size.long)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = Path(folder, "pipeline")
+        entity_pipeline(settings).to_disk(pipeline)
+        uses: dict[int, MemoryUse] = {}
+        for n_words in (size.middle, size.long):
+            progress(f"longdoc: memory of a document of {n_words:,} words")
+            text = Path(folder, f"{n_words}.txt")
+            text.write_text(_text(words[:n_words]), encoding="utf-8")
+            uses[n_words] = peak_memory(pipeline, text)
+    long, middle = uses[size.long], uses[size.middle]
+    more_words = size.long - size.middle
+    values = {
+        "peak_mb_100k": long.total / MB,
+        "peak_mb_10k": middle.total / MB,
+        "peak_anonymous_mb_100k": long.anonymous / MB,
+        "peak_anonymous_mb_10k": middle.anonymous / MB,
+        "bytes_per_word_100k": (long.anonymous - middle.anonymous) / more_words,
+        "file_bytes_per_word_100k": (long.file - middle.file) / more_words,
+    }
+    figures = {key: Figure(value, value, value) for key, value in values.items()}
+    return Result(figures, {"sizes": size._asdict(), "memory": {str(n_words): use._asdict() for n_words, use in uses.items()}})
+
+
+def _text(words: Sequence[str]) -> str:
+    return "".join(words).rstrip()
+
+
+def _annotate(nlp: Language, texts: Sequence[str], coverage: list[dict[str, int]]) -> None:
+    """Annotate texts and note how the encoder read each of them."""
+    coverage.extend(doc._.coverage for doc in nlp.pipe(texts))
+
+
+def _share_read(coverage: Sequence[dict[str, int]]) -> Figure:
+    """The share of words that the encoder has read, over all documents; the range over single ones."""
+    shares = [each["read"] / each["words"] for each in coverage]
+    total = sum(each["read"] for each in coverage) / sum(each["words"] for each in coverage)
+    return Figure(total, min(shares), max(shares))
+
+
+PARTS = [
+    Part(("growth_100k", "growth_10k", "words_per_s_100k", "words_per_s_1k", "coverage"), measure_growth),
+    Part(
+        (
+            "peak_mb_100k",
+            "peak_mb_10k",
+            "peak_anonymous_mb_100k",
+            "peak_anonymous_mb_10k",
+            "bytes_per_word_100k",
+            "file_bytes_per_word_100k",
+        ),
+        measure_memory,
+    ),
+]

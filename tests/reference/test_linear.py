@@ -1,0 +1,84 @@
+"""The oneDNN product equals torch's in value and in every gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from entitykit.models import linear as module
+from entitykit.models.linear import Linear, linear, linear_gelu
+
+SIZES = st.integers(1, 70)
+
+
+def close(found: object, expected: object) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def gradients(y: Tensor, inputs: list[Tensor]) -> list[Tensor | None]:
+    direction = torch.arange(y.numel(), dtype=y.dtype).view_as(y).cos()
+    return list(torch.autograd.grad(y, [x for x in inputs if x.requires_grad], direction))
+
+
+@given(rows=SIZES, n_in=SIZES, n_out=SIZES, has_bias=st.booleans(), transposed=st.booleans(), gelu=st.booleans())
+def test_value_and_gradients(rows: int, n_in: int, n_out: int, has_bias: bool, transposed: bool, gelu: bool) -> None:
+    x = torch.randn(n_in, rows).t() if transposed else torch.randn(rows, n_in)
+    inputs = [x.requires_grad_(), (torch.randn(n_out, n_in) / n_in**0.5).requires_grad_()]
+    has_bias = has_bias or gelu
+    if has_bias:
+        inputs.append(torch.randn(n_out, requires_grad=True))
+    found = linear_gelu(*inputs) if gelu else linear(*inputs)
+    expected = F.linear(*inputs)
+    if gelu:
+        expected = F.gelu(expected)
+    close(found, expected)
+    close(gradients(found, inputs), gradients(expected, inputs))
+    with torch.no_grad():
+        close(linear_gelu(*inputs) if gelu else linear(*inputs), expected)
+
+
+@pytest.mark.parametrize("trained", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
+def test_gradients_of_what_is_trained(trained: tuple[int, ...]) -> None:
+    """Frozen weights with trained biases, among others, learn."""
+    inputs = [torch.randn(5, 4), torch.randn(3, 4), torch.randn(3)]
+    for i in trained:
+        inputs[i].requires_grad_()
+    close(gradients(linear(*inputs), inputs), gradients(F.linear(*inputs), inputs))
+    close(gradients(linear_gelu(*inputs), inputs), gradients(F.gelu(F.linear(*inputs)), inputs))
+
+
+def test_no_rows() -> None:
+    layer = Linear(4, 3)
+    y = layer(torch.zeros(0, 4))
+    assert y.shape == (0, 3)
+    y.sum().backward()
+    assert not layer.weight.grad.any()
+
+
+def test_other_precisions_go_to_torch() -> None:
+    layer = Linear(4, 3).double()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+@pytest.mark.skipif(not module._HAS_ONEDNN, reason="this build of torch has no oneDNN")
+def test_onednn_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All three products of a training step and the one of prediction."""
+    calls: list[tuple[int, ...]] = []
+    product = module._product
+
+    def count(x: Tensor, *args: object) -> Tensor:
+        calls.append(tuple(x.shape))
+        return product(x, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_product", count)
+    layer = Linear(4, 3)
+    layer(torch.randn(5, 4, requires_grad=True)).sum().backward()
+    assert calls == [(5, 4), (5, 3), (3, 5)]
+    with torch.no_grad():
+        layer(torch.randn(5, 4))
+    assert len(calls) == 4
