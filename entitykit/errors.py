@@ -78,7 +78,7 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E007": (
         ConfigError,
-        "The encoder setting {setting} is {found}; expected {expected}. Change it under [components.{component}.model].",
+        "The encoder setting {setting} is {found}; expected {expected}. Change it in the encoder's [components….model].",
     ),
     "E008": (
         OutputError,

@@ -66,7 +66,7 @@ def entity_pipeline(settings: Settings) -> Language:
     config["components"]["entitykit_mentions"] = mentions["components"]["entitykit_mentions"]
     config["components"]["entitykit_mentions"].update(per_word=0.3, candidates=0.0)
     config["nlp"]["pipeline"] = [ENCODER, "entitykit_mentions", "entitykit_ner"]
-    nlp = load_model_from_config(config, auto_fill=True)
+    nlp = load_model_from_config(config.interpolate(), auto_fill=True)
     fix_random_seed(0)
     nlp.initialize(lambda: [_example(nlp, text, entities) for text, entities in _EXAMPLES])
     return nlp

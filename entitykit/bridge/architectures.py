@@ -27,6 +27,7 @@ def entity_encoder(
     overlap: int = 64,
     batch_pieces: int = 4096,
     max_word_pieces: int = 64,
+    word_dropout: float = 0.0,
     word_shapes: bool | None = None,
     n_layers: int | None = None,
     train_pieces: bool = False,
@@ -41,6 +42,7 @@ def entity_encoder(
         overlap: pieces that neighbouring windows of a long document share.
         batch_pieces: pieces that run through the encoder at once; this bounds its memory.
         max_word_pieces: pieces kept of one word; words that have more are counted in ``doc._.coverage`` and warned of.
+        word_dropout: share of words whose pieces are masked in training, so that heads learn to rely on context and word shape.
         word_shapes: add an embedding of each word's capitals and digits; none: where the checkpoint does not see them.
         n_layers: keep only the lowest layers of the checkpoint; none: all.
         train_pieces: learn piece embeddings too; slower, and of use for large corpora in a language of their own.
@@ -52,11 +54,18 @@ def entity_encoder(
     """
     if storage not in STORAGES:
         raise error("E007", setting="storage", found=storage, expected=" or ".join(STORAGES))
-    if batch_pieces < 1 or overlap < 0:
-        raise error("E007", setting="batch_pieces, overlap", found=f"{batch_pieces}, {overlap}", expected="positive numbers")
+    for setting, value in (("overlap", overlap), ("batch_pieces", batch_pieces), ("max_word_pieces", max_word_pieces)):
+        if value < 1:
+            raise error("E007", setting=setting, found=value, expected="at least 1")
+    if not 0 <= word_dropout < 1:
+        raise error("E007", setting="word_dropout", found=word_dropout, expected="at least 0 and below 1")
     checkpoint = {"name": name, "word_shapes": word_shapes, "n_layers": n_layers, "train_pieces": train_pieces}
     reading = bridge_encoder.ReadingSettings(
-        window=window, overlap=overlap, batch_pieces=batch_pieces, max_word_pieces=max_word_pieces
+        window=window,
+        overlap=overlap,
+        batch_pieces=batch_pieces,
+        max_word_pieces=max_word_pieces,
+        word_dropout=word_dropout,
     )
     checked: Storage = "fp32" if storage == "fp32" else "fp16" if storage == "fp16" else "int8"
     return bridge_encoder.EntityEncoder(checkpoint, reading, storage=checked, bf16=bf16)

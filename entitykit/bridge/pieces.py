@@ -55,9 +55,14 @@ class WordPieces:
         self._tokenizer.no_padding()
         self._style = _mark_style(tokenizer_json)
         self.prefix, self.suffix = self._tokenizer.encode("").ids
-        unknown = [self._tokenizer.token_to_id(token) for token in ("[UNK]", "<unk>")]
-        self._unknown = next((i for i in unknown if i is not None), self.suffix)
+        self._unknown = self._special("[UNK]", "<unk>")
+        self.mask = self._special("[MASK]", "<mask>")
         self._forget()
+
+    def _special(self, *names: str) -> int:
+        """The id of a special piece under one of its names; a tokenizer without it has its last special piece instead."""
+        found = [self._tokenizer.token_to_id(name) for name in names]
+        return next((i for i in found if i is not None), self.suffix)
 
     def _forget(self) -> None:
         self._rows: dict[int, int] = {}

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
-import numpy as np
 import torch
 from thinc.api import Optimizer, Shim, get_torch_default_device, torch2xp, xp2torch
 from torch import nn
@@ -72,7 +71,8 @@ class TorchShim(Shim):
         """Run the module for training (with graph and dropout) or for prediction."""
         module = self.module
         module.train(is_train)
-        with torch.set_grad_enabled(is_train), torch.autocast("cuda", torch.bfloat16, enabled=self.bf16):
+        bf16 = self.bf16 and self.device.type == "cuda"
+        with torch.set_grad_enabled(is_train), torch.autocast("cuda", torch.bfloat16, enabled=bf16):
             yield module
 
     def set_dropout(self, rate: float) -> None:
@@ -108,7 +108,8 @@ class TorchShim(Shim):
         for name, parameter in parameters.items():
             if (self.id, name) in params:
                 backup[name] = parameter.data
-                parameter.data = torch.as_tensor(np.asarray(params[self.id, name])).to(parameter.data)
+                values = params[self.id, name]
+                parameter.data = (values if isinstance(values, torch.Tensor) else xp2torch(values)).to(parameter.data)
         try:
             yield
         finally:
@@ -117,7 +118,10 @@ class TorchShim(Shim):
 
     def copy(self) -> TorchShim:
         """A shim of its own with equal weights."""
-        return copy.deepcopy(self)
+        other = TorchShim(self.build, group=self.group, storage=self.storage, bf16=self.bf16)
+        if self._model is not None:
+            other.adopt(copy.deepcopy(self._model), copy.deepcopy(self.settings))
+        return other
 
     def to_device(self, device_type: str, device_id: int) -> None:
         """Move the module (thinc's names: ``cpu`` or ``gpu``)."""
@@ -125,9 +129,9 @@ class TorchShim(Shim):
             self._model.to("cpu" if device_type == "cpu" else f"cuda:{device_id}")
 
     def to_bytes(self) -> bytes:
-        """Settings and weights as one safetensors file; nothing if the module was not built."""
+        """Settings and weights as one safetensors file, which is empty if the module was not built."""
         if self._model is None:
-            return b""
+            return dump_weights({}, {})
         return dump_weights(self._model.state_dict(), self.settings, storage=self.storage)
 
     def from_bytes(self, data: bytes, *, path: str = "bytes") -> TorchShim:
@@ -136,12 +140,12 @@ class TorchShim(Shim):
         Raises:
             CheckpointError: E005 if the bytes are damaged, or do not fit the module.
         """
-        if not data:
-            return self
         tensors, settings = parse_weights(data, path=path)
-        self.create(settings)
+        if not settings:
+            return self
         try:
+            self.create(settings)
             self.module.load_state_dict(tensors)
-        except RuntimeError as reason:
+        except (RuntimeError, TypeError, KeyError) as reason:
             raise error("E005", path=path, reason=" ".join(str(reason).split())[:300]) from reason
         return self

@@ -44,7 +44,10 @@ class StateStore:
         size = n_words * width * 4
         try:
             with tempfile.TemporaryFile() as file:
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk must show here, not as a signal at the first write
+                if hasattr(os, "posix_fallocate"):  # a full disk must show here, not as a signal at the first write
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
                 self._map = mmap.mmap(file.fileno(), size)
         except OSError as reason:
             raise error("E008", n=n_words, size=size // 2**20, folder=tempfile.gettempdir(), reason=reason) from reason

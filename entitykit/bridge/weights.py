@@ -27,7 +27,8 @@ def dump_weights(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], *, 
         tensors: float tensors by name.
         settings: JSON values; they become the file's metadata.
         storage: ``fp32`` keeps every bit; ``fp16`` rounds to half precision; ``int8`` stores matrices of more than 4,096 rows
-            (embeddings) as eight-bit integers with one scale per row, and rounds the rest to half precision.
+            (embeddings) as eight-bit integers with one scale per row, and rounds the rest to half precision. A tensor with a
+            number that half precision cannot hold keeps every bit.
     """
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -37,7 +38,8 @@ def dump_weights(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], *, 
             stored[name] = (tensor / scale).round().to(torch.int8)
             stored[name + _SCALE] = scale
         else:
-            stored[name] = tensor.half() if storage != "fp32" else tensor
+            half = tensor.half()
+            stored[name] = half if storage != "fp32" and half.isfinite().all() else tensor
     return save_tensors(stored, metadata={"settings": json.dumps(dict(settings), sort_keys=True)})
 
 
@@ -58,10 +60,8 @@ def parse_weights(data: bytes, *, path: str | Path = "bytes") -> tuple[dict[str,
         size = int.from_bytes(data[:8], "little")
         settings = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["settings"])
         stored = load_tensors(data)
-    except (SafetensorError, ValueError, KeyError) as reason:
+        quantized = [name for name, tensor in stored.items() if tensor.dtype == torch.int8]
+        scales = {name: stored.pop(name + _SCALE) for name in quantized}
+    except (SafetensorError, ValueError, TypeError, KeyError) as reason:
         raise error("E005", path=path, reason=str(reason)[:200] or type(reason).__name__) from reason
-    tensors = {name: tensor.float() for name, tensor in stored.items() if not name.endswith(_SCALE)}
-    for name, scale in stored.items():
-        if name.endswith(_SCALE):
-            tensors[name.removesuffix(_SCALE)] *= scale
-    return tensors, settings
+    return {name: tensor.float() * scales.get(name, 1.0) for name, tensor in stored.items()}, settings

@@ -8,28 +8,23 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.util import ignore_error, raise_error
 from tqdm import tqdm
 
 from entitykit.cli.inputs import STDIN, Document, Failure, failure, find_files, is_text, read_documents
 from entitykit.cli.outputs import STDOUT, FailureLog, Writer, failures_path, open_output
+from entitykit.cli.stream import Result, annotate
 from entitykit.corpora.build import ENTITIES
 from entitykit.errors import error
 
 FORMATS = {"jsonl": ".jsonl", "parquet": ".parquet", "spacy": ".spacy", "html": ".html"}
-
-# A batch ends at this many characters, whatever the number of documents: encoders keep vectors for all words of a batch.
-BATCH_CHARACTERS = 500_000
 
 # spaCy's limit of a million protects its parser's memory; a long novel has three.
 MAX_CHARACTERS = 10_000_000
@@ -104,10 +99,10 @@ def run(args: argparse.Namespace) -> int:
     with open_output(args.output, kind) as writer:
         failures.clear()
         documents = read_documents(files, nlp.vocab, text_field=args.text_field)
-        results = annotate(nlp, documents, batch_size=args.batch_size, n_process=args.n_process)
         # The number of documents is only known beforehand if every file is one.
         total = len(files) if all(isinstance(file, str) and is_text(file) for file in files) else None
-        counts = _write_all(results, writer, failures, total=total, quiet=args.quiet)
+        with closing(annotate(nlp, documents, batch_size=args.batch_size, n_process=args.n_process)) as results:
+            counts = _write_all(results, writer, failures, total=total, quiet=args.quiet)
     if not args.quiet:
         where = f", listed in {failures.path}" if failures.n and failures.path else ""
         print(
@@ -168,109 +163,7 @@ def load_pipeline(name: str, *, gpu: int | None = None, max_length: int = MAX_CH
     return nlp
 
 
-def annotate(
-    nlp: Language, documents: Iterable[Document | Failure], *, batch_size: int = 32, n_process: int = 1
-) -> Iterator[tuple[Document, Doc] | Failure]:
-    """Run a pipeline over a stream; a document that fails does not harm its neighbours.
-
-    Documents on which a component fails leave spaCy's stream, some components drop their whole batch with them, and some end
-    the stream. Whatever does not come back is therefore run once more, alone. Sets the pipeline's error handler.
-
-    Args:
-        nlp: the pipeline.
-        documents: the stream; failures in it are passed on.
-        batch_size: documents per batch.
-        n_process: processes to run in.
-
-    Yields:
-        In the order of the stream, documents with their annotated `Doc` (id and meta in `doc.user_data`), and failures.
-    """
-    stream = iter(documents)
-    # Processes are started once for the whole stream, and again only for what is left when a component ended it.
-    batches = _batches(stream, batch_size) if n_process == 1 else (chain([first], stream) for first in stream)
-    nlp.set_error_handler(ignore_error)
-    for batch in batches:
-        for result in _annotate_batch(nlp, batch, batch_size, n_process):
-            if not isinstance(result, Failure):
-                document, doc = result
-                doc.user_data["id"] = document.id
-                if document.meta:
-                    doc.user_data["meta"] = document.meta
-            yield result
-
-
-def _batches(stream: Iterator[Document | Failure], batch_size: int) -> Iterator[list[Document | Failure]]:
-    batch: list[Document | Failure] = []
-    n_characters = 0
-    for item in stream:
-        n_new = 0 if isinstance(item, Failure) else _n_characters(item)
-        if batch and (len(batch) == batch_size or n_characters + n_new > BATCH_CHARACTERS):
-            yield batch
-            batch, n_characters = [], 0
-        batch.append(item)
-        n_characters += n_new
-    if batch:
-        yield batch
-
-
-def _n_characters(document: Document) -> int:
-    content = document.content
-    return len(content) if isinstance(content, str) else len(content.text)
-
-
-def _annotate_batch(
-    nlp: Language, batch: Iterable[Document | Failure], batch_size: int, n_process: int
-) -> Iterator[tuple[Document, Doc] | Failure]:
-    pending: deque[tuple[int, Document | Failure]] = deque()
-    broken_batch: list[Exception] = []
-
-    def feed() -> Iterator[tuple[Doc, int]]:
-        try:
-            for number, item in enumerate(batch):
-                pending.append((number, item))
-                if not isinstance(item, Failure):
-                    with suppress(Exception):  # it fails again alone, and is reported then
-                        yield _tokenized(nlp, item), number
-        except Exception as problem:  # noqa: BLE001  of the stream itself: raised below, not to be taken for the pipeline's
-            broken_batch.append(problem)
-
-    def settle(before: int | None = None) -> Iterator[tuple[Document, Doc] | Failure]:
-        while pending and pending[0][0] != before:
-            item = pending.popleft()[1]
-            yield item if isinstance(item, Failure) else _annotate_alone(nlp, item)
-
-    with suppress(Exception):  # a component ended the stream; what is to blame fails again alone, and is reported then
-        for doc, number in nlp.pipe(feed(), as_tuples=True, batch_size=batch_size, n_process=n_process):
-            if number is not None:  # as it is when a component gives back another Doc
-                yield from settle(before=number)
-                yield pending.popleft()[1], doc  # type: ignore[misc]
-    yield from settle()
-    if broken_batch:
-        raise broken_batch[0]
-
-
-def _annotate_alone(nlp: Language, document: Document) -> tuple[Document, Doc] | Failure:
-    nlp.set_error_handler(raise_error)
-    try:
-        return document, nlp(_tokenized(nlp, document))
-    except Exception as problem:  # noqa: BLE001  anything that a component's code may raise
-        return failure(problem, document.input, line=document.line, document_id=document.id)
-    finally:
-        nlp.set_error_handler(ignore_error)
-
-
-def _tokenized(nlp: Language, document: Document) -> Doc:
-    content = document.content
-    if isinstance(content, Doc):
-        return content.copy()
-    if len(content) > nlp.max_length:
-        raise error("E430", n=len(content), limit=nlp.max_length)
-    return nlp.make_doc(content)
-
-
-def _write_all(
-    results: Iterable[tuple[Document, Doc] | Failure], writer: Writer, failures: FailureLog, *, total: int | None, quiet: bool
-) -> Counts:
+def _write_all(results: Iterable[Result], writer: Writer, failures: FailureLog, *, total: int | None, quiet: bool) -> Counts:
     counts = Counts()
     interval = 0.5 if sys.stderr.isatty() else 30  # a log file is no place for a line twice a second
     with tqdm(total=total, unit=" documents", disable=quiet, file=sys.stderr, mininterval=interval, dynamic_ncols=True) as bar:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STDOUT = "-"
 
 SHARD_WORDS = 2_000_000  # about 200 MB in memory
+ROW_GROUP_DOCUMENTS = 1_000
 ROW_GROUP_CHARACTERS = 16_000_000
 SHARD_NAME = re.compile(r"\d{5}\.spacy")
 
@@ -90,7 +91,7 @@ class _ParquetWriter:
 
         self.rows.append(pyarrow.RecordBatch.from_pylist([_row(doc_to_record(doc))], self.schema))
         self.n_characters += len(doc.text)
-        if self.n_characters >= ROW_GROUP_CHARACTERS:
+        if len(self.rows) >= ROW_GROUP_DOCUMENTS or self.n_characters >= ROW_GROUP_CHARACTERS:
             self._write_row_group()
 
     def close(self) -> None:

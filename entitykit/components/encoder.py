@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakSet
 
 import torch
 from spacy.language import Language
@@ -60,6 +61,7 @@ class SharedEncoder(Transformer):
         self.cfg = {"batch_words": batch_words}
         self._pending: tuple[Callable[..., object], dict[int, Tensor]] | None = None
         self._late_optimizer: Optimizer | None = None
+        self._known_listeners: WeakSet[TransformerListener] = WeakSet()
         _install_coverage()
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
@@ -67,10 +69,15 @@ class SharedEncoder(Transformer):
         super().initialize(get_examples, nlp=nlp)
         self._request_layers()
 
+    def add_listener(self, listener: TransformerListener, component_name: str) -> None:
+        """Connect a head; it is remembered while it is disabled, because spaCy tells nobody when it is enabled again."""
+        super().add_listener(listener, component_name)
+        self._known_listeners.add(listener)
+
     def _request_layers(self) -> None:
-        """Run no layer that no head reads; without heads, give the last one."""
+        """Run no layer that no head reads, awake or disabled; without heads, give the last one."""
         layers: set[int] = set()
-        for listener in self.listeners:
+        for listener in self._known_listeners:
             layers |= listener.reads if isinstance(listener, EncoderListener) else {TOP}
         settings = self.model.shims[0].settings.get("encoder", {})  # type: ignore[attr-defined]
         for layer in layers:
@@ -90,8 +97,9 @@ class SharedEncoder(Transformer):
                 yield from docs
 
     def predict(self, docs: Iterable[Doc]) -> EncoderBatch:  # type: ignore[override]
-        """Encode documents without changing them."""
-        self._finish_late()
+        """Encode documents without changing them; a batch whose heads are still at work stays as it is."""
+        if self._backward():
+            self._step_late()
         self._request_layers()
         docs = list(docs)
         if not any(len(doc) for doc in docs):
@@ -165,9 +173,17 @@ class SharedEncoder(Transformer):
         """Finish the update before this call, if that was put off; a batch to which no head gave a gradient is dropped."""
         self._backward()
         self._pending = None
+        self._step_late()
+
+    def _step_late(self) -> None:
         optimizer, self._late_optimizer = self._late_optimizer, None
         if optimizer is not None:
             super().finish_update(optimizer)
+
+    def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
+        """Put averaged weights in the encoder for a while, but first finish the update of those that they stand in for."""
+        self._finish_late()
+        yield from super().use_params(params)
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
         """Write settings as JSON and weights as safetensors."""
@@ -177,7 +193,7 @@ class SharedEncoder(Transformer):
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> SharedEncoder:
         """Read what `to_disk` wrote; needs neither the Hub nor the checkpoint."""
         self.cfg.update(read_model(Path(path), self.model))
-        load_tokenizer(self.model)
+        self._load_tokenizer()
         return self
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
@@ -188,9 +204,12 @@ class SharedEncoder(Transformer):
     def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> SharedEncoder:
         """Read what `to_bytes` gave."""
         super().from_bytes(bytes_data, exclude=tuple(exclude))
+        self._load_tokenizer()
+        return self
+
+    def _load_tokenizer(self) -> None:
         if self.model.shims[0].is_built:  # type: ignore[attr-defined]
             load_tokenizer(self.model)
-        return self
 
 
 def _install_coverage() -> None:

@@ -91,7 +91,7 @@ def _in_predicted(eg: Example, spans: Sequence[Span]) -> list[tuple[int, int, st
     aligned = []
     alignment = eg.alignment.y2x
     for span in spans:
-        words = alignment[span.start : span.end].data.ravel()
+        words = alignment[span.start : span.end]
         if len(words):
             aligned.append((int(words.min()), int(words.max()) + 1, span.label_))
     return aligned

@@ -76,9 +76,12 @@ class Mentions(TorchPipe):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        check_decoder(self.cfg["decoder"], self.name)
+        check_decoder(self.cfg["decoder"], self.name, DECODERS)
         if not 0 < self.cfg["threshold"] < 1:
             raise error("E109", name=self.name, setting="threshold", found=self.cfg["threshold"], expected="between 0 and 1")
+        for setting in ("per_word", "candidates"):
+            if (self.cfg[setting] or 0) < 0:
+                raise error("E109", name=self.name, setting=setting, found=self.cfg[setting], expected="at least 0")
 
     def labels_in(self, reference: Doc) -> Iterable[str]:
         """Mentions have no types."""
@@ -100,7 +103,7 @@ class Mentions(TorchPipe):
         """The gold band, and the words that are annotated."""
         gold = gold_spans(examples, self.cfg["gold"])
         known = known_words(gold.known, [eg.predicted for eg in examples], output.band.device)
-        return spans_to_band(gold.spans, output.band.shape), known
+        return spans_to_band(gold.spans, output.band.shape).to(known.device), known
 
     def decode(self, output: MentionOutput, lengths: Sequence[int]) -> list[Prediction]:
         """Choose mentions by threshold or by rank, then by the decoder."""
@@ -148,10 +151,10 @@ def best_cells(band: NDArray[np.float32], per_word: float) -> tuple[NDArray[np.i
     return best // band.shape[1], best % band.shape[1]
 
 
-def check_decoder(decoder: str, name: str) -> None:
-    """Raise ConfigError E109 for a decoder that does not exist."""
-    if decoder not in DECODERS:
-        raise error("E109", name=name, setting="decoder", found=decoder, expected="one of " + ", ".join(DECODERS))
+def check_decoder(decoder: str, name: str, allowed: Iterable[str]) -> None:
+    """Raise ConfigError E109 for a decoder that the component cannot use."""
+    if decoder not in allowed:
+        raise error("E109", name=name, setting="decoder", found=decoder, expected="one of " + ", ".join(allowed))
 
 
 def warn_wide(widths: Sequence[int], longest: int, name: str) -> None:
@@ -162,4 +165,6 @@ def warn_wide(widths: Sequence[int], longest: int, name: str) -> None:
 
 
 def _spans(starts: NDArray[np.int64], ends: NDArray[np.int64], logits: NDArray[np.float32]) -> SpanPrediction:
-    return SpanPrediction(starts, ends, [""] * len(starts), (1 / (1 + np.exp(-logits))).astype(np.float32))
+    # 1 / (1 + exp(-logits)) without overflow
+    probabilities = np.exp(-np.logaddexp(0, -logits)).astype(np.float32)
+    return SpanPrediction(starts, ends, [""] * len(starts), probabilities)

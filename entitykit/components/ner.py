@@ -27,6 +27,9 @@ from entitykit.models.spans import all_spans
 from entitykit.scoring.spans import normalise_surface
 from entitykit.types import Spans
 
+FLAT = ("greedy", "exact_flat")
+"""Decoders whose spans never overlap."""
+
 DEFAULT_CONFIG = {
     "model": {"@architectures": "entitykit.SpanNER.v1", "tok2vec": {"@architectures": "entitykit.EncoderListener.v1"}},
     "annotate": "ents",
@@ -65,7 +68,8 @@ def make_ner(
             nested ones in a span group.
         spans_key: the span group of nested entities.
         project_ents: of nested entities, also write those to ``doc.ents`` that lie in no longer one.
-        decoder: how candidates that overlap are chosen; none: `greedy` for flat and `greedy_nested` for nested entities.
+        decoder: how candidates that overlap are chosen: `greedy` or `exact_flat` for flat entities, any for nested ones;
+            none: `greedy` for flat and `greedy_nested` for nested entities.
         threshold: least probability of an entity, which must also be more probable than "no entity".
         scorer: scores examples.
     """
@@ -86,7 +90,9 @@ class NER(TorchPipe):
         super().__init__(*args, **kwargs)
         if self.cfg["annotate"] not in ("ents", "spans"):
             raise error("E109", name=self.name, setting="annotate", found=self.cfg["annotate"], expected="ents or spans")
-        check_decoder(self._decoder, self.name)
+        check_decoder(self._decoder, self.name, FLAT if self.cfg["annotate"] == "ents" else DECODERS)
+        if not 0 <= self.cfg["threshold"] <= 1:
+            raise error("E109", name=self.name, setting="threshold", found=self.cfg["threshold"], expected="0 to 1")
 
     @property
     def _decoder(self) -> str:
@@ -136,7 +142,7 @@ class NER(TorchPipe):
         classes = self._classes(gold, output.spans).masked_fill(~known[output.spans.starts], -100)
         if output.mentions is None:
             return (classes,)
-        return classes, spans_to_band(gold.spans, output.mentions.band.shape), known
+        return classes, spans_to_band(gold.spans, output.mentions.band.shape).to(known.device), known
 
     def _classes(self, gold: Gold, spans: Spans) -> Tensor:
         numbers = {label: i for i, label in enumerate(self.labels, start=1)}

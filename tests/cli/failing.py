@@ -17,7 +17,7 @@ LINES = ["The captain of the ship sailed to Oslo.", "BAD news", "Nothing here.",
 
 def make_pipeline(*components: str) -> Language:
     """A pipeline that knows three phrases, two of them nested."""
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     ruler = nlp.add_pipe("span_ruler", config={"spans_key": "sc"})
     phrases = [("PERSON", "The captain of the ship"), ("VEHICLE", "the ship"), ("GPE", "Oslo")]
     ruler.add_patterns([{"label": label, "pattern": phrase} for label, phrase in phrases])  # type: ignore[attr-defined]

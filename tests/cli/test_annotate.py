@@ -1,281 +1,310 @@
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import datasets
 import pytest
-import spacy
-from hypothesis import given
-from hypothesis import strategies as st
-from spacy.language import Language
 from spacy.tokens import Doc, DocBin
-from spacy.training import Corpus
-from spacy.util import minibatch
 from spacy.vocab import Vocab
 
-from entitykit.cli import annotate as command
-from entitykit.cli import outputs
+from entitykit.cli import stream
 from entitykit.cli.__main__ import main
-from entitykit.cli.annotate import annotate
-from entitykit.cli.inputs import Document, Failure, find_files, read_documents
-from entitykit.corpora import jsonl
+from entitykit.cli.inputs import Document, Failure
+from entitykit.cli.stream import annotate
+from entitykit.corpora.jsonl import record_to_doc
 from entitykit.errors import EntityKitWarning
+from tests.cli.failing import LINES, make_pipeline, read_json_lines, save_pipeline, write_json_lines
 
-LINES = ["The captain of the ship sailed to Oslo.", "BAD news", "Nothing here.", "Oslo and the ship"]
-
-
-@Language.component("fails_on_bad")
-def fails_on_bad(doc: Doc) -> Doc:
-    if "BAD" in doc.text:
-        raise ValueError("[E999] this document is bad")
-    return doc
-
-
-class FailingPipe:
-    """Drops the whole batch of a bad document, or ends the stream."""
-
-    def __init__(self, *, ends: bool) -> None:
-        self.ends = ends
-        self.handler: Callable[..., None] = spacy.util.raise_error
-
-    def set_error_handler(self, handler: Callable[..., None]) -> None:
-        self.handler = handler
-
-    def __call__(self, doc: Doc) -> Doc:
-        return fails_on_bad(doc)
-
-    def pipe(self, stream: Iterator[Doc], *, batch_size: int) -> Iterator[Doc]:
-        for docs in minibatch(stream, batch_size):
-            try:
-                yield from [self(doc) for doc in docs]
-            except ValueError as problem:
-                if self.ends:
-                    raise
-                self.handler("failing", self, docs, problem)
-
-
-@Language.factory("drops_batch")
-def make_drops_batch(nlp: Language, name: str) -> FailingPipe:
-    return FailingPipe(ends=False)
-
-
-@Language.factory("ends_stream")
-def make_ends_stream(nlp: Language, name: str) -> FailingPipe:
-    return FailingPipe(ends=True)
-
-
-@Language.component("makes_another_doc")
-def makes_another_doc(doc: Doc) -> Doc:
-    return fails_on_bad(doc).copy()
-
-
-@Language.component("keeps_encoder_output")
-def keeps_encoder_output(doc: Doc) -> Doc:
-    doc._.trf_data = object()  # what no format can hold
-    return doc
-
-
-@Language.component("leaves_rubbish_on_bad")
-def leaves_rubbish_on_bad(doc: Doc) -> Doc:
-    if "BAD" in doc.text:
-        doc.user_data["rubbish"] = object()
-    return doc
-
-
-def make_pipeline(*components: str) -> Language:
-    nlp = spacy.blank("en")
-    ruler = nlp.add_pipe("span_ruler", config={"spans_key": "sc"})
-    phrases = [("PERSON", "The captain of the ship"), ("VEHICLE", "the ship"), ("GPE", "Oslo")]
-    ruler.add_patterns([{"label": label, "pattern": phrase} for label, phrase in phrases])  # type: ignore[attr-defined]
-    for name in components:
-        nlp.add_pipe(name)
-    return nlp
+ONE_OR_TWO = pytest.mark.parametrize("n_process", [1, 2])
 
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> str:
-    return save(tmp_path)
-
-
-def save(folder: Path, *components: str) -> str:
-    path = folder / "pipeline"
-    make_pipeline(*components).to_disk(path)
-    return str(path)
+    return save_pipeline(tmp_path)
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """A JSON lines file with one document per line of `LINES`."""
-    path = tmp_path / "corpus.jsonl"
-    write_lines(path, [{"text": text} for text in LINES])
-    return path
-
-
-def write_lines(path: Path, records: list[Any]) -> None:
-    path.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return write_json_lines(tmp_path / "corpus.jsonl", [{"id": str(i), "text": text} for i, text in enumerate(LINES)])
 
 
 def run(*args: object) -> int:
-    return main(["annotate", *map(str, args), "--quiet"])
+    return main(["annotate", *map(str, args)])
 
 
-def test_text_files_become_json_lines(tmp_path: Path, pipeline: str) -> None:
-    text = tmp_path / "a.txt"
-    text.write_bytes(b"\xef\xbb\xbfThe captain of the ship\r\nslept.")
-    assert run(text, "-o", tmp_path / "new" / "out.jsonl", "--pipeline", pipeline) == 0
-    (record,) = read_lines(tmp_path / "new" / "out.jsonl")
-    assert (record["id"], record["text"]) == (str(text), "The captain of the ship\r\nslept.")
-    assert [(entity["start"], entity["end"], entity["label"]) for entity in record["entities"]] == [
-        (0, 23, "PERSON"),
-        (15, 23, "VEHICLE"),
+def test_text_becomes_json_lines_that_we_read(tmp_path: Path, pipeline: str) -> None:
+    text = "The captain of the ship\r\nleft  Oslo."
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    assert run(tmp_path / "a.txt", "-o", tmp_path / "new" / "out.jsonl", "--pipeline", pipeline) == 0
+    (record,) = read_json_lines(tmp_path / "new" / "out.jsonl")
+    assert (record["id"], record["text"]) == (str(tmp_path / "a.txt"), text)
+    assert [(text[entity["start"] : entity["end"]], entity["label"], entity["score"]) for entity in record["entities"]] == [
+        ("The captain of the ship", "PERSON", None),
+        ("the ship", "VEHICLE", None),
+        ("Oslo", "GPE", None),
     ]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out.jsonl"]
+    found, expected = record_to_doc(record, make_pipeline()), make_pipeline()(text)
+    assert [(span.start, span.end, span.label_) for span in found.spans["sc"]] == [
+        (span.start, span.end, span.label_) for span in expected.spans["sc"]
+    ]
+    assert os.listdir(tmp_path / "new") == ["out.jsonl"]
 
 
-def test_our_json_lines_reader_reads_the_output(tmp_path: Path, pipeline: str, corpus: Path) -> None:
-    assert run(corpus, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline) == 0
-    nlp = make_pipeline()
-    for record, text in zip(read_lines(tmp_path / "out.jsonl"), LINES, strict=True):
-        doc, expected = jsonl.record_to_doc(record, nlp), nlp(text)
-        assert [(span.start, span.end, span.label_) for span in doc.spans["sc"]] == [
-            (span.start, span.end, span.label_) for span in expected.spans["sc"]
-        ]
+def test_formats_follow_the_ending_or_the_option(tmp_path: Path, pipeline: str, corpus: Path) -> None:
+    for name, start in (("a.jsonl", b"{"), ("a.parquet", b"PAR1"), ("a.spacy", b"\x78"), ("a.HTML", b"<!DOCTYPE"), ("a", b"{")):
+        assert run(corpus, "-o", tmp_path / name, "--pipeline", pipeline, "--quiet") == 0
+        assert (tmp_path / name).read_bytes().startswith(start)
+    assert run(corpus, "-o", tmp_path / "b.jsonl", "--format", "html", "--pipeline", pipeline, "--quiet") == 0
+    assert (tmp_path / "b.jsonl").read_bytes().startswith(b"<!DOCTYPE")
 
 
-def test_the_other_formats_say_the_same(tmp_path: Path, pipeline: str, corpus: Path) -> None:
-    for ending in ("jsonl", "parquet", "spacy", "html"):
-        assert run(corpus, "-o", tmp_path / f"out.{ending}", "--pipeline", pipeline) == 0
-    records = read_lines(tmp_path / "out.jsonl")
-
-    rows = list(datasets.load_dataset("parquet", data_files=str(tmp_path / "out.parquet"), split="train", streaming=True))
-    for row, record in zip(rows, records, strict=True):
-        assert (row["id"], row["text"], row["tokens"]) == (record["id"], record["text"], record["tokens"])
-        assert row["entities"] == [{**entity, "kb_id": None} for entity in record["entities"]]
-        assert (row["spans"], row["meta"]) == ([], "{}")
-
-    docs = list(DocBin().from_disk(tmp_path / "out.spacy").get_docs(Vocab()))
-    assert [jsonl.doc_to_record(doc) for doc in docs] == records
-
-    page = (tmp_path / "out.html").read_text(encoding="utf-8")
-    assert page.count("<mark") == sum(len(record["entities"]) for record in records)
-    assert all(text in page for text in LINES[1:3])
-
-
-def test_the_format_can_be_named(tmp_path: Path, pipeline: str, corpus: Path) -> None:
-    assert run(corpus, "-o", tmp_path / "out.txt", "--format", "html", "--pipeline", pipeline) == 0
-    assert (tmp_path / "out.txt").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-
-
-def test_parquet_holds_other_spans_and_meta(tmp_path: Path) -> None:
-    nlp = make_pipeline()
-    doc = nlp("the ship")
-    doc.spans["mentions"] = [doc[0:2]]
-    doc.spans["mentions"].attrs["scores"] = [0.5]
-    doc.user_data |= {"id": "é", "meta": {"a": [1, "é"], "b": None}}
-    with outputs.open_output(str(tmp_path / "out.parquet"), "parquet") as writer:
-        writer.write(doc)
-    (row,) = datasets.load_dataset("parquet", data_files=str(tmp_path / "out.parquet"), split="train", streaming=True)
-    assert row["spans"] == [{"group": "mentions", "start": 0, "end": 8, "label": "", "kb_id": None, "score": 0.5}]
-    assert (row["id"], json.loads(row["meta"])) == ("é", doc.user_data["meta"])
-
-
-def test_parquet_has_a_column_for_everything_in_a_record() -> None:
-    nlp = make_pipeline()
-    doc = nlp("Oslo")
-    doc.user_data |= {"id": "1", "meta": {"a": 1}}
-    doc.spans["sc"] = [spacy.tokens.Span(doc, 0, 1, label="GPE", kb_id="Q585")]
-    doc.spans["mentions"] = [doc[:]]
-    record = jsonl.doc_to_record(doc)
-    schema = outputs.parquet_schema()
-    assert record.keys() == set(schema.names)
-    assert record["entities"][0].keys() == {field.name for field in schema.field("entities").type.value_type}
-
-
-def test_row_groups_bound_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pyarrow.parquet
-
-    monkeypatch.setattr(outputs, "ROW_GROUP_CHARACTERS", 10)
-    with outputs.open_output(str(tmp_path / "out.parquet"), "parquet") as writer:
-        for doc in map(make_pipeline(), ["one two", "three four", "five"]):
-            writer.write(doc)
-    file = pyarrow.parquet.ParquetFile(tmp_path / "out.parquet")
-    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [2, 1]
-
-
-def test_a_large_docbin_becomes_a_folder_that_spacy_reads(
-    tmp_path: Path, pipeline: str, corpus: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outputs, "SHARD_WORDS", 10)
-    out = tmp_path / "out.spacy"
-    for _ in range(2):  # the second run replaces the folder of the first
+def test_every_output_but_html_is_an_input(tmp_path: Path, pipeline: str, corpus: Path) -> None:
+    for ending in ("jsonl", "parquet", "spacy"):
+        out = tmp_path / f"out.{ending}"
         assert run(corpus, "-o", out, "--pipeline", pipeline) == 0
-        assert sorted(path.name for path in out.iterdir()) == ["00001.spacy", "00002.spacy"]
-    assert [eg.reference.text for eg in Corpus(out)(spacy.blank("en"))] == LINES
-    assert run(out, "-o", tmp_path / "again.jsonl", "--pipeline", pipeline) == 0
-    assert [record["text"] for record in read_lines(tmp_path / "again.jsonl")] == LINES
-    monkeypatch.undo()
-    assert run(corpus, "-o", out, "--pipeline", pipeline) == 0
-    assert len(DocBin().from_disk(out)) == len(LINES)
+        assert run(out, "-o", tmp_path / "again.jsonl", "--pipeline", pipeline) == 0
+        found = [
+            (record["id"], record["text"], len(record["entities"])) for record in read_json_lines(tmp_path / "again.jsonl")
+        ]
+        assert found == list(zip("0123", LINES, [3, 0, 0, 2], strict=True))
 
 
-def test_folders_are_read_in_order(tmp_path: Path, pipeline: str) -> None:
+def test_id_meta_and_text_field(tmp_path: Path, pipeline: str) -> None:
+    path = write_json_lines(tmp_path / "in.jsonl", [{"id": 7, "body": "Oslo", "tags": ["é"]}, {"body": ""}])
+    for n_process in (1, 2):
+        arguments = (path, "-o", tmp_path / "out.jsonl", "--text-field", "body", "--n-process", n_process)
+        assert run(*arguments, "--pipeline", pipeline) == 0
+        first, second = read_json_lines(tmp_path / "out.jsonl")
+        assert (first["id"], first["text"], first["meta"]) == ("7", "Oslo", {"tags": ["é"]})
+        assert (second["id"], second["text"], "meta" in second) == (f"{path}:2", "", False)
+
+
+UNUSUAL = {
+    "empty": "",
+    "white space": " \n\t\u00a0\u3000\r\n",
+    "control characters": "a\x00b\x01\x1b[31m\x7f\u2028c\ufeff",
+    "emoji": "👩‍👩‍👧‍👦 in 🇯🇵 Oslo",
+    "combining marks": "Zoe\u0308 " + "e" + "\u0301" * 500,
+    "right to left": "שלום Oslo مرحبا \u202eabc\u202c",
+    "one token": "Oslo",
+    "a word of a million characters": "x" * 1_000_000,
+}
+
+
+@ONE_OR_TWO
+def test_unusual_texts(tmp_path: Path, pipeline: str, n_process: int) -> None:
+    path = write_json_lines(tmp_path / "in.jsonl", [{"id": name, "text": text} for name, text in UNUSUAL.items()])
+    for ending in ("jsonl", "spacy", "parquet", "html"):
+        out = tmp_path / f"out.{ending}"
+        assert run(path, "-o", out, "--pipeline", pipeline, "--n-process", n_process, "--batch-size", 2) == 0
+    assert {record["id"]: record["text"] for record in read_json_lines(tmp_path / "out.jsonl")} == UNUSUAL
+    assert [doc.text for doc in DocBin().from_disk(tmp_path / "out.spacy").get_docs(Vocab())] == list(UNUSUAL.values())
+
+
+@ONE_OR_TWO
+@pytest.mark.parametrize("component", ["fails_on_bad", "drops_batch", "ends_stream", "makes_another_doc"])
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_a_failing_document_does_not_harm_its_neighbours(
+    tmp_path: Path, corpus: Path, component: str, n_process: int, batch_size: int
+) -> None:
+    pipeline = save_pipeline(tmp_path, component)
+    options = ("--pipeline", pipeline, "--n-process", n_process, "--batch-size", batch_size)
+    assert run(corpus, "-o", tmp_path / "out.jsonl", *options) == 1
+    records = read_json_lines(tmp_path / "out.jsonl")
+    assert [(record["id"], len(record["entities"])) for record in records] == [("0", 3), ("2", 0), ("3", 2)]
+    assert read_json_lines(tmp_path / "errors.jsonl") == [
+        {
+            "input": str(corpus),
+            "error": "ValueError: [E999] this document is bad",
+            "error_code": "E999",
+            "line": 2,
+            "document_id": "1",
+        }
+    ]
+
+
+def test_all_failures_are_listed_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = save_pipeline(tmp_path, "fails_on_bad")
+    (tmp_path / "a.txt").write_bytes(b"\xff")
+    (tmp_path / "b.txt").write_text("BAD", encoding="utf-8")
+    lines = ['{"text": "BAD"}', "nonsense", '{"text": 5}', '{"id": "long", "text": "123456"}', '{"id": "good", "text": "Oslo"}']
+    (tmp_path / "c.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    inputs = [tmp_path / name for name in ("a.txt", "b.txt", "missing.txt", "c.jsonl")]
+    for n_process in (1, 2):
+        options = ("--pipeline", pipeline, "--max-length", 5, "--n-process", n_process)
+        assert run(*inputs, "-o", tmp_path / "out.jsonl", *options) == 1
+        listed = read_json_lines(tmp_path / "errors.jsonl")
+        assert [(Path(one["input"]).name, one.get("line"), one["error_code"]) for one in listed] == [
+            ("a.txt", None, "E204"),
+            ("b.txt", None, "E999"),
+            ("missing.txt", None, "E422"),
+            ("c.jsonl", 1, "E999"),
+            ("c.jsonl", 2, "E205"),
+            ("c.jsonl", 3, "E206"),
+            ("c.jsonl", 4, "E430"),
+        ]
+        assert [record["id"] for record in read_json_lines(tmp_path / "out.jsonl")] == ["good"]
+        assert f"failed: 7, listed in {tmp_path / 'errors.jsonl'}" in capsys.readouterr().err
+    assert run(tmp_path / "c.jsonl", "-o", "/dev/null", "--pipeline", pipeline, "--quiet") == 1
+    assert [json.loads(line)["error_code"] for line in capsys.readouterr().err.splitlines()] == ["E999", "E205", "E206"]
+
+
+def test_the_list_of_an_earlier_run_does_not_stay(tmp_path: Path, pipeline: str, corpus: Path) -> None:
+    (tmp_path / "errors.jsonl").write_text("{}\n", encoding="utf-8")
+    assert run(corpus, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline) == 0
+    assert not (tmp_path / "errors.jsonl").exists()
+
+
+def test_a_document_that_cannot_be_written_is_listed(tmp_path: Path, corpus: Path) -> None:
+    pipeline = save_pipeline(tmp_path, "leaves_rubbish")
+    assert run(corpus, "-o", tmp_path / "out.spacy", "--pipeline", pipeline) == 1
+    assert len(DocBin().from_disk(tmp_path / "out.spacy")) == 3
+    (listed,) = read_json_lines(tmp_path / "errors.jsonl")
+    assert (listed["line"], listed["document_id"]) == (2, "1")
+
+
+@ONE_OR_TWO
+def test_vectors_are_dropped_before_writing(tmp_path: Path, corpus: Path, n_process: int) -> None:
+    if not Doc.has_extension("trf_data"):
+        Doc.set_extension("trf_data", default=None)
+    pipeline = save_pipeline(tmp_path, "keeps_vectors")
+    assert run(corpus, "-o", tmp_path / "out.spacy", "--pipeline", pipeline, "--n-process", n_process) == 0
+    assert len(DocBin().from_disk(tmp_path / "out.spacy")) == len(LINES)
+
+
+def test_batches_and_processes_do_not_change_a_byte(tmp_path: Path, pipeline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = write_json_lines(tmp_path / "in.jsonl", [{"text": text, "n": i} for i, text in enumerate(LINES * 5)])
+    outputs = set()
+    for n_process, batch_size, n_characters in [
+        (1, 1, 500),
+        (1, 7, 500),
+        (1, 100, 500),
+        (1, 100, 20),
+        (2, 3, 500),
+        (2, 100, 500),
+    ]:
+        monkeypatch.setattr(stream, "BATCH_CHARACTERS", n_characters)
+        options = ("--n-process", n_process, "--batch-size", batch_size, "--pipeline", pipeline)
+        assert run(corpus, "-o", tmp_path / "out.jsonl", *options) == 0
+        outputs.add((tmp_path / "out.jsonl").read_bytes())
+    assert len(outputs) == 1
+
+
+@ONE_OR_TWO
+def test_the_stream_may_be_endless(n_process: int) -> None:
+    drawn = 0
+
+    def endless() -> Iterator[Document | Failure]:
+        nonlocal drawn
+        for drawn in itertools.count(1):
+            yield Failure("in", "bad") if drawn % 3 == 0 else Document("in", str(drawn), "Oslo")
+
+    results = annotate(make_pipeline(), endless(), batch_size=4, n_process=n_process)
+    first = list(itertools.islice(results, 6))
+    assert [item.error if isinstance(item, Failure) else item[0].id for item in first] == ["1", "2", "bad", "4", "5", "bad"]
+    assert drawn < 50
+    results.close()
+
+
+@ONE_OR_TWO
+def test_a_reader_that_breaks_is_not_taken_for_the_pipeline(n_process: int) -> None:
+    def broken() -> Iterator[Document | Failure]:
+        yield Document("in", "1", "Oslo")
+        raise RuntimeError("a defect of the reader")
+
+    with pytest.raises(RuntimeError, match="a defect of the reader"):
+        list(annotate(make_pipeline(), broken(), n_process=n_process))
+
+
+@ONE_OR_TWO
+def test_a_full_disk_ends_the_run(tmp_path: Path, pipeline: str, n_process: int, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = write_json_lines(tmp_path / "in.jsonl", [{"text": "Oslo " * 100}] * 50)
+    options = ("--pipeline", pipeline, "--n-process", n_process, "--batch-size", 2)
+    assert run(corpus, "-o", "/dev/full", *options) == 2
+    assert "[E425] Cannot write '/dev/full': No space left on device" in capsys.readouterr().err
+
+
+def test_standard_input_and_output(
+    pipeline: str, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "stdin").write_text("Oslo é", encoding="utf-8")
+    with (tmp_path / "stdin").open(encoding="utf-8") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert run("-", "-o", "-", "--pipeline", pipeline) == 0
+    out, err = capfdbinary.readouterr()
+    (record,) = [json.loads(line) for line in out.splitlines()]
+    assert (record["id"], record["text"], len(record["entities"])) == ("-", "Oslo é", 1)
+    assert b"documents: 1, words: 2, entities: 1" in err
+
+
+def test_progress_and_summary(tmp_path: Path, pipeline: str, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(corpus, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r"4 documents \[.* documents/s, .* words/s\]", err)
+    summary = err.splitlines()[-1]
+    assert re.fullmatch(
+        r"documents: 4, words: 18, entities: 5, seconds: \d+\.\d \([\d,]+ words/s\), failed: 0; written to .*out\.jsonl",
+        summary,
+    )
+    assert run(corpus, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_over_a_folder_with_its_own_output(tmp_path: Path, pipeline: str) -> None:
     folder = tmp_path / "in"
-    (folder / "b").mkdir(parents=True)
-    (folder / ".hidden").mkdir()
-    for name in ("c.TXT", "b/z.md", "b/a.text", "a.txt", "ignored.pdf", ".hidden/x.txt", ".y.txt"):
-        (folder / name).write_text(name, encoding="utf-8")
-    write_lines(folder / "b" / "m.jsonl", [{"text": "line"}])
-    (folder / "loop").symlink_to(folder)
-    assert run(folder, "-o", folder / "out.jsonl", "--pipeline", pipeline) == 0
-    first = (folder / "out.jsonl").read_bytes()
-    assert [record["text"] for record in read_lines(folder / "out.jsonl")] == ["a.txt", "b/a.text", "line", "b/z.md", "c.TXT"]
-    assert run(folder, "-o", folder / "out.jsonl", "--pipeline", pipeline) == 0  # its own output is no input
-    assert (folder / "out.jsonl").read_bytes() == first
+    folder.mkdir()
+    (folder / "a.txt").write_text("Oslo", encoding="utf-8")
+    (folder / "b.txt").write_bytes(b"\xff")
+    for _ in range(2):
+        assert run(folder, "-o", folder / "out.jsonl", "--pipeline", pipeline) == 1
+        assert [record["text"] for record in read_json_lines(folder / "out.jsonl")] == ["Oslo"]
+        assert len(read_json_lines(folder / "errors.jsonl")) == 1
 
 
-def test_fields_are_carried_along(tmp_path: Path, pipeline: str) -> None:
-    records = [
-        {"id": "a", "body": "one", "text": "no", "tags": ["x"], "meta": {"source": "s"}},
-        {"id": 7, "body": "two", "meta": {"tags": 1}, "tags": 2},
-        {"id": ["odd"], "body": "three"},
-        {"id": None, "body": "four", "meta": "text"},
-    ]
-    path = tmp_path / "in.ndjson"
-    write_lines(path, records)
-    assert run(path, "-o", tmp_path / "out.jsonl", "--text-field", "body", "--pipeline", pipeline) == 0
-    found = [(record["id"], record["text"], record.get("meta")) for record in read_lines(tmp_path / "out.jsonl")]
-    assert found == [
-        ("a", "one", {"text": "no", "tags": ["x"], "source": "s"}),
-        ("7", "two", {"meta": {"tags": 1}, "tags": 2}),
-        (f"{path}:3", "three", {"id": ["odd"]}),
-        (f"{path}:4", "four", {"meta": "text"}),
-    ]
+def test_the_same_input_twice_is_annotated_once(tmp_path: Path, pipeline: str, corpus: Path) -> None:
+    with pytest.warns(EntityKitWarning, match="W420"):
+        assert run(corpus, corpus, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline) == 0
+    assert len(read_json_lines(tmp_path / "out.jsonl")) == len(LINES)
 
 
-def test_parquet_input(tmp_path: Path, pipeline: str) -> None:
-    path = tmp_path / "[1]*.parquet"  # not to be taken for a pattern
-    columns = {
-        "text": ["Oslo", None, "the ship"],
-        "id": [3, 4, None],
-        "score": [0.5, float("nan"), float("inf")],
-        "raw": [b"a", b"b", b"\xff"],
-        "when": [spacy.util.datetime.datetime(2024, 5, 1)] * 3 if hasattr(spacy.util, "datetime") else ["x"] * 3,
-    }
-    datasets.Dataset.from_dict(columns).to_parquet(path)
-    assert run(path, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline) == 1
-    first, second = read_lines(tmp_path / "out.jsonl")
-    assert (first["id"], first["text"], first["meta"]["score"], first["meta"]["raw"]) == ("3", "Oslo", 0.5, "YQ==")
-    assert (second["id"], second["meta"]["score"], second["meta"]["raw"]) == (f"{path}:3", None, "/w==")
-    (listed,) = read_lines(tmp_path / "errors.jsonl")
-    assert (listed["line"], listed["error_code"], listed["document_id"]) == (2, "E207", "4")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["a.txt", "-o", "out.jsonl", "--pipeline", "no_such_pipeline"], "E420"),
+        (["a.txt", "-o", "out.jsonl", "--pipeline", "broken_pipeline"], "E420"),
+        (["missing.txt", "-o", "out.jsonl"], "E421"),
+        (["empty", "-o", "out.jsonl"], "E421"),
+        (["a.txt", "-o", "a.txt/out.jsonl"], "E425"),
+        (["a.txt", "-o", "empty"], "E426"),
+        (["a.txt", "-o", "empty/../a.txt"], "E427"),
+        (["errors.jsonl", "-o", "out.jsonl"], "E427"),
+        (["a.txt", "-o", "-", "--format", "html"], "E428"),
+        (["a.txt", "-o", "out.jsonl", "--batch-size", "0"], "E428"),
+        (["a.txt", "-o", "out.jsonl", "--n-process", "-1"], "E428"),
+        (["a.txt", "-o", "out.jsonl", "--gpu", "0", "--n-process", "2"], "E428"),
+        (["a.txt", "-o", "out.jsonl", "--gpu", "999"], "E429"),
+    ],
+)
+def test_usage_errors(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_pipeline(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken_pipeline").mkdir()
+    (tmp_path / "broken_pipeline" / "config.cfg").write_text("nonsense", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("Oslo", encoding="utf-8")
+    before = sorted(os.listdir(tmp_path))
+    options = [] if "--pipeline" in arguments else ["--pipeline", "pipeline"]
+    assert run(*arguments, *options) == 2
+    assert f"[{code}]" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == before

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,9 +82,11 @@ def test_html(tmp_path: Path, docs: list[Doc]) -> None:
 
 def test_row_groups_bound_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outputs, "ROW_GROUP_CHARACTERS", 10)
-    write(tmp_path / "out", "parquet", [make_pipeline()(text) for text in ("one two", "three four", "five")])
+    monkeypatch.setattr(outputs, "ROW_GROUP_DOCUMENTS", 3)
+    texts = ("one two", "three four", "5", "6", "7", "8")
+    write(tmp_path / "out", "parquet", [make_pipeline()(text) for text in texts])
     file = pyarrow.parquet.ParquetFile(tmp_path / "out")
-    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [2, 1]
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [2, 3, 1]
 
 
 def test_a_large_docbin_becomes_a_folder_that_spacy_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,9 +217,3 @@ def test_failures_that_cannot_be_listed(tmp_path: Path) -> None:
         log.clear()
     with pytest.raises(OutputError, match="E425"):
         log.add(Failure("a", "wrong"))
-
-
-def test_pyarrow_is_only_imported_for_parquet() -> None:
-    """Its import takes longer than annotating a page."""
-    code = "import sys, entitykit.cli.annotate; print('pyarrow' in sys.modules or 'datasets' in sys.modules)"
-    assert os.popen(f'{sys.executable} -c "{code}"').read() == "False\n"

@@ -85,6 +85,22 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+def family_of(config: Mapping[str, Any], *, name: str) -> Family:
+    """Find how a checkpoint names its weights.
+
+    Args:
+        config: the content of its ``config.json``.
+        name: the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: E003 for a model type that the encoder cannot run.
+    """
+    model_type = str(config.get("model_type"))
+    if model_type not in FAMILIES:
+        raise error("E003", name=name, what="model type", found=model_type, expected=", ".join(FAMILIES))
+    return FAMILIES[model_type]
+
+
 def settings_from_config(
     config: Mapping[str, Any], *, name: str, n_shapes: int = 0, train_pieces: bool = False
 ) -> EncoderSettings:
@@ -99,10 +115,7 @@ def settings_from_config(
     Raises:
         CheckpointError: E003 for a model type, activation or kind of positions that the encoder does not have.
     """
-    model_type = str(config.get("model_type"))
-    if model_type not in FAMILIES:
-        raise error("E003", name=name, what="model type", found=model_type, expected=", ".join(FAMILIES))
-    family = FAMILIES[model_type]
+    family = family_of(config, name=name)
     values = {ours: config[theirs] for ours, theirs in family.keys.items() if theirs in config}
     activation = values.pop("activation", "gelu")
     if activation != "gelu":
@@ -132,7 +145,7 @@ def convert_weights(
     Raises:
         CheckpointError: E004 for a tensor that is missing.
     """
-    family = FAMILIES[config["model_type"]]
+    family = family_of(config, name=name)
 
     def get(key: str) -> Tensor:
         if key not in tensors:

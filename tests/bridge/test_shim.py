@@ -1,0 +1,149 @@
+"""The shim builds its module from settings that it saves, and trains it with any optimizer."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from thinc.api import Adam, Model
+from torch import nn
+
+from entitykit.bridge.shim import TorchShim
+from entitykit.errors import CheckpointError, ConfigError
+
+SETTINGS = {"width": 3, "labels": ["A", "B"]}
+
+
+def build(settings: Mapping[str, Any]) -> nn.Module:
+    return nn.Sequential(nn.Linear(settings["width"], len(settings["labels"])), nn.Dropout(0.5))
+
+
+def make_shim(**options: Any) -> TorchShim:
+    shim = TorchShim(build, group="head", **options)
+    shim.create(SETTINGS)
+    return shim
+
+
+def equal(a: TorchShim, b: TorchShim) -> bool:
+    states = a.module.state_dict(), b.module.state_dict()
+    return states[0].keys() == states[1].keys() and all(torch.equal(states[1][name], x) for name, x in states[0].items())
+
+
+def test_not_built() -> None:
+    shim = TorchShim(build, group="head")
+    assert not shim.is_built
+    with pytest.raises(ConfigError, match=r"E101.*nlp\.initialize"):
+        _ = shim.module
+    assert not shim.copy().is_built
+    assert not TorchShim(build, group="head").from_bytes(shim.to_bytes()).is_built
+    with shim.use_params({(shim.id, "0.weight"): torch.ones(1)}):
+        pass
+
+
+def test_bytes() -> None:
+    shim = make_shim()
+    loaded = TorchShim(build, group="head").from_bytes(shim.to_bytes())
+    assert loaded.settings == SETTINGS
+    assert equal(loaded, shim)
+
+
+def test_pickle() -> None:
+    shim = make_shim(storage="fp16")
+    loaded = pickle.loads(pickle.dumps(shim))
+    assert equal(loaded, shim)
+    assert (loaded.settings, loaded.storage) == (SETTINGS, "fp16")
+
+
+def test_copy_is_independent() -> None:
+    shim = make_shim(storage="fp16")
+    other = shim.copy()
+    assert equal(other, shim)
+    assert other.id != shim.id
+    assert (other.settings, other.storage, other.group) == (SETTINGS, "fp16", "head")
+    with torch.no_grad():
+        other.module[0].weight += 1
+    other.settings["labels"].append("C")
+    assert not equal(other, shim)
+    assert shim.settings == SETTINGS
+
+
+@pytest.mark.parametrize("data", [b"", b"x", bytes(100)])
+def test_damaged_bytes(data: bytes) -> None:
+    with pytest.raises(CheckpointError, match=r"E005.*'here'"):
+        TorchShim(build, group="head").from_bytes(data, path="here")
+
+
+def test_truncated_bytes() -> None:
+    data = make_shim().to_bytes()
+    with pytest.raises(CheckpointError, match="E005"):
+        TorchShim(build, group="head").from_bytes(data[:-1])
+
+
+def build_other(settings: Mapping[str, Any]) -> nn.Module:
+    return nn.Linear(settings["size"], 1)
+
+
+def build_larger(settings: Mapping[str, Any]) -> nn.Module:
+    return nn.Sequential(nn.Linear(settings["width"] + 1, 2))
+
+
+@pytest.mark.parametrize("builder", [build_other, build_larger])
+def test_bytes_of_another_model(builder: Any) -> None:
+    with pytest.raises(CheckpointError, match="E005"):
+        TorchShim(builder, group="head").from_bytes(make_shim().to_bytes())
+
+
+def test_modes() -> None:
+    shim = make_shim()
+    with shim.mode(is_train=True) as module:
+        assert module.training
+        assert torch.is_grad_enabled()
+    with shim.mode(is_train=False) as module:
+        assert not module.training
+        assert not torch.is_grad_enabled()
+    assert torch.is_grad_enabled()
+
+
+def test_bf16_is_for_cuda_only() -> None:
+    """On a CPU the setting changes nothing, and nobody is warned of it at every call."""
+    shim = make_shim(bf16=True)
+    with shim.mode(is_train=False) as module:
+        assert module(torch.ones(1, 3)).dtype == torch.float32
+
+
+def test_dropout_reaches_the_module() -> None:
+    shim = make_shim()
+    shim.set_dropout(0.0)
+    with shim.mode(is_train=True) as module:
+        assert torch.equal(module(torch.ones(1, 3)), module(torch.ones(1, 3)))
+
+
+def test_adam_of_thinc() -> None:
+    """It moves every parameter against its gradient by the rate, and takes the gradient away."""
+    shim = make_shim()
+    model = Model("test", lambda model, x, is_train: (x, lambda y: y), shims=[shim])
+    before = {name: x.detach().clone() for name, x in shim.module.named_parameters()}
+    with shim.mode(is_train=True) as module:
+        module[0](torch.tensor([[1.0, -2.0, 3.0]])).sum().backward()
+    signs = {name: x.grad.sign() for name, x in shim.module.named_parameters()}
+    model.finish_update(Adam(0.01))
+    for name, parameter in shim.module.named_parameters():
+        torch.testing.assert_close(parameter.detach(), before[name] - 0.01 * signs[name], rtol=1e-4, atol=1e-5)
+        assert parameter.grad is None
+    model.finish_update(Adam(0.01))  # nothing to do
+
+
+def test_module_stays_the_same_object_under_thinc() -> None:
+    """An optimizer of torch keeps references to parameters."""
+    shim = make_shim()
+    parameter = shim.module[0].weight
+    for _ in range(2):
+        shim.module[0](torch.ones(1, 3)).sum().backward()
+        shim.finish_update(Adam(0.1))
+    with shim.use_params({(shim.id, "0.weight"): torch.zeros(2, 3)}):
+        assert not shim.module[0].weight.any()
+    assert shim.module[0].weight is parameter
+    assert parameter.any()
