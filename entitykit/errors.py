@@ -69,7 +69,7 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E005": (
         CheckpointError,
-        "Cannot read the weights in '{path}': {reason}. The file is damaged or cut short: copy or train it again.",
+        "Cannot read '{path}': {reason}. The file is damaged or cut short: copy or train it again.",
     ),
     "E006": (
         ConfigError,
@@ -292,23 +292,23 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E441": (InputError, "The data folder '{folder}' holds no {pattern}. Put the corpus there, or name another folder with --data."),
     "E442": (InputError, "The novels in '{folder}' have {found:,} words that can be used; expected {expected:,}. Add texts, or use --quick."),
-    "E444": (InputError, "The benchmark {name} has no figure '{found}'; expected: {expected}."),
-    "E445": (
+    "E443": (InputError, "The benchmark {name} has no figure '{found}'; expected: {expected}."),
+    "E444": (
         ConfigError,
         "There is no training config '{path}'. Name the folder of ner.cfg and mentions.cfg with --configs: configs/ in the repository.",
     ),
-    "E446": (
+    "E445": (
         ConfigError,
-        "The training ended with exit code {code}. The command was: {command}\nIts last output:\n{output}\nCorrect what it says, and run "
+        "The training ended with exit code {status}. The command was: {command}\nIts last output:\n{output}\nCorrect what it says, and run "
         "the benchmark again; with --work it goes on where it stopped.",
     ),
-    "E447": (
+    "E446": (
         ConfigError,
         "There is no {path}, so memory cannot be told apart by kind; it is on Linux. Elsewhere, choose other figures with --only.",
     ),
-    "E448": (
+    "E447": (
         ConfigError,
-        "The process that measures memory ended with exit code {code}. The command was: {command}\nIts last output:\n{output}\nCorrect "
+        "The process that measures memory ended with exit code {status}. The command was: {command}\nIts last output:\n{output}\nCorrect "
         "what it says, or choose other figures with --only.",
     ),
 }

@@ -1,8 +1,8 @@
 """How fast the shared encoder reads text of mixed lengths.
 
-Against `transformers` with the same weights, tokenization is left out on both sides: there from piece ids, padded beforehand, to
-hidden states; here from documents whose words were all tokenized before to the states of words. Looking up the pieces, cutting
-windows, packing and pooling are in our time. Against the stock `transformer` component both pipelines start from the text.
+Against `transformers` with the same weights, tokenization is left out on both sides: there from piece ids, padded beforehand,
+to hidden states; here from documents whose words were all tokenized before to the states of words. Looking up their pieces,
+cutting windows, packing and pooling are in our time. Against the stock `transformer` component both pipelines start from text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a long document costs more per word than short ones: time, memory, and whether every word of it is read.
 
-The pipeline is encoder, mentions and NER, from the text to `doc.spans` and `doc.ents`. Words are those between white space. In the
-quick form all documents are shorter, the names of the figures notwithstanding; the settings have the sizes.
+The pipeline is encoder, mentions and NER, from the text to `doc.spans` and `doc.ents`. Words are those between white space. In
+the quick form all documents are shorter, the names of the figures notwithstanding; the settings have the sizes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The memory that one document takes, measured in a process of its own.
 
-Linux counts a process's memory by kind: anonymous pages, which must be kept, and pages of files, which the system may drop and read
-again. The states of a long document are in a file (`entitykit.bridge.spill`), so the two are told apart. Of the kinds the kernel
-keeps no peaks, so a thread looks at them all the time.
+Linux counts a process's memory by kind: anonymous pages, which must be kept, and pages of files, which the system may drop and
+read again. The states of a long document are in a file (`entitykit.bridge.spill`), so the two are told apart. The kernel keeps no
+peaks of them, so a thread looks at them all the time.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ def peak_memory(pipeline: Path, text: Path) -> MemoryUse:
         text: a text file.
 
     Raises:
-        EntityKitError: E447 on systems that do not count memory by kind, E448 if the process fails.
+        ConfigError: E446 on systems that do not count memory by kind, E447 if the process fails.
     """
     if not STATUS.exists():
-        raise error("E447", path=STATUS)
+        raise error("E446", path=STATUS)
     command = [sys.executable, "-m", "entitykit.benchmarks.memory", str(pipeline), str(text)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
-        raise error("E448", command=" ".join(command), code=run.returncode, output=run.stderr[-2000:])
+        raise error("E447", command=" ".join(command), status=run.returncode, output=run.stderr[-2000:])
     return MemoryUse(**json.loads(run.stdout.splitlines()[-1]))
 
 

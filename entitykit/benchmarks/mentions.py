@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import spacy
-from spacy.tokens import Doc, Span, SpanGroup
+from spacy.tokens import Doc
 
 from entitykit.benchmarks.parts import Part, Result, Settings, find_files, mean
 from entitykit.benchmarks.pipelines import read_config
 from entitykit.benchmarks.training import Task, run_seeds, work_folder, write_docs
-from entitykit.corpora.build import ENTITIES
 from entitykit.corpora.read import read_docs
 
 RECALLS = {"": "mentions_recall_at_0.5", "_at_0.3": "mentions_recall_at_0.3", "_at_0.2": "mentions_recall_at_0.2"}
@@ -36,9 +34,7 @@ def read_gum(settings: Settings) -> Split:
     """GUM as its `splits.md` divides it; documents whose text is blanked are skipped, with a warning that counts them."""
     folder = find_files(settings, "gum/dep")[0]
     limit = QUICK_DOCS if settings.quick else 0
-    splits = (
-        list(read_docs(folder, "gum", spacy.blank("en"), split=split, limit=limit)) for split in ("train", "dev", "test")
-    )
+    splits = (list(read_docs(folder, "gum", spacy.blank("en"), split=split, limit=limit)) for split in ("train", "dev", "test"))
     return Split(*splits)
 
 
@@ -60,7 +56,9 @@ def measure_recall(settings: Settings, *, name: str) -> Result:
     config = read_config(settings, "mentions")
     split = READERS[name](settings)
     with work_folder(settings) as work:
-        train, dev, test = (write_docs(work / "corpora" / f"{name}-{part}.spacy", docs) for part, docs in split._asdict().items())
+        train, dev, test = (
+            write_docs(work / "corpora" / f"{name}-{part}.spacy", docs) for part, docs in split._asdict().items()
+        )
         outcomes = run_seeds(Task(name, config, train, dev, test, list(RECALLS.values())), settings, work)
     figures = {f"{name}_recall{at}": mean([each[score] for each in outcomes.values()]) for at, score in RECALLS.items()}
     sizes = {part: {"documents": len(docs), "words": sum(map(len, docs))} for part, docs in split._asdict().items()}

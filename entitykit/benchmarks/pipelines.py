@@ -29,12 +29,12 @@ def read_config(settings: Settings, name: str) -> Config:
         name: `ner` or `mentions`.
 
     Raises:
-        ConfigError: E445 if there is no such config, E006 if the checkpoint's package is missing.
+        ConfigError: E444 if there is no such config, E006 if the checkpoint's package is missing.
         CheckpointError: E001 or E002 if the checkpoint is not found.
     """
     path = settings.configs / f"{name}.cfg"
     if not path.is_file():
-        raise error("E445", path=path)
+        raise error("E444", path=path)
     config: Config = load_config(path)
     config["components"][ENCODER]["model"].update(settings.encoder)
     find_checkpoint(config["components"][ENCODER]["model"]["name"])  # missing weights should show here, not in a subprocess

@@ -56,15 +56,15 @@ def run_benchmark(name: str, settings: Settings, *, only: Collection[str] = ()) 
         only: the figures wanted; empty for all.
 
     Raises:
-        InputError: E440 to E443 for missing data, E444 for a figure that the benchmark does not have.
-        ConfigError: E006 if the checkpoint's package is missing, E445 for a missing config.
-        EntityKitError: E446 if a training fails.
+        InputError: E440 to E442 for missing data, E443 for a figure that the benchmark does not have.
+        ConfigError: E006 if the checkpoint's package is missing, E444 for a missing config, E445 if a training fails, E446 and
+            E447 if memory cannot be measured.
     """
     parts: list[Part] = import_module(f"entitykit.benchmarks.{name}").PARTS
     known = [key for part in parts for key in part.keys]
     for key in only:
         if key not in known:
-            raise error("E444", name=name, found=key, expected=", ".join(known))
+            raise error("E443", name=name, found=key, expected=", ".join(known))
     from entitykit.benchmarks.machine import describe_machine, versions  # here, because it imports torch
 
     machine = describe_machine()  # first, for the load that was there before

@@ -16,21 +16,20 @@ SHORTEST, LONGEST = 5, 250  # words of a text of the mixture
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _FREQUENT = (
-    "the of and to a in that he was it his is with as i for had you not be at on by her which have or from this him but all she "
-    "they were my are so me there been one their no an who would said what when will more out if then up into has some them man "
-    "time now very your could about than other like old upon any over its such only two must great after little these before down "
-    "through should long first made such where day came much again own way men good too most how here come still back might see"
-).split()
+    "the of and to a in that he was it his is with as i for had you not be at on by her which have or from this him but all "
+    "she they were my are so me there been one their no an who would said what when will more out if then up into has some "
+    "them man time now very your could about than other like old upon any over its such only two must great after little"
+)
 _RARER = (
     "harbour winter carriage letter engine council garden officer mountain railway evidence doctor kingdom harvest whisper "
     "machine question journey parliament surgeon daughter merchant treaty gallery temple weather soldier village protein "
     "telescope festival captain library hospital painter bridge quarrel senate expedition island minister frontier laboratory "
     "newspaper orchestra philosopher settlement architecture astonishing reluctantly considerable unmistakable nevertheless"
-).split()
+)
 _NAMES = (
     "Amelia Hartwick Osbert Lindqvist Zanele Mokoena Kiyoshi Tanabe Farrukh Abdullaev Brannock Ysolde Quispe Thandeka Varga "
     "Copperfall Lakes Norwick Saint Odran Meridian Institute Halvorsen Trading Ltd Upper Wendale Kestrel Airways Novara Bay"
-).split()
+)
 
 
 def mixed_texts(settings: Settings, n_words: int) -> list[str]:
@@ -88,13 +87,14 @@ def _paragraphs(settings: Settings) -> Iterator[str]:
 def _composed() -> Iterator[str]:
     """Paragraphs of 1 to 10 sentences of 5 to 40 words: frequent words by Zipf's law, rarer ones, and names."""
     rng = random.Random(1)
-    weights = [1 / rank for rank in range(1, len(_FREQUENT) + 1)]
+    frequent, rarer, names = _FREQUENT.split(), _RARER.split(), _NAMES.split()
+    weights = [1 / rank for rank in range(1, len(frequent) + 1)]
     while True:
         sentences = []
         for _ in range(rng.randint(1, 10)):
             size = min(max(int(rng.lognormvariate(2.8, 0.5)), 5), 40)
-            words = rng.choices(_FREQUENT, weights, k=size)
+            words = rng.choices(frequent, weights, k=size)
             for i in rng.sample(range(size), k=size * 2 // 5):
-                words[i] = rng.choice(_NAMES if rng.random() < 0.25 else _RARER)
+                words[i] = rng.choice(names if rng.random() < 0.25 else rarer)
             sentences.append(" ".join([words[0].capitalize(), *words[1:]]) + rng.choice("....?!"))
         yield " ".join(sentences)

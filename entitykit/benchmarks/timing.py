@@ -12,7 +12,7 @@ Seconds = Sequence[float]
 
 
 def in_turn(sides: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: bool = True) -> dict[str, list[float]]:
-    """Time each side once per round: A B A B …
+    """Time each side once per round, A B A B and so on.
 
     Args:
         sides: by name.

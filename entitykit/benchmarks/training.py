@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -48,10 +49,11 @@ Outcome = Mapping[str, float]
 
 @contextmanager
 def work_folder(settings: Settings) -> Iterator[Path]:
-    """The folder for corpora, models and results: the user's, which stays, or a temporary one."""
+    """The folder for corpora, models and results: in the user's, which stays, or a temporary one."""
     if settings.work is not None:
-        settings.work.mkdir(parents=True, exist_ok=True)
-        yield settings.work
+        work = settings.work / ("quick" if settings.quick else "full")
+        work.mkdir(parents=True, exist_ok=True)
+        yield work
     else:
         with tempfile.TemporaryDirectory(prefix="entitykit-") as folder:
             yield Path(folder)
@@ -69,7 +71,7 @@ def run_seeds(task: Task, settings: Settings, work: Path) -> dict[str, Outcome]:
         By seed.
 
     Raises:
-        EntityKitError: E446 if a training fails.
+        ConfigError: E445 if a training fails.
     """
     config = task.config.copy()
     if settings.max_steps:
@@ -84,24 +86,32 @@ def run_seeds(task: Task, settings: Settings, work: Path) -> dict[str, Outcome]:
 
 def write_docs(path: Path, docs: Iterable[Doc]) -> Path:
     """Write documents as a DocBin, as `entitykit convert` does; those without words are left out."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    DocBin(docs=[doc for doc in docs if len(doc)]).to_disk(path)
+    _replace(path, DocBin(docs=[doc for doc in docs if len(doc)]).to_bytes())
     return path
+
+
+def spacy_train(config: Path, output: Path, overrides: Mapping[str, str]) -> None:
+    """Run `spacy train CONFIG --output OUTPUT --KEY VALUE …` in a process of its own.
+
+    Raises:
+        ConfigError: E445 if it fails.
+    """
+    options = [text for key, value in overrides.items() for text in (f"--{key}", value)]
+    command = [sys.executable, "-m", "spacy", "train", str(config), "--output", str(output), *options]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise error("E445", command=" ".join(command), status=run.returncode, output=(run.stdout + run.stderr)[-3000:])
 
 
 def _train_and_score(task: Task, config: Config, seed: int, work: Path) -> Outcome:
     with tempfile.TemporaryDirectory(dir=work, prefix=f"{task.name}-seed{seed}-") as folder:
-        path = Path(folder, "config.cfg")
+        path, output = Path(folder, "config.cfg"), Path(folder, "output")
         config.to_disk(path)
-        command = ["spacy", "train", str(path), "--paths.train", str(task.train), "--paths.dev", str(task.dev)]
-        command += ["--system.seed", str(seed), "--output", folder]
         progress(f"training {task.name}, seed {seed}")
         start = time.perf_counter()
-        run = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+        spacy_train(path, output, {"paths.train": str(task.train), "paths.dev": str(task.dev), "system.seed": str(seed)})
         minutes = (time.perf_counter() - start) / 60
-        if run.returncode != 0:
-            raise error("E446", command=" ".join(command), code=run.returncode, output=(run.stdout + run.stderr)[-3000:])
-        scores = _score(Path(folder, "model-last"), task)
+        scores = _score(output / "model-last", task)
     progress(f"{task.name}, seed {seed}: " + ", ".join(f"{key} {score:.4f}" for key, score in scores.items()))
     return {**scores, "minutes": round(minutes, 2)}
 
@@ -119,11 +129,16 @@ def _remembered(path: Path, measure: Callable[[], Outcome]) -> Outcome:
         progress(f"{path.stem}: found in {path.parent}")
         return outcome
     outcome = measure()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(outcome), encoding="utf-8")
-    unfinished.replace(path)
+    _replace(path, json.dumps(outcome).encode())
     return outcome
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file at one stroke: other runs in the same folder may be reading it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
 
 
 def _digest(path: Path) -> str:

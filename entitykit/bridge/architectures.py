@@ -30,7 +30,7 @@ def entity_encoder(
     word_dropout: float = 0.0,
     word_shapes: bool | None = None,
     n_layers: int | None = None,
-    train_pieces: bool = False,
+    train_pieces: bool = True,
     storage: str = "fp32",
     bf16: bool = False,
 ) -> Model[list[Doc], bridge_encoder.EncoderBatch]:
@@ -45,7 +45,7 @@ def entity_encoder(
         word_dropout: share of words whose pieces are masked in training, so that heads learn to rely on context and word shape.
         word_shapes: add an embedding of each word's capitals and digits; none: where the checkpoint does not see them.
         n_layers: keep only the lowest layers of the checkpoint; none: all.
-        train_pieces: learn piece embeddings too; slower, and of use for large corpora in a language of their own.
+        train_pieces: learn piece embeddings too.
         storage: precision of saved weights: ``fp32``, ``fp16`` or ``int8``.
         bf16: compute in bfloat16 on CUDA devices.
 

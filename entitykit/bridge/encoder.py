@@ -154,6 +154,8 @@ def _init(model: Model[Any, Any], X: object = None, Y: object = None) -> None:
 def forward(model: Model[Any, Any], docs: Sequence[Doc], is_train: bool) -> tuple[EncoderBatch, Callable[..., list[Doc]]]:
     """Encode documents; the layers to give are in the model's attribute ``layers``, `TOP` for the last one."""
     shim, reading = cast(TorchShim, model.shims[0]), cast(ReadingSettings, model.attrs["reading"])
+    if not shim.is_built:
+        raise error("E101")
     pieces: Pieces = model.attrs["pieces"](docs)
     windows = cut_windows(pieces.counts, pieces.lengths, size=reading.window - 2, overlap=reading.overlap)
     if is_train:

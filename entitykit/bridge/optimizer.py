@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class AdamW(Optimizer):
         super().__init__(rate, L2=weight_decay, grad_clip=grad_clip, use_averages=use_averages, L2_is_weight_decay=True)
         self.encoder_scale = encoder_learn_rate / head_learn_rate
         self.weight_decay = weight_decay
-        self.moments: dict[int, torch.optim.AdamW] = {}
+        self.moments: dict[int, list[torch.optim.Optimizer]] = {}
 
     def step_module(self, key: int, group: str, module: nn.Module) -> None:
         """Apply and clear a module's gradients.
@@ -57,14 +57,14 @@ class AdamW(Optimizer):
         if not parameters:
             return
         if key not in self.moments:
-            self.moments[key] = _torch_adamw(module, self.weight_decay, (self.b1, self.b2), self.eps)
-        adamw = self.moments[key]
-        for param_group in adamw.param_groups:
-            param_group["lr"] = self.learn_rate * (self.encoder_scale if group == "encoder" else 1.0)
+            self.moments[key] = _torch_optimizers(module, self.weight_decay, (self.b1, self.b2), self.eps)
         if self.grad_clip:
-            nn.utils.clip_grad_norm_(parameters, self.grad_clip)
-        adamw.step()
-        adamw.zero_grad(set_to_none=True)
+            clip_gradients(parameters, self.grad_clip)
+        for optimizer in self.moments[key]:
+            for param_group in optimizer.param_groups:
+                param_group["lr"] = self.learn_rate * (self.encoder_scale if group == "encoder" else 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         if self.averages is not None:
             self._average(key, module)
 
@@ -105,11 +105,38 @@ def _scaled(schedule: Iterable[float], rate: float) -> Iterator[float]:
         yield factor * rate
 
 
-def _torch_adamw(module: nn.Module, weight_decay: float, betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
+@torch.no_grad()
+def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> None:
+    """Scale all gradients down to a norm of `limit` over all of them, sparse ones included.
+
+    Args:
+        parameters: each with a gradient; sparse gradients are coalesced in place.
+        limit: largest norm.
+    """
+    values = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            values.append(parameter.grad.values())
+        elif parameter.grad is not None:
+            values.append(parameter.grad)
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
+    if norm > limit:
+        torch._foreach_mul_(values, float(limit / norm))
+
+
+def _torch_optimizers(
+    module: nn.Module, weight_decay: float, betas: tuple[float, float], eps: float
+) -> list[torch.optim.Optimizer]:
+    """AdamW, and for embeddings with sparse gradients Adam on the rows that a batch has touched."""
+    sparse = [m.weight for m in module.modules() if isinstance(m, nn.Embedding) and m.sparse and m.weight.requires_grad]
     decayed: list[Tensor] = []
     plain: list[Tensor] = []
     for parameter in module.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and all(parameter is not weight for weight in sparse):
             (decayed if parameter.dim() > 1 else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)]
+    if sparse:
+        optimizers.append(torch.optim.SparseAdam(sparse, lr=1.0, betas=betas, eps=eps))
+    return optimizers

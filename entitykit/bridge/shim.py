@@ -88,7 +88,8 @@ class TorchShim(Shim):
             return
         for name, parameter in self.module.named_parameters():
             if parameter.grad is not None:
-                arrays: Any = torch2xp(parameter.data), torch2xp(parameter.grad)
+                gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+                arrays: Any = torch2xp(parameter.data), torch2xp(gradient)
                 new, _ = optimizer((self.id, name), *arrays)
                 parameter.data = xp2torch(new, device=parameter.device)
                 parameter.grad = None

@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from entitykit.benchmarks.parts import CONFIGS, Figure, Settings
+from entitykit.benchmarks.parts import CONFIGS, Settings
 from entitykit.benchmarks.table import BENCHMARKS, Report, run_benchmark
 from entitykit.errors import error
 
-DESCRIPTION = """Run a benchmark and print its figures. Ratios are measured in one run, the two sides in turn; beside a median over
-rounds, or a mean over seeds, stands the range."""
+DESCRIPTION = """Run a benchmark and print its figures. Ratios are measured in one run, the two sides in turn. Beside a median
+over rounds, or a mean over seeds, stands its range."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures, settings, machine and versions")
     parser.add_argument("--quick", action="store_true", help="the same on less data, in about a minute; not to be reported")
     parser.add_argument(
-        "--seeds", type=_numbers, default=(0, 1, 2), metavar="N,…", help="one training for each (default: 0,1,2)"
+        "--seeds", type=whole_numbers, default=(0, 1, 2), metavar="N,…", help="one training for each (default: 0,1,2)"
     )
-    parser.add_argument("--only", type=_names, default=(), metavar="KEY,…", help="measure only these figures")
+    parser.add_argument("--only", type=keys, default=(), metavar="KEY,…", help="measure only these figures")
     parser.add_argument(
         "--work", type=Path, metavar="DIR", help="keep corpora and results of trainings there, and go on with what is there"
     )
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Run a benchmark; 0 if all of it was measured.
 
     Raises:
-        EntityKitError: E425 if the JSON file cannot be written, E428 for an option that cannot work, E440 to E448 from
+        EntityKitError: E425 if the JSON file cannot be written, E428 for an option that cannot work, E440 to E447 from
             `run_benchmark`.
     """
     if args.max_steps < 0:
@@ -104,9 +104,9 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def whole_numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def _names(text: str) -> tuple[str, ...]:
+def keys(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))

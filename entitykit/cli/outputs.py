@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-import srsly
 from spacy.tokens import Doc, DocBin
 
 from entitykit.cli.inputs import Failure
@@ -159,10 +158,16 @@ class _DocBinWriter:
         self.n_shards = 0
 
     def write(self, doc: Doc) -> None:
-        srsly.msgpack_dumps(doc.user_data)  # fails here, and not when the DocBin has half of the document
         if len(self.docbin) and self.n_words + len(doc) > SHARD_WORDS:
             self._write_shard()
-        self.docbin.add(doc)
+        n_documents = len(self.docbin)
+        try:
+            self.docbin.add(doc)
+        except Exception:
+            docbin = self.docbin
+            for column in (docbin.tokens, docbin.spaces, docbin.flags, docbin.cats, docbin.user_data, docbin.span_groups):
+                del column[n_documents:]  # it may have taken half of the document
+            raise
         self.n_words += len(doc)
 
     def close(self) -> None:

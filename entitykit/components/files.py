@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,13 +46,23 @@ def read_model(path: Path, model: Model[Any, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: E108 for a missing file, E005 for a damaged one.
     """
-    for name in (_CFG, _WEIGHTS):
+    for name in (_CFG, _WEIGHTS, _TOK2VEC) if model.layers else (_CFG, _WEIGHTS):
         if not (path / name).is_file():
             raise error("E108", path=path / name)
     _shim(model).from_bytes((path / _WEIGHTS).read_bytes(), path=str(path / _WEIGHTS))
-    if model.layers and (path / _TOK2VEC).is_file():
-        model.layers[0].from_bytes((path / _TOK2VEC).read_bytes())
-    return cast(dict[str, Any], srsly.read_json(path / _CFG))
+    if model.layers:
+        with _refuse_damaged(path / _TOK2VEC):
+            model.layers[0].from_bytes((path / _TOK2VEC).read_bytes())
+    with _refuse_damaged(path / _CFG):
+        return dict(srsly.read_json(path / _CFG))
+
+
+@contextmanager
+def _refuse_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as reason:
+        raise error("E005", path=path, reason=reason) from reason
 
 
 def _shim(model: Model[Any, Any]) -> TorchShim:

@@ -105,7 +105,7 @@ class ToMMeR(nn.Module):
         x = words[low : stop + 1]
         query, key = self.query(words[row:stop]), self.key(words[low:stop])
         if self.settings.cosine:
-            query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
+            query, key = unit(query), unit(key)
         else:
             query = query / self.settings.rank**0.5
         inside = inside[row:stop]
@@ -153,6 +153,12 @@ class ToMMeR(nn.Module):
 def build_tommer(settings: Mapping[str, Any]) -> ToMMeR:
     """Build the probe from saved settings."""
     return ToMMeR(ToMMeRSettings(**{k: v for k, v in settings.items() if k != "labels"}))
+
+
+def unit(x: Tensor) -> Tensor:
+    """Scale rows to length 1; rows of zeros, such as white space has, stay zeros and keep a finite gradient."""
+    squared = (x * x).sum(dim=1, keepdim=True)
+    return x * torch.where(squared > 0, squared, 1.0).rsqrt()
 
 
 def banded_product(query: Tensor, key: Tensor, window: int) -> Tensor:

@@ -124,6 +124,27 @@ def test_training_states_equal_prediction_without_dropout(model: Model[Any, Enco
     torch.testing.assert_close(batch.states.layers[TOP].detach(), torch.cat(states(model, docs)), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["tiny_bert", "tiny_distilbert", "tiny_roberta", "tiny_xlmr"])
+def test_word_dropout_masks_whole_words_in_training(request: pytest.FixtureRequest, family: str) -> None:
+    path = request.getfixturevalue(family)
+    model = make_encoder(path, word_dropout=0.5)
+    mask = AutoTokenizer.from_pretrained(path).mask_token_id
+    seen: list[torch.Tensor] = []
+    model.shims[0].module.register_forward_pre_hook(lambda _, args: seen.append(args[0].ids))
+    docs = make_docs(["engineer"] * 3)
+    n_pieces = len(model.attrs["pieces"].split("engineer"))
+    model.predict(docs)
+    assert not (seen[0] == mask).any()
+    masked = []
+    for _ in range(30):
+        model.begin_update(docs)
+        words = (seen[-1][1:-1] == mask).view(3, n_pieces)
+        assert torch.equal(words.any(1), words.all(1))
+        assert seen[-1][0] != mask != seen[-1][-1]
+        masked.append(words.all(1).float())
+    assert 0.3 < torch.stack(masked).mean() < 0.7
+
+
 def test_gradients_of_all_layers_in_one_pass(model: Model[Any, EncoderBatch]) -> None:
     """Through windows and packs the gradient is that of the sum of all layers' losses."""
     docs = make_docs(TEXT * 5, TEXT)
@@ -181,6 +202,8 @@ def test_save_and_load(tiny_bert: Path, model: Model[Any, EncoderBatch]) -> None
         ({"storage": "int4"}, "storage"),
         ({"batch_pieces": 0}, "batch_pieces"),
         ({"overlap": 0}, "overlap"),
+        ({"word_dropout": 1.0}, "word_dropout"),
+        ({"word_dropout": -0.1}, "word_dropout"),
         ({"max_word_pieces": 0}, "max_word_pieces"),
     ],
     ids=str,

@@ -116,7 +116,7 @@ def test_no_documents_make_a_readable_output(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_document_that_does_not_fit_leaves_the_writer_as_it_was(tmp_path: Path, docs: list[Doc], kind: str) -> None:
-    bad = make_pipeline()("bad")
+    bad = make_pipeline()("Oslo")
     bad.spans["sc"] = [bad[:]]
     bad.spans["sc"].attrs["scores"] = [0.5, 0.5]  # more scores than spans
     bad.user_data["rubbish"] = object()

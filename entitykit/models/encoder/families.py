@@ -102,7 +102,7 @@ def family_of(config: Mapping[str, Any], *, name: str) -> Family:
 
 
 def settings_from_config(
-    config: Mapping[str, Any], *, name: str, n_shapes: int = 0, train_pieces: bool = False
+    config: Mapping[str, Any], *, name: str, n_shapes: int = 0, train_pieces: bool = True
 ) -> EncoderSettings:
     """Read a checkpoint's ``config.json``.
 

@@ -39,7 +39,8 @@ class Embeddings(nn.Module):
 
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__()
-        self.pieces = nn.Embedding(settings.vocab_size, settings.width)
+        # a batch has few of the vocabulary's pieces: a dense gradient would cost more than all layers together
+        self.pieces = nn.Embedding(settings.vocab_size, settings.width, sparse=True)
         self.pieces.weight.requires_grad_(settings.train_pieces)
         self.positions = nn.Embedding(settings.n_positions, settings.width)
         self.shapes = nn.Embedding(settings.n_shapes, settings.width) if settings.n_shapes else None
