@@ -117,7 +117,9 @@ def _gum(folder: Path, nlp: Language) -> Source:
             doc.spans["mentions"] = list(doc.spans["sc"])
             yield from cut(doc, name_spans(doc, GUM_LABELS, _gum_name))
 
-    return Source("gum", {split: lambda s=split: docs(s) for split in ("train", "dev", "test")}, "CC BY 4.0; texts CC BY, CC BY-SA")
+    return Source(
+        "gum", {split: lambda s=split: docs(s) for split in ("train", "dev", "test")}, "CC BY 4.0; texts CC BY, CC BY-SA"
+    )
 
 
 def _gum_ids(path: Path, split: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Train the default pipeline and write it as a package: `python scripts/train_en_entitykit_sm.py DATA [--out pipelines]`.
 
 DATA is a folder with the data sets of `default_corpus.py` as their authors publish them. Makes `pipelines/en_entitykit_sm`, an
-ordinary spaCy package with a model card; `build/en_entitykit_sm` keeps the corpus and the training run.
+ordinary spaCy package with a model card; `training/en_entitykit_sm` keeps the corpus and the training run.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import spacy
 from default_corpus import Source, sources
 from spacy.cli.package import package
 from spacy.tokens import DocBin
 from spacy.training import Corpus
+from spacy.util import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME, VERSION = "entitykit_sm", "0.1.0"
@@ -58,12 +60,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=ROOT / "pipelines")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "en_entitykit_sm")
+    parser.add_argument("--work", type=Path, default=ROOT / "training" / "en_entitykit_sm")
     parser.add_argument("--steps", type=int, default=None, help="instead of the config's")
     args = parser.parse_args()
     all_sources = sources(args.data)
     write_corpus(all_sources, args.work)
     train(args.work, args.steps)
+    choose_threshold(args.work)
     scores = evaluate(all_sources, args.work)
     write_package(all_sources, scores, args.work / "model" / "model-last", args.out)
 
@@ -83,11 +86,42 @@ def write_corpus(all_sources: list[Source], work: Path) -> None:
 
 def train(work: Path, steps: int | None) -> None:
     """Run `spacy train`."""
-    command = [sys.executable, "-m", "spacy", "train", str(ROOT / "configs/en_entitykit_sm.cfg"), "--output", str(work / "model")]
+    command = [
+        sys.executable,
+        "-m",
+        "spacy",
+        "train",
+        str(ROOT / "configs/en_entitykit_sm.cfg"),
+        "--output",
+        str(work / "model"),
+    ]
     command += ["--paths.train", str(work / "train.spacy"), "--paths.dev", str(work / "dev.spacy")]
     if steps is not None:
         command += ["--training.max_steps", str(steps)]
     subprocess.run(command, check=True)
+
+
+def choose_threshold(work: Path) -> None:
+    """Put the threshold in the config that gives mentions their best F1 on the development set.
+
+    The probe's loss weighs mentions and other spans equally, so that it finds nearly all mentions; at a threshold of one half, most
+    of what it gives would be none.
+    """
+    path = work / "model" / "model-last"
+    nlp = spacy.load(path, config={"components.entitykit_mentions.candidates": 0.5})
+    scored: list[tuple[float, bool]] = []
+    n_gold = 0
+    for eg in Corpus(work / "gum.dev.spacy")(nlp):
+        gold = {(span.start_char, span.end_char) for span in eg.reference.spans["mentions"]}
+        n_gold += len(gold)
+        found = nlp(eg.predicted).spans["mention_candidates"]
+        scored += [(score, (s.start_char, s.end_char) in gold) for s, score in zip(found, found.attrs["scores"], strict=True)]
+    scored.sort(reverse=True)
+    n_right = np.cumsum([right for _, right in scored])
+    f1 = 2 * n_right / (np.arange(1, len(scored) + 1) + n_gold)
+    config = load_config(path / "config.cfg")
+    config["components"]["entitykit_mentions"]["threshold"] = round(float(scored[int(f1.argmax())][0]), 3)
+    config.to_disk(path / "config.cfg")
 
 
 def evaluate(all_sources: list[Source], work: Path) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,8 @@
 """The memory that one document takes, measured in a process of its own.
 
 Linux counts a process's memory by kind: anonymous pages, which must be kept, and pages of files, which the system may drop and
-read again. The states of a long document are in a file (`entitykit.bridge.spill`), so the two are told apart. The kernel keeps no
-peaks of them, so a thread looks at them all the time.
+read again. The states of a long document are in a file (`entitykit.bridge.spill`), so the two are told apart. The kernel keeps
+no peaks of them, so a thread looks at them all the time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Named entities on CoNLL04, SciERC and WNUT-17: `configs/ner.cfg` beside SpERT's and spaCy's own components.
 
 All systems have the same encoder, data, optimizer, steps and batches; they differ in the component that reads the encoder. The
-figures are strict micro F1 on the test set after the last step, the mean over seeds, each by its component's own scorer: spancat
-is scored on all entities, the others on flat ones. CoNLL04 trains on train and dev, the others on train.
+figures are strict micro F1 on the test set after the last step, the mean over seeds, each by its component's own scorer:
+spancat is scored on all entities, the others on flat ones. CoNLL04 trains on train and dev, the others on train.
 """
 
 from __future__ import annotations

@@ -105,8 +105,10 @@ def _number(value: float) -> str:
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
+    """Read `0,1,2`."""
     return tuple(int(part) for part in text.split(","))
 
 
 def keys(text: str) -> tuple[str, ...]:
+    """Read `words_per_s,vs_padded`."""
     return tuple(part.strip() for part in text.split(","))

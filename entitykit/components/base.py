@@ -57,17 +57,24 @@ class TorchPipe(TrainablePipe):
         vocab: the pipeline's.
         model: from `entitykit.bridge.head.TorchHead`.
         name: the component's name.
-        cfg: JSON values that are saved with the component.
+        settings: from the config, which is where they are saved: a loaded pipeline can be given others.
         scorer: called as ``scorer(examples, **self.scorer_arguments())``, or none.
     """
 
     def __init__(
-        self, vocab: Vocab, model: Model[HeadInput, Any], name: str, *, cfg: dict[str, Any], scorer: Callable[..., Any] | None
+        self,
+        vocab: Vocab,
+        model: Model[HeadInput, Any],
+        name: str,
+        *,
+        settings: dict[str, Any],
+        scorer: Callable[..., Any] | None,
     ) -> None:
         self.vocab = vocab
         self.model = model
         self.name = name
-        self.cfg: dict[str, Any] = {"labels": [], **cfg}
+        self.settings = settings
+        self.cfg: dict[str, Any] = {"labels": []}  # what is learned besides weights, and saved with them
         self.scorer = scorer
 
     # The hooks

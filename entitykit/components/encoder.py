@@ -58,7 +58,8 @@ class SharedEncoder(Transformer):
 
     def __init__(self, vocab: Vocab, model: Model[list[Doc], EncoderBatch], *, name: str, batch_words: int) -> None:
         super().__init__(vocab, cast(Any, model), null_annotation_setter, name=name)
-        self.cfg = {"batch_words": batch_words}
+        self.cfg = {}
+        self.batch_words = batch_words
         self._pending: tuple[Callable[..., object], dict[int, Tensor]] | None = None
         self._late_optimizer: Optimizer | None = None
         self._known_listeners: WeakSet[TransformerListener] = WeakSet()
@@ -88,7 +89,7 @@ class SharedEncoder(Transformer):
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
         """Encode a stream in batches bounded by words as well as by documents; failures go to the error handler."""
         handle = self.get_error_handler()
-        for docs in batch_by_words(stream, n_docs=batch_size, n_words=self.cfg["batch_words"]):
+        for docs in batch_by_words(stream, n_docs=batch_size, n_words=self.batch_words):
             try:
                 self.set_annotations(docs, self.predict(docs))
             except Exception as reason:  # noqa: BLE001 - spaCy's contract: whatever fails is the error handler's to judge

@@ -67,8 +67,8 @@ def make_mentions(
         gold: where references have their mentions: span groups, or ``ents``; all that are there are joined.
         scorer: scores examples.
     """
-    cfg = {"threshold": threshold, "per_word": per_word, "candidates": candidates, "decoder": decoder, "gold": gold}
-    return Mentions(nlp.vocab, model, name, cfg=cfg, scorer=scorer)
+    settings = {"threshold": threshold, "per_word": per_word, "candidates": candidates, "decoder": decoder, "gold": gold}
+    return Mentions(nlp.vocab, model, name, settings=settings, scorer=scorer)
 
 
 class Mentions(TorchPipe):
@@ -76,12 +76,14 @@ class Mentions(TorchPipe):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        check_decoder(self.cfg["decoder"], self.name, DECODERS)
-        if not 0 < self.cfg["threshold"] < 1:
-            raise error("E109", name=self.name, setting="threshold", found=self.cfg["threshold"], expected="between 0 and 1")
+        check_decoder(self.settings["decoder"], self.name, DECODERS)
+        if not 0 < self.settings["threshold"] < 1:
+            raise error(
+                "E109", name=self.name, setting="threshold", found=self.settings["threshold"], expected="between 0 and 1"
+            )
         for setting in ("per_word", "candidates"):
-            if (self.cfg[setting] or 0) < 0:
-                raise error("E109", name=self.name, setting=setting, found=self.cfg[setting], expected="at least 0")
+            if (self.settings[setting] or 0) < 0:
+                raise error("E109", name=self.name, setting=setting, found=self.settings[setting], expected="at least 0")
 
     def labels_in(self, reference: Doc) -> Iterable[str]:
         """Mentions have no types."""
@@ -89,9 +91,9 @@ class Mentions(TorchPipe):
 
     def learn_corpus(self, examples: Sequence[Example]) -> None:
         """Check that there are mentions to learn from, and warn of those that the probe cannot reach."""
-        spans = [span for eg in examples for span in reference_spans(eg.reference, self.cfg["gold"]) or ()]
+        spans = [span for eg in examples for span in reference_spans(eg.reference, self.settings["gold"]) or ()]
         if examples and not spans:
-            raise error("E106", name=self.name, keys=", ".join(self.cfg["gold"]))
+            raise error("E106", name=self.name, keys=", ".join(self.settings["gold"]))
         warn_wide([len(span) for span in spans], self.model.attrs["settings"]["window"] + 1, self.name)
 
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> Spans:
@@ -101,7 +103,7 @@ class Mentions(TorchPipe):
 
     def targets(self, examples: Sequence[Example], output: MentionOutput) -> tuple[Tensor, ...]:
         """The gold band, and the words that are annotated."""
-        gold = gold_spans(examples, self.cfg["gold"])
+        gold = gold_spans(examples, self.settings["gold"])
         known = known_words(gold.known, [eg.predicted for eg in examples], output.band.device)
         return spans_to_band(gold.spans, output.band.shape).to(known.device), known
 
@@ -116,19 +118,19 @@ class Mentions(TorchPipe):
         return predictions
 
     def _decode_document(self, band: NDArray[np.float32]) -> Prediction:
-        cfg = self.cfg
-        if cfg["per_word"] is None:
-            bias = math.log(cfg["threshold"] / (1 - cfg["threshold"]))
+        settings = self.settings
+        if settings["per_word"] is None:
+            bias = math.log(settings["threshold"] / (1 - settings["threshold"]))
             last, back = np.nonzero(band > bias)
         else:
-            last, back = best_cells(band, cfg["per_word"])
+            last, back = best_cells(band, settings["per_word"])
             # whatever its score, a span that was asked for counts as kept
             bias = float(band[last, back].min()) - 1.0 if len(last) else 0.0
         starts, ends, logits = last - back, last + 1, band[last, back]
-        kept = DECODERS[cfg["decoder"]](starts, ends, logits - bias)
+        kept = DECODERS[settings["decoder"]](starts, ends, logits - bias)
         prediction = {MENTIONS: _spans(starts[kept], ends[kept], logits[kept])}
-        if cfg["candidates"]:
-            last, back = best_cells(band, cfg["candidates"])
+        if settings["candidates"]:
+            last, back = best_cells(band, settings["candidates"])
             order = np.lexsort((-last, last - back))  # by start, longer first
             last, back = last[order], back[order]
             prediction[CANDIDATES] = _spans(last - back, last + 1, band[last, back])

@@ -73,14 +73,14 @@ def make_ner(
         threshold: least probability of an entity, which must also be more probable than "no entity".
         scorer: scores examples.
     """
-    cfg = {
+    settings = {
         "annotate": annotate,
         "spans_key": spans_key,
         "project_ents": project_ents,
         "decoder": decoder,
         "threshold": threshold,
     }
-    return NER(nlp.vocab, model, name, cfg=cfg, scorer=scorer)
+    return NER(nlp.vocab, model, name, settings=settings, scorer=scorer)
 
 
 class NER(TorchPipe):
@@ -88,20 +88,20 @@ class NER(TorchPipe):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.cfg["annotate"] not in ("ents", "spans"):
-            raise error("E109", name=self.name, setting="annotate", found=self.cfg["annotate"], expected="ents or spans")
-        check_decoder(self._decoder, self.name, FLAT if self.cfg["annotate"] == "ents" else DECODERS)
-        if not 0 <= self.cfg["threshold"] <= 1:
-            raise error("E109", name=self.name, setting="threshold", found=self.cfg["threshold"], expected="0 to 1")
+        if self.settings["annotate"] not in ("ents", "spans"):
+            raise error("E109", name=self.name, setting="annotate", found=self.settings["annotate"], expected="ents or spans")
+        check_decoder(self._decoder, self.name, FLAT if self.settings["annotate"] == "ents" else DECODERS)
+        if not 0 <= self.settings["threshold"] <= 1:
+            raise error("E109", name=self.name, setting="threshold", found=self.settings["threshold"], expected="0 to 1")
 
     @property
     def _decoder(self) -> str:
-        return self.cfg["decoder"] or ("greedy" if self.cfg["annotate"] == "ents" else "greedy_nested")
+        return self.settings["decoder"] or ("greedy" if self.settings["annotate"] == "ents" else "greedy_nested")
 
     @property
     def _key(self) -> str:
         """The group that is learned and written."""
-        return ENTS if self.cfg["annotate"] == "ents" else str(self.cfg["spans_key"])
+        return ENTS if self.settings["annotate"] == "ents" else str(self.settings["spans_key"])
 
     def labels_in(self, reference: Doc) -> Iterable[str]:
         """The entity types of a gold document."""
@@ -120,7 +120,7 @@ class NER(TorchPipe):
     def scorer_arguments(self) -> dict[str, Any]:
         """Where the entities are, and which are known from training."""
         seen = frozenset(self.cfg.get("seen") or ())
-        return {"annotate": self.cfg["annotate"], "spans_key": self.cfg["spans_key"], "seen": seen or None}
+        return {"annotate": self.settings["annotate"], "spans_key": self.settings["spans_key"], "seen": seen or None}
 
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> Spans:
         """Gold spans in training; for SpERT also all spans, or a sample of them in training."""
@@ -161,7 +161,7 @@ class NER(TorchPipe):
             best = log_p[:, 1:].argmax(1) + 1
             margin = log_p[np.arange(len(best)), best] - log_p[:, 0]
         scores = np.exp(log_p[np.arange(len(best)), best])
-        margin = np.where(scores >= self.cfg["threshold"], margin, -1.0)
+        margin = np.where(scores >= self.settings["threshold"], margin, -1.0)
         predictions: list[Prediction] = []
         for rows, starts, ends in per_document(output.spans, lengths):
             kept: NDArray[np.int64] = DECODERS[self._decoder](starts, ends, margin[rows])
@@ -172,9 +172,9 @@ class NER(TorchPipe):
     def annotate(self, doc: Doc, prediction: Prediction) -> None:
         """Write the span group, and ``doc.ents`` where that is asked for."""
         spans = write_group(doc, self._key, prediction[self._key])
-        if self.cfg["annotate"] == "ents":
+        if self.settings["annotate"] == "ents":
             doc.set_ents(spans)
-        elif self.cfg["project_ents"]:
+        elif self.settings["project_ents"]:
             doc.set_ents(filter_spans(spans))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
@@ -153,6 +153,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.text(), st.dictionaries(st.text(), JSON, max_size=3)), max_size=5))
 def test_any_json_lines_are_read(tmp_path_factory: pytest.TempPathFactory, records: list[tuple[str, dict[str, Any]]]) -> None:
     records = [(text, {name: meta[name] for name in meta.keys() - {"text", "id", "meta"}}) for text, meta in records]

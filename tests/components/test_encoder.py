@@ -57,7 +57,7 @@ def test_batches_are_bounded_by_words(tiny_bert: Path) -> None:
 def test_failures_go_to_the_error_handler(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     """One broken batch does not end the stream, if the user says so."""
     encoder = nlp.get_pipe(ENCODER)
-    encoder.cfg["batch_words"] = 3
+    encoder.batch_words = 3
     predict = encoder.predict
 
     def fail(docs: list[Doc]) -> object:

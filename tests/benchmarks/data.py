@@ -1,0 +1,107 @@
+"""A data folder as the benchmarks expect it, with a few sentences per corpus, and configs for a tiny checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from thinc.api import Config
+
+from entitykit.benchmarks.parts import CONFIGS, Settings
+
+SENTENCES: list[tuple[list[str], list[tuple[int, int, str]]]] = [
+    (["Ada", "met", "Lord", "Byron", "in", "London", "."], [(0, 1, "person"), (2, 4, "person"), (5, 6, "location")]),
+    (["The", "poet", "left", "for", "Missolonghi", "."], [(4, 5, "location")]),
+    (["It", "rained", "."], []),
+    (["Babbage", "wrote", "to", "Ada", "from", "Turin", "."], [(0, 1, "person"), (3, 4, "person"), (5, 6, "location")]),
+]
+
+GUM_DOCUMENT = """# newdoc id = {name}
+# global.Entity = GRP-etype-infstat-salience-centering-minspan-link-identity
+# meta::genre = news
+# sent_id = 1
+1	Ada	Ada	PROPN	NNP	_	2	nsubj	_	Entity=(1-person-new-sssss-cf1-1-sgl)
+2	met	meet	VERB	VBD	_	0	root	_	_
+3	the	the	DET	DT	_	4	det	_	Entity=(2-person-new-nnnnn-cf2-2-sgl
+4	poet	poet	NOUN	NN	_	2	obj	_	_
+5	of	of	ADP	IN	_	6	case	_	_
+6	London	London	PROPN	NNP	_	4	nmod	_	Entity=(3-place-new-nnnnn-cf3-1-sgl)2)
+7	.	.	PUNCT	.	_	2	punct	_	_
+
+# sent_id = 2
+1	He	he	PRON	PRP	_	2	nsubj	_	Entity=(2-person-giv:act-nnnnn-cf1-1-ana)
+2	left	leave	VERB	VBD	_	0	root	_	_
+3	.	.	PUNCT	.	_	2	punct	_	_
+
+"""
+
+NOVEL = """CHAPTER ONE
+
+The harbour was quiet, and Ada walked along it for an hour. "Where is the poet?" she asked. Nobody knew it.
+
+In London the river had been frozen for two weeks. The ships lay still. It was the winter of the great frost, and the
+whole town came to the ice with horses and tents.
+
+The end came soon after.
+"""
+
+
+def write_data(folder: Path, *, copies: int = 2) -> Path:
+    """Write all corpora.
+
+    Args:
+        folder: the data folder.
+        copies: how often the sentences, or the documents, are repeated in each file.
+    """
+    for path, text in _files(copies).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    return folder
+
+
+def tiny_settings(folder: Path, checkpoint: Path, **values: object) -> Settings:
+    """Settings for the quick form with the data and the configs that are written to the folder."""
+    for name in ("ner", "mentions"):
+        config = Config().from_disk(CONFIGS / f"{name}.cfg", interpolate=False)
+        head = config["components"][f"entitykit_{name}"]["model"]
+        head["probe_layer" if name == "ner" else "layer"] = 1
+        config["training"]["eval_frequency"] = 2
+        (folder / "configs").mkdir(exist_ok=True)
+        config.to_disk(folder / "configs" / f"{name}.cfg")
+    encoder = {"name": str(checkpoint), "window": 64, "overlap": 16, "max_word_pieces": 20}
+    given = {"data": write_data(folder / "data"), "configs": folder / "configs", "quick": True, "encoder": encoder, "max_steps": 2}
+    return Settings(**{**given, **values})  # type: ignore[arg-type]
+
+
+def _files(copies: int) -> dict[str, str]:
+    conll04 = json.dumps([{"tokens": words, "entities": entities} for words, entities in SENTENCES] * copies)
+    scierc = f"{json.dumps(_dygie())}\n" * copies
+    columns = "\n".join(_columns(words, entities) for words, entities in SENTENCES * copies)
+    layered = "\n".join(_columns(words, entities).replace("\n", "\t\n") for words, entities in SENTENCES)
+    gum = {split: [f"GUM_news_{split}{i}" for i in range(copies)] for split in ("train", "dev", "test")}
+    return {
+        **dict.fromkeys([f"conll04/{name}.CoNLL04.json" for name in ("train", "valid", "test")], conll04),
+        **dict.fromkeys([f"scierc/{name}.json" for name in ("train", "dev", "test")], scierc),
+        **dict.fromkeys(["wnut17/wnut17train.conll", "wnut17/emerging.dev.conll", "wnut17/emerging.test.annotated"], columns),
+        "gum/splits.md": "\n".join(f"## {split}\n" + "".join(f"  * {name}\n" for name in names) for split, names in gum.items()),
+        **{f"gum/dep/{name}.conllu": GUM_DOCUMENT.format(name=name) for names in gum.values() for name in names},
+        **{f"litbank/entities/tsv/{i:02}_novel.tsv": layered for i in range(10)},
+        "novels/1_frost.txt": NOVEL,
+        "novels/2_frost.txt": NOVEL * 20,
+    }
+
+
+def _dygie() -> dict[str, object]:
+    sentences, ner, start = [], [], 0
+    for words, entities in SENTENCES:
+        sentences.append(words)
+        ner.append([[start + first, start + end - 1, label] for first, end, label in entities])
+        start += len(words)
+    return {"doc_key": "letters", "sentences": sentences, "ner": ner}
+
+
+def _columns(words: list[str], entities: list[tuple[int, int, str]]) -> str:
+    tags = ["O"] * len(words)
+    for start, end, label in entities:
+        tags[start:end] = [f"B-{label}", *[f"I-{label}"] * (end - start - 1)]
+    return "".join(f"{word}\t{tag}\n" for word, tag in zip(words, tags, strict=True))

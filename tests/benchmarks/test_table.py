@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from importlib import import_module
+
+import pytest
+
+from entitykit.benchmarks import encoder
+from entitykit.benchmarks.parts import Figure, Part, Result, Settings
+from entitykit.benchmarks.table import BENCHMARKS, run_benchmark
+from entitykit.errors import InputError
+
+# What reports are compared by: a figure keeps its name.
+KEYS = {
+    "encoder": {"words_per_s", "vs_padded", "vs_sorted", "of_matmul_rate", "vs_spacy_transformers", "pipeline_words_per_s"},
+    "longdoc": {"growth_100k", "coverage", "peak_mb_100k", "peak_mb_10k", "bytes_per_word_100k"},
+    "ner": {
+        "conll04_ner_f1",
+        *(f"{data}_{system}" for data in ("scierc", "wnut17") for system in ("ner_f1", "spacy_ner", "spacy_spancat")),
+    },
+    "mentions": {"gum_recall", "litbank_recall"},
+}
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The parts of the benchmark `encoder` that were run; they are replaced by two that measure nothing."""
+    ran: list[str] = []
+
+    def part(*keys: str, in_quick: bool = True) -> Part:
+        def measure(settings: Settings) -> Result:
+            ran.append(keys[0])
+            return Result({key: Figure(2.0, 1.0, 3.0) for key in keys}, {f"about {keys[0]}": settings.seeds})
+
+        return Part(keys, measure, in_quick)
+
+    monkeypatch.setattr(encoder, "PARTS", [part("a", "b"), part("c", in_quick=False)])
+    return ran
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_has_its_figures(name: str) -> None:
+    keys = [key for part in import_module(f"entitykit.benchmarks.{name}").PARTS for key in part.keys]
+    assert len(set(keys)) == len(keys)
+    assert KEYS[name] <= set(keys)
+
+
+def test_report_is_json_with_one_number_per_figure(parts: list[str]) -> None:
+    report = json.loads(json.dumps(run_benchmark("encoder", Settings(seeds=(3,))).as_json()))
+    assert set(report) == {"benchmark", "figures", "settings", "machine", "versions"}
+    assert report["figures"] == {"a": 2.0, "b": 2.0, "c": 2.0}
+    assert report["settings"]["ranges"]["a"] == [1.0, 3.0]
+    assert (report["settings"]["seeds"], report["settings"]["about a"]) == ([3], [3])
+    assert report["machine"]["threads"] == 1  # as tests/conftest.py sets it
+    assert {"python", "torch", "spacy", "transformers"} <= report["versions"].keys()
+
+
+def test_only_runs_what_is_wanted(parts: list[str]) -> None:
+    assert list(run_benchmark("encoder", Settings(), only=["b"]).figures) == ["b"]
+    assert parts == ["a"]
+
+
+def test_quick_leaves_out_some_parts_unless_they_are_wanted(parts: list[str]) -> None:
+    assert list(run_benchmark("encoder", Settings(quick=True)).figures) == ["a", "b"]
+    assert list(run_benchmark("encoder", Settings(quick=True), only=["c"]).figures) == ["c"]
+
+
+def test_unknown_figure(parts: list[str]) -> None:
+    with pytest.raises(InputError, match=r"E443.*'speed'; expected: a, b, c\."):
+        run_benchmark("encoder", Settings(), only=["a", "speed"])
+    assert parts == []

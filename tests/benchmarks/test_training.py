@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.cli.train import train
+
+from entitykit.benchmarks import mentions, ner, training
+from entitykit.benchmarks.parts import Settings
+from entitykit.benchmarks.pipelines import read_config
+from entitykit.benchmarks.table import run_benchmark
+from entitykit.benchmarks.training import Task, run_seeds, spacy_train, work_folder, write_docs
+from entitykit.errors import ConfigError, InputError
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Trainings run in this process; gives the configs that were trained."""
+    trained: list[Path] = []
+
+    def here(config: Path, output: Path, overrides: Mapping[str, str]) -> None:
+        trained.append(config)
+        train(config, output, overrides={**overrides, "system.seed": int(overrides["system.seed"])})
+
+    monkeypatch.setattr(training, "spacy_train", here)
+    return trained
+
+
+@pytest.mark.parametrize("key", ner.RUNS)
+def test_every_system_trains_and_is_scored(key: str, settings: Settings, in_process: list[Path]) -> None:
+    report = run_benchmark("ner", settings, only=[key])
+    assert 0 <= report.figures[key].value <= 1
+    assert report.settings[key]["max_steps"] == 2
+    assert report.settings[key]["seeds"]["0"]["minutes"] >= 0
+    assert len(in_process) == 1
+
+
+@pytest.mark.parametrize("name", mentions.READERS)
+def test_recall_of_mentions(name: str, settings: Settings, in_process: list[Path]) -> None:
+    figures = run_benchmark("mentions", settings, only=[f"{name}_recall{at}" for at in mentions.RECALLS]).figures
+    assert 0 <= figures[f"{name}_recall_at_0.2"].value <= figures[f"{name}_recall_at_0.3"].value
+    assert figures[f"{name}_recall_at_0.3"].value <= figures[f"{name}_recall"].value <= 1
+
+
+def test_what_a_user_types(settings: Settings, tmp_path: Path) -> None:
+    """The one training here that runs in a process of its own."""
+    config = read_config(settings, "ner")
+    config["training"]["max_steps"] = 2
+    config.to_disk(tmp_path / "ner.cfg")
+    train, dev, _ = ner.prepare("conll04", settings, tmp_path)
+    spacy_train(tmp_path / "ner.cfg", tmp_path / "output", {"paths.train": str(train), "paths.dev": str(dev)})
+    assert spacy.load(tmp_path / "output" / "model-last").pipe_names == ["entitykit_encoder", "entitykit_ner"]
+
+
+def test_training_that_fails_shows_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho the disk is full >&2\nexit 3\n", encoding="utf-8")
+    python.chmod(0o755)
+    monkeypatch.setattr(training.sys, "executable", str(python))
+    with pytest.raises(ConfigError, match=r"(?s)E445.*exit code 3.*train.*--system\.seed 0.*the disk is full"):
+        spacy_train(tmp_path / "ner.cfg", tmp_path, {"system.seed": "0"})
+
+
+@pytest.fixture
+def task(settings: Settings, tmp_path: Path) -> Task:
+    corpora = ner.prepare("conll04", settings, tmp_path)
+    return Task("conll04", read_config(settings, "ner"), *corpora, ["ents_f"])
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds of the trainings; nothing is trained, and each gives its number as a score."""
+    seeds: list[int] = []
+    monkeypatch.setattr(training, "_train_and_score", lambda task, config, seed, work: _note(seeds, seed))
+    return seeds
+
+
+def _note(seeds: list[int], seed: int) -> dict[str, float]:
+    seeds.append(seed)
+    if seed == 13:
+        raise OSError("cut off")
+    return {"ents_f": float(len(seeds)), "minutes": 0.0}
+
+
+def test_a_run_that_was_cut_off_goes_on(task: Task, calls: list[int], tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cut off"):
+        run_seeds(task, Settings(seeds=(0, 13, 2)), tmp_path)
+    outcomes = run_seeds(task, Settings(seeds=(0, 1, 2)), tmp_path)
+    assert calls == [0, 13, 1, 2]
+    assert {seed: outcome["ents_f"] for seed, outcome in outcomes.items()} == {"0": 1.0, "1": 3.0, "2": 4.0}
+
+
+def test_another_config_or_corpus_is_another_run(task: Task, calls: list[int], tmp_path: Path) -> None:
+    run_seeds(task, Settings(seeds=(0,)), tmp_path)
+    run_seeds(task, Settings(seeds=(0,), max_steps=5), tmp_path)
+    (doc,) = spacy.blank("en").pipe(["It rained."])
+    doc.ents = []
+    write_docs(task.test, [doc])
+    run_seeds(task, Settings(seeds=(0,)), tmp_path)
+    run_seeds(task, Settings(seeds=(0,), max_steps=5), tmp_path)
+    assert len(calls) == 4
+
+
+def test_figures_are_means_over_seeds(settings: Settings, calls: list[int]) -> None:
+    full = Settings(**{**settings.__dict__, "quick": False, "seeds": (5, 6)})
+    assert run_benchmark("ner", full, only=["conll04_ner_f1"]).figures["conll04_ner_f1"] == (1.5, 1.0, 2.0)
+
+
+def test_work_folder_stays_only_where_it_is_given(tmp_path: Path) -> None:
+    with work_folder(Settings(work=tmp_path / "work")) as given, work_folder(Settings()) as temporary:
+        assert given.is_dir()
+        assert temporary.is_dir()
+    with work_folder(Settings(work=tmp_path / "work", quick=True)) as quick:
+        assert quick != given
+    assert given.is_dir()
+    assert not temporary.exists()
+
+
+def test_data_sets_are_read_as_they_are_published(settings: Settings, tmp_path: Path) -> None:
+    full = Settings(**{**settings.__dict__, "quick": False})
+    sizes = {}
+    for name in ner.DATA:
+        corpora = ner.prepare(name, full, tmp_path)
+        docs = [list(spacy.tokens.DocBin().from_disk(path).get_docs(spacy.blank("en").vocab)) for path in corpora]
+        sizes[name] = [len(part) for part in docs]
+        assert [(ent.text, ent.label_) for ent in docs[2][0].ents][:2] == [("Ada", "person"), ("Lord Byron", "person")]
+    assert sizes == {"conll04": [16, 8, 8], "scierc": [8, 8, 8], "wnut17": [8, 8, 8]}
+
+
+def test_splits_of_documents(settings: Settings) -> None:
+    full = Settings(**{**settings.__dict__, "quick": False})
+    gum, litbank = mentions.read_gum(full), mentions.read_litbank(full)
+    assert [[doc.user_data["id"] for doc in part] for part in gum] == [
+        [f"GUM_news_{split}{i}" for i in range(2)] for split in ("train", "dev", "test")
+    ]
+    assert [len(part) for part in litbank] == [8, 1, 1]
+    assert [part[0].user_data["id"] for part in litbank] == ["00_novel", "08_novel", "09_novel"]
+
+
+@pytest.mark.parametrize("n_words", [1, 7, 9, 10, 100])
+def test_cut_documents_keep_words_and_mentions(settings: Settings, n_words: int) -> None:
+    doc = mentions.read_gum(settings).train[0]  # of sentences of 7 and 3 words
+    pieces = list(mentions.cut(doc, n_words))
+    assert [len(piece) for piece in pieces] == ([10] if n_words >= 10 else [7, 3])
+    assert "".join(piece.text_with_ws if hasattr(piece, "text_with_ws") else piece.text for piece in pieces).split() == doc.text.split()
+    assert [(span.text, span.label_) for piece in pieces for span in piece.spans["sc"]] == [
+        (span.text, span.label_) for span in doc.spans["sc"]
+    ]
+
+
+def test_missing_things(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"E444.*ner\.cfg"):
+        run_benchmark("ner", Settings(configs=tmp_path / "nowhere"), only=["conll04_ner_f1"])
+    with pytest.raises(InputError, match=r"E440.*conll04/train"):
+        run_benchmark("ner", Settings(encoder=settings.encoder, configs=settings.configs), only=["conll04_ner_f1"])
+    (tmp_path / "empty").mkdir()
+    empty = Settings(encoder=settings.encoder, configs=settings.configs, data=tmp_path / "empty")
+    with pytest.raises(InputError, match=r"E441.*gum/dep"):
+        run_benchmark("mentions", empty, only=["gum_recall"])

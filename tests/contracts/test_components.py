@@ -1,0 +1,308 @@
+"""One table of components, one list of contracts: each component keeps each of them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import spacy
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin
+from thinc.api import Adam
+
+from tests.pipelines import (
+    SENTENCES,
+    annotations,
+    encoder_weights,
+    fast_optimizer,
+    initialized,
+    make_example,
+    make_examples,
+    make_pipeline,
+    scores,
+    train,
+)
+
+ENCODER = "entitykit_encoder"
+
+# A component's kind in tests.pipelines.HEADS, or none for the encoder alone, and settings that training does not see.
+COMPONENTS: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "encoder": (None, {}),
+    "mentions-overlapping": ("mentions", {"decoder": "overlapping"}),
+    "mentions-greedy": ("mentions", {"decoder": "greedy"}),
+    "mentions-exact_flat": ("mentions", {"decoder": "exact_flat"}),
+    "mentions-greedy_nested": ("mentions", {"decoder": "greedy_nested"}),
+    "mentions-exact_nested": ("mentions", {"decoder": "exact_nested"}),
+    "mentions-ranked": ("mentions", {"per_word": 0.5, "candidates": 1.0}),
+    "ner-flat-SpanNER": ("span_ner", {}),
+    "ner-flat-SpanNER-exact": ("span_ner", {"decoder": "exact_flat", "threshold": 0.3}),
+    "ner-nested-SpanNER": ("nested", {}),
+    "ner-nested-SpanNER-ents": ("nested", {"project_ents": True, "decoder": "exact_nested"}),
+    "ner-flat-SpERT": ("spert", {}),
+    "ner-nested-SpERT": ("spert_nested", {}),
+}
+LEARNED = {"mentions": "mentions_f", "span_ner": "ents_f", "nested": "spans_sc_f", "spert": "ents_f", "spert_nested": "spans_sc_f"}
+"""Each trained kind, and the score that it must bring to 1."""
+
+TEXTS = [
+    "",
+    " ",
+    "\n\n \t\u3000",
+    "Peter",
+    ".",
+    *(text for text, _ in SENTENCES),
+    "  Mary   Jones\n\nwent to\tNew York  ",
+    "John\x00met\x1fMary \x07\x7f",
+    "😀 met 🇬🇧 and 👩‍👩‍👧 in New York 😀",
+    "E\u0301mile et Zo\u0308e a\u0300 Le\u0301on\u0327",
+    "שלום עולם, John met العربية in \u202eYork weN\u202c",
+    "\u200b \ufeff\u00ad Peter\u2028Mary\u0085x",
+    "x" * 300,
+    " ".join(text for text, _ in SENTENCES * 8),
+]
+
+
+class Trained:
+    """Each kind of component is trained once, and each case of the table loads a copy."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.kinds: dict[str | None, bytes] = {}
+        self.cases: dict[str, Language] = {}
+
+    def __call__(self, case: str) -> Language:
+        if case not in self.cases:
+            kind, settings = COMPONENTS[case]
+            if kind not in self.kinds:
+                nlp, examples = initialized(self.checkpoint, *([kind] if kind else []))
+                train(nlp, examples, 60 if kind else 0)
+                self.kinds[kind] = nlp.to_bytes()
+            nlp = make_pipeline(self.checkpoint, *([kind] if kind else [])).from_bytes(self.kinds[kind])
+            if kind:
+                nlp.get_pipe(kind).cfg.update(settings)
+            self.cases[case] = nlp
+        return self.cases[case]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_bert: Path) -> Trained:
+    return Trained(tiny_bert)
+
+
+@pytest.fixture(params=COMPONENTS)
+def case(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def nlp(trained: Trained, case: str) -> Language:
+    return trained(case)
+
+
+def states(doc: Doc) -> Any:
+    output = doc._.trf_data.model_output
+    return next(iter(output.values())) if output else np.zeros((1, 0, 0))
+
+
+def check_equal(found: Iterable[Doc], expected: Iterable[Doc], *, tolerance: float = 0.0) -> None:
+    """The same annotations; scores and states up to a tolerance."""
+    for a, b in zip(found, expected, strict=True):
+        assert a.text == b.text
+        assert annotations(a) == annotations(b)
+        for key, values in scores(b).items():
+            assert scores(a)[key] == pytest.approx(values, rel=0, abs=tolerance)
+        assert a._.coverage == b._.coverage
+        if a._.trf_data is not None and b._.trf_data is not None:
+            np.testing.assert_allclose(states(a), states(b), rtol=0, atol=tolerance)
+
+
+def copy_to_bytes(nlp: Language, checkpoint: Path, case: str) -> Language:
+    kind = COMPONENTS[case][0]
+    return make_pipeline(checkpoint, *([kind] if kind else [])).from_bytes(nlp.to_bytes())
+
+
+def test_any_text_is_annotated(nlp: Language, case: str) -> None:
+    """Nothing is lost, nothing breaks, and every span has its score."""
+    kind, settings = COMPONENTS[case]
+    for text in TEXTS:
+        doc = nlp(text)
+        assert doc.text == text
+        assert doc._.coverage["read"] == len(doc)
+        groups = {"mentions": ["mentions"], "nested": ["sc"], "spert_nested": ["sc"]}.get(str(kind), ["ents"] if kind else [])
+        assert list(doc.spans) == groups + (["mention_candidates"] if "candidates" in settings else [])
+        for group in doc.spans.values():
+            values = group.attrs["scores"]
+            assert len(values) == len(group)
+            assert all(type(value) is float and 0 <= value <= 1 for value in values)
+            assert len({(span.start, span.end, span.label) for span in group}) == len(group)
+            assert all(0 <= span.start < span.end <= len(doc) for span in group)
+
+
+def test_batch_equals_singles(nlp: Language) -> None:
+    check_equal(nlp.pipe(TEXTS), [nlp(text) for text in TEXTS], tolerance=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_batches_of_any_size(nlp: Language, batch_size: int) -> None:
+    check_equal(nlp.pipe(TEXTS, batch_size=batch_size), nlp.pipe(TEXTS), tolerance=1e-5)
+
+
+def test_order_does_not_matter(nlp: Language) -> None:
+    check_equal(reversed(list(nlp.pipe(TEXTS[::-1]))), nlp.pipe(TEXTS), tolerance=1e-5)
+
+
+def test_call_equals_pipe(nlp: Language) -> None:
+    for text in TEXTS:
+        check_equal([nlp(text)], nlp.pipe([text]))
+
+
+def test_running_twice_changes_nothing(nlp: Language) -> None:
+    for text in TEXTS:
+        once, twice = nlp(text), nlp(nlp(text))
+        check_equal([twice], [once])
+
+
+def test_to_disk(nlp: Language, tmp_path: Path) -> None:
+    nlp.to_disk(tmp_path / "nlp")
+    loaded = spacy.load(tmp_path / "nlp")
+    check_equal(loaded.pipe(TEXTS), nlp.pipe(TEXTS))
+    loaded.to_disk(tmp_path / "again")
+    for path in sorted((tmp_path / "nlp").rglob("*.safetensors")):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(tmp_path / "nlp")).read_bytes()
+
+
+def test_to_bytes(nlp: Language, case: str, tiny_bert: Path) -> None:
+    check_equal(copy_to_bytes(nlp, tiny_bert, case).pipe(TEXTS), nlp.pipe(TEXTS))
+
+
+def test_pickle(nlp: Language, case: str, tiny_bert: Path) -> None:
+    """Models can be pickled, as started processes need it; they then give the same."""
+    list(nlp.pipe(TEXTS))
+    copy = copy_to_bytes(nlp, tiny_bert, case)
+    for name, pipe in copy.pipeline:
+        pipe.model = pickle.loads(pickle.dumps(nlp.get_pipe(name).model))
+    copy._link_components()
+    check_equal(copy.pipe(TEXTS), nlp.pipe(TEXTS))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_two_processes(nlp: Language) -> None:
+    texts = TEXTS[:12]
+    check_equal(nlp.pipe(texts, n_process=2, batch_size=3), nlp.pipe(texts), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("drop_states", [False, True])
+def test_documents_are_saved(nlp: Language, drop_states: bool) -> None:
+    """With what the encoder left on them, and without."""
+    docs = list(nlp.pipe(TEXTS))
+    if drop_states:
+        for doc in docs:
+            doc._.trf_data = None
+    check_equal([Doc(nlp.vocab).from_bytes(doc.to_bytes()) for doc in docs], docs)
+    data = DocBin(docs=docs, store_user_data=True).to_bytes()
+    check_equal(DocBin(store_user_data=True).from_bytes(data).get_docs(nlp.vocab), docs)
+
+
+@pytest.mark.parametrize(("kind", "score"), LEARNED.items())
+def test_overfit(trained: Trained, tmp_path: Path, kind: str, score: str) -> None:
+    """A handful of sentences is learned without a mistake, and known again after loading."""
+    case = next(case for case, (of_kind, _) in COMPONENTS.items() if of_kind == kind)
+    nlp = trained(case)
+    assert nlp.evaluate(make_examples(nlp))[score] == 1.0
+    nlp.to_disk(tmp_path / "nlp")
+    loaded = spacy.load(tmp_path / "nlp")
+    assert loaded.evaluate(make_examples(loaded))[score] == 1.0
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_overlapping_gold(tiny_bert: Path, kind: str) -> None:
+    """Nested and crossing spans, the same span twice, and one that holds the whole document."""
+    nlp, _ = initialized(tiny_bert, kind)
+    spans = [(0, 6, "PLACE"), (0, 3, "PERSON"), (2, 5, "PLACE"), (2, 3, "PERSON"), (2, 3, "PERSON"), (5, 6, "PLACE")]
+    example = make_example(nlp, "Mary Jones went to New York", spans)
+    history = train(nlp, [example], 40)
+    assert history[-1][kind] < 0.5 * history[0][kind]
+    nlp(example.text)
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_frozen(tiny_bert: Path, kind: str) -> None:
+    nlp, examples = initialized(tiny_bert, kind, "tagger")
+    head = nlp.get_pipe(kind).model.to_bytes()
+    before = encoder_weights(nlp)
+    losses = train(nlp, examples, 2, exclude=[kind])
+    assert nlp.get_pipe(kind).model.to_bytes() == head
+    assert kind not in losses[-1]
+    assert not torch.equal(encoder_weights(nlp), before)
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_idle(tiny_bert: Path, kind: str) -> None:
+    """A batch without words teaches nothing and harms nothing."""
+    nlp, examples = initialized(tiny_bert, kind)
+    train(nlp, examples, 1)
+    before = nlp.to_bytes()
+    losses = train(nlp, [make_example(nlp, "", [])] * 2, 1)
+    assert losses == [{ENCODER: 0.0, kind: 0.0}]
+    assert nlp.to_bytes() == before
+    assert nlp.update([], losses={}) == {}
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("optimizer", [lambda: fast_optimizer(use_averages=True), lambda: Adam(0.05)], ids=["AdamW", "Adam"])
+def test_averages(tiny_bert: Path, kind: str, optimizer: Any) -> None:
+    """Evaluation and saving with averaged weights; training goes on with its own."""
+    nlp, examples = initialized(tiny_bert, kind)
+    averaging = optimizer()
+    train(nlp, examples, 5, optimizer=averaging)
+    last, text = nlp.to_bytes(), SENTENCES[1][0]
+    with nlp.use_params(averaging.averages):
+        averaged = nlp.to_bytes()
+        expected = nlp(text)
+    assert averaged != last
+    assert nlp.to_bytes() == last
+    loaded = make_pipeline(tiny_bert, kind).from_bytes(averaged)
+    check_equal([loaded(text)], [expected])
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_training_is_repeatable(tiny_bert: Path, kind: str) -> None:
+    from thinc.util import fix_random_seed
+
+    runs = []
+    for _ in range(2):
+        fix_random_seed(1)
+        nlp, examples = initialized(tiny_bert, kind)
+        train(nlp, examples, 3, drop=0.1)
+        runs.append(nlp.to_bytes())
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("kind", [*LEARNED, "tagger", "parser", "ner", "spancat"])
+def test_prediction_does_not_need_the_gold(tiny_bert: Path, kind: str) -> None:
+    """A pipeline that is only initialized predicts something for any text."""
+    nlp, _ = initialized(tiny_bert, kind)
+    for doc in nlp.pipe(TEXTS):
+        assert doc._.coverage["read"] == len(doc)
+
+
+def test_all_components_in_one_pipeline(tiny_bert: Path, tmp_path: Path) -> None:
+    """Each predicts what it predicts alone."""
+    nlp, examples = initialized(tiny_bert, "mentions", "span_ner", "nested", "tagger")
+    train(nlp, examples, 3)
+    nlp.to_disk(tmp_path / "nlp")
+    expected: Mapping[str, Any] = annotations(nlp(SENTENCES[5][0]))
+    for kind in ("mentions", "span_ner", "nested", "tagger"):
+        others = [name for name in nlp.pipe_names if name not in (kind, ENCODER)]
+        alone = annotations(spacy.load(tmp_path / "nlp", exclude=others)(SENTENCES[5][0]))
+        for key, group in alone["groups"].items():
+            assert group == expected["groups"][key]
+        if kind == "tagger":
+            assert alone["tags"] == expected["tags"]
+        if kind == "span_ner":
+            assert alone["ents"] == expected["ents"]
