@@ -290,8 +290,14 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         InputError,
         "The data folder is {found}; expected a folder that holds {pattern}. Name it with --data DIR.",
     ),
-    "E441": (InputError, "The data folder '{folder}' holds no {pattern}. Put the corpus there, or name another folder with --data."),
-    "E442": (InputError, "The novels in '{folder}' have {found:,} words that can be used; expected {expected:,}. Add texts, or use --quick."),
+    "E441": (
+        InputError,
+        "The data folder '{folder}' holds no {pattern}. Put the corpus there, or name another folder with --data.",
+    ),
+    "E442": (
+        InputError,
+        "The novels in '{folder}' have {found:,} words that can be used; expected {expected:,}. Add texts, or use --quick.",
+    ),
     "E443": (InputError, "The benchmark {name} has no figure '{found}'; expected: {expected}."),
     "E444": (
         ConfigError,

@@ -1,9 +1,9 @@
 """The training corpus of `en_entitykit_sm`: open data sets brought under one label scheme.
 
-Entities are *names*, flat or nested: PERSON, ORG, PLACE, DATE, MISC (works, events, products, languages …), CHEMICAL and DISEASE.
-Sources that mark common noun phrases too (GUM, LitBank) give only those that are names, cut down to the name. Sources that mark no
-dates get plain ones by rule. Mentions are all phrases that stand for an entity, pronouns included; only GUM marks them all, so the
-mention component learns from GUM alone.
+Entities are *names*, flat or nested: PERSON, ORG, PLACE, DATE, MISC (works, events, products, languages …), CHEMICAL and
+DISEASE. Sources that mark common noun phrases too (GUM, LitBank) give only those that are names, cut down to the name.
+Sources that mark no dates get plain ones by rule. Mentions are all phrases that stand for an entity, pronouns included;
+only GUM marks them all, so the mention component learns from GUM alone.
 """
 
 from __future__ import annotations
@@ -236,7 +236,14 @@ def name_spans(doc: Doc, labels: dict[str, str], cut_to_name: Callable[[Span], S
         name = cut_to_name(span) if label else None
         if name is not None and label is not None:
             names.setdefault((name.start, name.end), Span(doc, name.start, name.end, label=label))
-    return list(names.values())
+    return [span for span in names.values() if not _is_title(span, names.values())]
+
+
+def _is_title(span: Span, names: Iterable[Span]) -> bool:
+    """Whether a person is only the beginning of a longer one: LitBank marks the `Mr.` of `Mr. Blowers`."""
+    return span.label_ == "PERSON" and any(
+        other.label_ == "PERSON" and other.start == span.start and other.end > span.end for other in names
+    )
 
 
 def add_dates(doc: Doc, spans: Sequence[Span]) -> list[Span]:

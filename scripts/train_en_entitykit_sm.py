@@ -27,14 +27,14 @@ NAME, VERSION = "entitykit_sm", "0.1.0"
 
 CARD = """# en_entitykit_sm {version}
 
-Mentions and nested named entities for English, on one encoder: all-MiniLM-L6-v2 (6 layers, width 384, Apache-2.0), fine-tuned.
-{size:.0f} MB; needs no other weights and no network. Trained by `scripts/train_en_entitykit_sm.py` with
+Mentions and nested named entities for English, on one encoder: all-MiniLM-L6-v2 (6 layers, width 384, Apache-2.0),
+fine-tuned. {size:.0f} MB; needs no other weights and no network. Trained by `scripts/train_en_entitykit_sm.py` with
 `configs/en_entitykit_sm.cfg`.
 
 ## What it writes
-- `doc.spans["sc"]`: nested named entities with scores in `.attrs["scores"]`; `doc.ents`: those that lie in no longer one. Labels:
-  PERSON, ORG, PLACE (countries, nationalities and buildings included), DATE, MISC (works, events, products, languages), CHEMICAL,
-  DISEASE.
+- `doc.spans["sc"]`: nested named entities with scores in `.attrs["scores"]`; `doc.ents`: those in no longer one. Labels:
+  PERSON, ORG, PLACE (countries, nationalities and buildings included), DATE, MISC (works, events, products, languages),
+  CHEMICAL, DISEASE.
 - `doc.spans["mentions"]`: all phrases that stand for an entity, pronouns included, with scores; they overlap.
 - `doc._.coverage`: how much of the text was read.
 
@@ -42,15 +42,16 @@ Mentions and nested named entities for English, on one encoder: all-MiniLM-L6-v2
 {data}
 
 ## Scores
-On the test parts, strict span F1 for names (`scripts/default_corpus.py` brings each set under the scheme above, so these numbers are
-not comparable with those published for the original labels); for mentions, on GUM.
+On the test parts, strict span F1 for names (`scripts/default_corpus.py` brings each set under the scheme above, so these
+numbers are not comparable with those published for the original labels); for mentions, on GUM.
 
 {scores}
 
 ## What it is bad at
-- Labels outside the scheme; fine distinctions between ORG and PLACE (countries that act), and everything that is thrown into MISC.
+- Labels outside the scheme; fine distinctions between ORG and PLACE (countries that act), and all that is thrown into MISC.
 - Noisy text: see the WNUT-17 row. Rare names in tweets are missed.
-- LitBank's names are cut from phrases by capitals, dates outside GUM and Re-DocRED come from a rule: such labels are approximate.
+- LitBank's names are cut from phrases by capitals, and dates outside GUM and Re-DocRED come from a rule: such labels are
+  approximate.
 - Text in lower case or all capitals, and languages other than English. Mentions of more than 31 words are not found.
 """
 
@@ -104,8 +105,8 @@ def train(work: Path, steps: int | None) -> None:
 def choose_threshold(work: Path) -> None:
     """Put the threshold in the config that gives mentions their best F1 on the development set.
 
-    The probe's loss weighs mentions and other spans equally, so that it finds nearly all mentions; at a threshold of one half, most
-    of what it gives would be none.
+    The probe's loss weighs mentions and other spans equally, so that it finds nearly all mentions; at a threshold of one half,
+    most of what it gives would be none.
     """
     path = work / "model" / "model-last"
     nlp = spacy.load(path, config={"components.entitykit_mentions.candidates": 0.5})

@@ -15,21 +15,27 @@ LIBRARIES = ("entitykit", "torch", "spacy", "spacy-transformers", "thinc", "tran
 
 def describe_machine() -> dict[str, Any]:
     """Processor, memory, threads, and how busy the machine is (processes that want to run, over the last minute)."""
-    pages = {name: os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES") if name in os.sysconf_names}
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
-        "memory_gb": round(pages["SC_PAGE_SIZE"] * pages["SC_PHYS_PAGES"] / 2**30, 1) if len(pages) == 2 else None,
+        "memory_gb": _memory_gb(),
         "system": platform.platform(),
-        "load": round(os.getloadavg()[0], 2),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and the libraries that the figures depend on."""
     return {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
+
+
+def _memory_gb() -> float | None:
+    """The machine's memory; None on systems that Python cannot ask."""
+    if not hasattr(os, "sysconf"):
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
 def _cpu_model() -> str:

@@ -8,7 +8,6 @@ no peaks of them, so a thread looks at them all the time.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import threading
@@ -69,6 +68,8 @@ def peak_memory(pipeline: Path, text: Path) -> MemoryUse:
 
 def measure(pipeline: Path, text: Path) -> MemoryUse:
     """Annotate one text in this process and give the peaks."""
+    import resource  # here, because only Unix has it
+
     import spacy
 
     nlp = spacy.load(pipeline)

@@ -35,7 +35,7 @@ def cut_windows(n_pieces: NDArray[np.int64], n_words: Sequence[int], *, size: in
         n_pieces: *(words of all documents,)* pieces per word, none above `size`.
         n_words: words of each document.
         size: most pieces in a window, special pieces not counted.
-        overlap: pieces that neighbouring windows share, at least (fewer, if twice the longest word and the overlap exceed `size`).
+        overlap: pieces that neighbouring windows share, at least; fewer if twice the longest word and it exceed `size`.
 
     Returns:
         Windows in the order of the text; documents without words have none.

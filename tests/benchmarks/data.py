@@ -69,7 +69,13 @@ def tiny_settings(folder: Path, checkpoint: Path, **values: object) -> Settings:
         (folder / "configs").mkdir(exist_ok=True)
         config.to_disk(folder / "configs" / f"{name}.cfg")
     encoder = {"name": str(checkpoint), "window": 64, "overlap": 16, "max_word_pieces": 20}
-    given = {"data": write_data(folder / "data"), "configs": folder / "configs", "quick": True, "encoder": encoder, "max_steps": 2}
+    given = {
+        "data": write_data(folder / "data"),
+        "configs": folder / "configs",
+        "quick": True,
+        "encoder": encoder,
+        "max_steps": 2,
+    }
     return Settings(**{**given, **values})  # type: ignore[arg-type]
 
 
@@ -83,7 +89,9 @@ def _files(copies: int) -> dict[str, str]:
         **dict.fromkeys([f"conll04/{name}.CoNLL04.json" for name in ("train", "valid", "test")], conll04),
         **dict.fromkeys([f"scierc/{name}.json" for name in ("train", "dev", "test")], scierc),
         **dict.fromkeys(["wnut17/wnut17train.conll", "wnut17/emerging.dev.conll", "wnut17/emerging.test.annotated"], columns),
-        "gum/splits.md": "\n".join(f"## {split}\n" + "".join(f"  * {name}\n" for name in names) for split, names in gum.items()),
+        "gum/splits.md": "\n".join(
+            f"## {split}\n" + "".join(f"  * {name}\n" for name in names) for split, names in gum.items()
+        ),
         **{f"gum/dep/{name}.conllu": GUM_DOCUMENT.format(name=name) for names in gum.values() for name in names},
         **{f"litbank/entities/tsv/{i:02}_novel.tsv": layered for i in range(10)},
         "novels/1_frost.txt": NOVEL,

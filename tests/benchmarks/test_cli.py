@@ -39,7 +39,13 @@ def test_options_reach_the_benchmark(given: list[Settings], tmp_path: Path) -> N
     assert main(["benchmark", "encoder", *(text for pair in options.items() for text in pair), "--only", "vs_padded"]) == 0
     assert given == [
         Settings(
-            data=Path("d"), work=Path("w"), configs=Path("c"), seeds=(4, 5), max_steps=7, encoder={"name": "roberta"}, quick=False
+            data=Path("d"),
+            work=Path("w"),
+            configs=Path("c"),
+            seeds=(4, 5),
+            max_steps=7,
+            encoder={"name": "roberta"},
+            quick=False,
         )
     ]
 

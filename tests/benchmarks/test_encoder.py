@@ -31,7 +31,9 @@ def test_end_to_end(settings: Settings) -> None:
 def test_figures_follow_from_the_times(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     times = {"entitykit": [2.0, 4.0], "padded": [6.0, 12.0], "sorted": [3.0, 6.0], "torch.mm": [1.0, 2.0], "oneDNN": [0.5, 1.0]}
     monkeypatch.setattr(encoder, "in_turn", lambda sides, rounds: {name: times[name] for name in sides})
-    report = run_benchmark("encoder", settings, only=["vs_padded", "vs_sorted", "onednn_vs_mkl", "of_matmul_rate", "of_onednn_rate"])
+    report = run_benchmark(
+        "encoder", settings, only=["vs_padded", "vs_sorted", "onednn_vs_mkl", "of_matmul_rate", "of_onednn_rate"]
+    )
     values = {key: figure.value for key, figure in report.figures.items()}
     assert (values["vs_padded"], values["vs_sorted"], values["onednn_vs_mkl"]) == (3.0, 1.5, 2.0)
     # products alone take half of the encoder's time; attention comes on top of what is computed in it

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import spacy
 from spacy.cli.train import train
+from spacy.tokens import DocBin
 
 from entitykit.benchmarks import mentions, ner, training
 from entitykit.benchmarks.parts import Settings
@@ -28,7 +30,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return trained
 
 
-@pytest.mark.parametrize("key", ner.RUNS)
+@pytest.mark.parametrize("key", ["conll04_ner_f1", "conll04_spert", "scierc_spacy_ner", "wnut17_spacy_spancat"])
 def test_every_system_trains_and_is_scored(key: str, settings: Settings, in_process: list[Path]) -> None:
     report = run_benchmark("ner", settings, only=[key])
     assert 0 <= report.figures[key].value <= 1
@@ -104,7 +106,7 @@ def test_another_config_or_corpus_is_another_run(task: Task, calls: list[int], t
 
 
 def test_figures_are_means_over_seeds(settings: Settings, calls: list[int]) -> None:
-    full = Settings(**{**settings.__dict__, "quick": False, "seeds": (5, 6)})
+    full = replace(settings, quick=False, seeds=(5, 6))
     assert run_benchmark("ner", full, only=["conll04_ner_f1"]).figures["conll04_ner_f1"] == (1.5, 1.0, 2.0)
 
 
@@ -119,18 +121,18 @@ def test_work_folder_stays_only_where_it_is_given(tmp_path: Path) -> None:
 
 
 def test_data_sets_are_read_as_they_are_published(settings: Settings, tmp_path: Path) -> None:
-    full = Settings(**{**settings.__dict__, "quick": False})
+    full = replace(settings, quick=False)
     sizes = {}
     for name in ner.DATA:
         corpora = ner.prepare(name, full, tmp_path)
-        docs = [list(spacy.tokens.DocBin().from_disk(path).get_docs(spacy.blank("en").vocab)) for path in corpora]
+        docs = [list(DocBin().from_disk(path).get_docs(spacy.blank("en").vocab)) for path in corpora]
         sizes[name] = [len(part) for part in docs]
         assert [(ent.text, ent.label_) for ent in docs[2][0].ents][:2] == [("Ada", "person"), ("Lord Byron", "person")]
     assert sizes == {"conll04": [16, 8, 8], "scierc": [8, 8, 8], "wnut17": [8, 8, 8]}
 
 
 def test_splits_of_documents(settings: Settings) -> None:
-    full = Settings(**{**settings.__dict__, "quick": False})
+    full = replace(settings, quick=False)
     gum, litbank = mentions.read_gum(full), mentions.read_litbank(full)
     assert [[doc.user_data["id"] for doc in part] for part in gum] == [
         [f"GUM_news_{split}{i}" for i in range(2)] for split in ("train", "dev", "test")
@@ -144,7 +146,7 @@ def test_cut_documents_keep_words_and_mentions(settings: Settings, n_words: int)
     doc = mentions.read_gum(settings).train[0]  # of sentences of 7 and 3 words
     pieces = list(mentions.cut(doc, n_words))
     assert [len(piece) for piece in pieces] == ([10] if n_words >= 10 else [7, 3])
-    assert "".join(piece.text_with_ws if hasattr(piece, "text_with_ws") else piece.text for piece in pieces).split() == doc.text.split()
+    assert [token.text for piece in pieces for token in piece] == [token.text for token in doc]
     assert [(span.text, span.label_) for piece in pieces for span in piece.spans["sc"]] == [
         (span.text, span.label_) for span in doc.spans["sc"]
     ]

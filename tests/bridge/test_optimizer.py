@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from thinc.api import Model, Optimizer, registry
+from thinc.api import Adam, Model, Optimizer, registry
 from torch import nn
 
 from entitykit.bridge.optimizer import AdamW, adamw
@@ -77,6 +77,53 @@ def test_equals_torch(group: str, grad_clip: float) -> None:
     assert torch.equal(mine.unused, torch.ones(4))
 
 
+class Sparse(nn.Module):
+    """An embedding with sparse gradients beside a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 3, sparse=True)
+        self.layer = nn.Linear(3, 2, bias=False)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.embedding(rows)).square().sum()
+
+
+@pytest.mark.parametrize("grad_clip", [0.0, 0.5])
+def test_sparse_embeddings(grad_clip: float) -> None:
+    """Adam on the rows of the batch; they count in the norm, repeated ones with their sum."""
+    shim, optimizer = TorchShim(build, group="encoder"), make_optimizer(grad_clip=grad_clip, weight_decay=0.0)
+    shim.adopt(Sparse(), {"any": 1})
+    mine = shim.module
+    theirs = copy.deepcopy(mine)
+    adams = torch.optim.SparseAdam([theirs.embedding.weight], lr=0.01), torch.optim.AdamW([theirs.layer.weight], lr=0.01)
+    adams[1].param_groups[0]["weight_decay"] = 0.0
+    first = mine.embedding.weight.detach().clone()
+    for _ in range(4):
+        rows = torch.tensor([1, 1, 4, 7])
+        step(shim, optimizer, rows)
+        theirs(rows).backward()
+        dense = theirs.embedding.weight.grad.to_dense(), theirs.layer.weight.grad
+        norm = torch.sqrt(sum((gradient**2).sum() for gradient in dense))
+        if grad_clip and norm > grad_clip:
+            theirs.embedding.weight.grad *= grad_clip / norm
+            theirs.layer.weight.grad *= grad_clip / norm
+        for adam in adams:
+            adam.step()
+            adam.zero_grad()
+        torch.testing.assert_close(dict(mine.named_parameters()), dict(theirs.named_parameters()), rtol=1e-5, atol=1e-6)
+    moved = (mine.embedding.weight != first).any(1)
+    assert moved.nonzero().flatten().tolist() == [1, 4, 7]
+
+
+def test_sparse_embeddings_under_thinc() -> None:
+    shim = TorchShim(build, group="encoder")
+    shim.adopt(Sparse(), {"any": 1})
+    before = shim.module.embedding.weight.detach().clone()
+    step(shim, Adam(0.01), torch.tensor([2]))
+    assert (shim.module.embedding.weight != before).any(1).nonzero().flatten().tolist() == [2]
+
+
 def test_schedule_is_a_factor_of_both_rates() -> None:
     """The first step of Adam moves by the rate, whatever the gradient; so does each of equal gradients."""
     factors = [1.0, 0.5, 0.25, 0.25]
@@ -127,7 +174,7 @@ def test_thinc_layers_get_the_head_rate() -> None:
 def averaging(request: pytest.FixtureRequest) -> Optimizer:
     if request.param == "AdamW":
         return make_optimizer(use_averages=True)
-    return registry.optimizers.get("Adam.v1")(learn_rate=0.1, use_averages=True)
+    return Adam(0.1, use_averages=True)
 
 
 def test_averages_are_used_and_the_weights_restored(averaging: Optimizer) -> None:
@@ -177,7 +224,7 @@ def test_weights_are_restored_after_an_error(averaging: Optimizer) -> None:
 
 @pytest.fixture
 def shims() -> Iterator[list[TorchShim]]:
-    yield [make_shim() for _ in range(2)]
+    return [make_shim() for _ in range(2)]
 
 
 def test_modules_do_not_share_moments(shims: list[TorchShim]) -> None:

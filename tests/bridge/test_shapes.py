@@ -8,7 +8,24 @@ from hypothesis import strategies as st
 
 from entitykit.bridge.shapes import N_SHAPES, word_shape
 
-EXAMPLES = ["  \n", ".", "house", "Paris", "NATO", "A", "iPhone", "non-stop", "O'Hara", "U.S.", "1984", "3,000", "3rd", "G7", "北京", "J."]
+EXAMPLES = [
+    "  \n",
+    ".",
+    "house",
+    "Paris",
+    "NATO",
+    "A",
+    "iPhone",
+    "non-stop",
+    "O'Hara",
+    "U.S.",
+    "1984",
+    "3,000",
+    "3rd",
+    "G7",
+    "北京",
+    "J.",
+]
 
 
 def test_one_example_of_each_class() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 from hypothesis import given
@@ -53,7 +53,7 @@ def test_neighbours_share_the_overlap(case: tuple[list[list[int]], int, int]) ->
     documents, size, overlap = case
     for document in documents:
         windows = cut([document], size, overlap)
-        for number, (left, right) in enumerate(zip(windows[:-1], windows[1:], strict=True), start=1):
+        for number, (left, right) in enumerate(pairwise(windows), start=1):
             assert left.start < right.start < left.end < right.end
             shared = sum(document[right.start : left.end])
             assert shared >= overlap
@@ -111,5 +111,5 @@ def test_packs_hold_each_window_once_within_the_budget(lengths: list[int], budge
         assert sum(sizes) <= budget or len(pack) == 1
         assert sizes == sorted(sizes)  # equal lengths are neighbours
     # no pack would fit in the one before it
-    for left, right in zip(packs[:-1], packs[1:], strict=True):
+    for left, right in pairwise(packs):
         assert sum(lengths[number] for number in left) + lengths[right[0]] > budget

@@ -43,15 +43,15 @@ def unannotated(nlp: Language, words: str) -> Example:
 )
 def test_bad_settings(kind: str, settings: dict[str, object], found: str) -> None:
     with pytest.raises(ConfigError, match=f"E109.*{found}"):
-        add_head(spacy.blank("en"), kind, **settings)
+        add_head(spacy.blank("xx"), kind, **settings)
 
 
 @pytest.mark.parametrize("kind", ["mentions", "span_ner", "spert"])
 def test_unknown_settings(tiny_bert: Path, kind: str) -> None:
     with pytest.raises(ConfigValidationError, match="treshold"):
-        add_head(spacy.blank("en"), kind, treshold=0.5)
+        add_head(spacy.blank("xx"), kind, treshold=0.5)
     with pytest.raises(ConfigValidationError, match="widnow"):
-        add_head(spacy.blank("en"), kind, model={"widnow": 5})
+        add_head(spacy.blank("xx"), kind, model={"widnow": 5})
     with pytest.raises(ConfigValidationError, match="windwo"):
         make_pipeline(tiny_bert, encoder={"windwo": 5})
 
@@ -80,7 +80,9 @@ def test_encoder_disabled_in_prediction(tiny_bert: Path, kind: str) -> None:
     assert not nlp("", disable=[ENCODER]).spans.get("ents")
 
 
-@pytest.mark.parametrize(("kind", "keys"), [("mentions", "mentions, sc, ents"), ("span_ner", "ents"), ("nested", "sc"), ("spert", "ents")])
+@pytest.mark.parametrize(
+    ("kind", "keys"), [("mentions", "mentions, sc, ents"), ("span_ner", "ents"), ("nested", "sc"), ("spert", "ents")]
+)
 def test_no_annotations(tiny_bert: Path, kind: str, keys: str) -> None:
     nlp = make_pipeline(tiny_bert, kind)
     with pytest.raises(ConfigError, match=rf"E106.*'{kind}' under: {keys}\."):
@@ -125,7 +127,9 @@ def test_wide_gold_spans(tiny_bert: Path, kind: str, longest: int) -> None:
     """A warning says how many are out of reach; training and prediction go on."""
     nlp = make_pipeline(tiny_bert, kind)
     wide = make_example(nlp, "the old town hall of New York", [(0, 7, "PLACE"), (5, 7, "PLACE"), (0, 4, "PLACE")])
-    with pytest.warns(EntityKitWarning, match=rf"W102.*1 of 3 gold spans of '{kind}' are wider than the {longest} words.*widest: 7"):
+    with pytest.warns(
+        EntityKitWarning, match=rf"W102.*1 of 3 gold spans of '{kind}' are wider than the {longest} words.*widest: 7"
+    ):
         nlp.initialize(lambda: [wide])
     train(nlp, [wide], 3)
     nlp(wide.text)
@@ -189,7 +193,9 @@ def test_damaged_folder(tiny_bert: Path, tmp_path: Path, name: str, damage: Call
         spacy.load(tmp_path / "nlp")
 
 
-@pytest.mark.parametrize("damage", [remove("tok2vec"), shorten("tok2vec", to=0.5), shorten("tok2vec", to=0.0)], ids=["gone", "half", "empty"])
+@pytest.mark.parametrize(
+    "damage", [remove("tok2vec"), shorten("tok2vec", to=0.5), shorten("tok2vec", to=0.0)], ids=["gone", "half", "empty"]
+)
 def test_damaged_embedding_layer(tiny_bert: Path, tmp_path: Path, damage: Callable[[Path], None]) -> None:
     nlp, _ = initialized(tiny_bert, "span_ner")
     nlp.to_disk(tmp_path / "nlp")

@@ -41,7 +41,7 @@ def test_empty_documents(nlp: Language, texts: list[str]) -> None:
 
 
 def test_batches_are_bounded_by_words(tiny_bert: Path) -> None:
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     nlp.add_pipe(ENCODER, config=encoder_config(tiny_bert) | {"batch_words": 10})
     nlp.initialize(lambda: make_examples(nlp))
     batches: list[int] = []
@@ -85,7 +85,8 @@ def test_full_disk(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "setting", "layer"), [("mentions", "layer", N_LAYERS + 1), ("span_ner", "probe_layer", 99), ("mentions", "layer", -2)]
+    ("kind", "setting", "layer"),
+    [("mentions", "layer", N_LAYERS + 1), ("span_ner", "probe_layer", 99), ("mentions", "layer", -2)],
 )
 def test_layers_that_are_not_there(tiny_bert: Path, kind: str, setting: str, layer: int) -> None:
     nlp = make_pipeline(tiny_bert)
@@ -133,7 +134,10 @@ def test_smaller_storage(tiny_bert: Path, tmp_path: Path, storage: str) -> None:
         nlp.to_disk(tmp_path / kind)
         sizes.append((tmp_path / kind / ENCODER / "weights.safetensors").stat().st_size)
     assert sizes[1] < 0.7 * sizes[0]
-    a, b = (pipeline("John met Mary")._.trf_data.model_output.last_hidden_state for pipeline in (nlp, spacy.load(tmp_path / storage)))
+    a, b = (
+        pipeline("John met Mary")._.trf_data.model_output.last_hidden_state
+        for pipeline in (nlp, spacy.load(tmp_path / storage))
+    )
     assert abs(a - b).max() < 0.01
 
 

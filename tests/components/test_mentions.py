@@ -24,7 +24,7 @@ LENGTHS = [4, 0, 2]
 
 
 def make_component(**settings: Any) -> Mentions:
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     add_head(nlp, "mentions", **settings)
     return nlp.get_pipe("mentions")
 

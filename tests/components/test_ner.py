@@ -31,7 +31,7 @@ LENGTHS = [5, 0, 3]
 
 
 def make_component(kind: str = "span_ner", *, labels: tuple[str, ...] = ("X", "Y"), **settings: Any) -> NER:
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     add_head(nlp, kind, **settings)
     component = nlp.get_pipe(kind)
     component.cfg["labels"] = list(labels)
@@ -41,24 +41,35 @@ def make_component(kind: str = "span_ner", *, labels: tuple[str, ...] = ("X", "Y
 def decode(component: NER, key: str) -> list[list[tuple[int, int, str, float]]]:
     output = NEROutput(SPANS, torch.tensor(PROBABILITIES).log() + 7)  # logits are known up to a constant
     predictions = [prediction[key] for prediction in component.decode(output, LENGTHS)]
-    return [list(zip(p.starts.tolist(), p.ends.tolist(), p.labels, np.round(p.scores, 5).tolist(), strict=True)) for p in predictions]
+    return [
+        list(zip(p.starts.tolist(), p.ends.tolist(), p.labels, np.round(p.scores, 5).tolist(), strict=True))
+        for p in predictions
+    ]
 
 
 def test_flat() -> None:
     """Of spans that overlap the surer one, where sure is how much likelier it is than nothing."""
     expected = [[(0, 2, "X", 0.85)], [], [(0, 3, "Y", 0.9)]]
-    assert decode(make_component(), "ents") == [[(a, b, label, pytest.approx(p)) for a, b, label, p in spans] for spans in expected]
+    assert decode(make_component(), "ents") == [
+        [(a, b, label, pytest.approx(p)) for a, b, label, p in spans] for spans in expected
+    ]
 
 
 def test_nested() -> None:
     expected = [[(0, 4, "Y", 0.7), (0, 2, "X", 0.85)], [], [(0, 3, "Y", 0.9), (2, 3, "Y", 0.5)]]
-    assert decode(make_component("nested"), "sc") == [[(a, b, label, pytest.approx(p)) for a, b, label, p in spans] for spans in expected]
+    assert decode(make_component("nested"), "sc") == [
+        [(a, b, label, pytest.approx(p)) for a, b, label, p in spans] for spans in expected
+    ]
     overlapping = decode(make_component("nested", decoder="overlapping"), "sc")
     assert [(a, b) for a, b, _, _ in overlapping[0]] == [(0, 4), (0, 2), (1, 3)]
 
 
 def test_threshold() -> None:
-    assert [[span[:2] for span in spans] for spans in decode(make_component("nested", threshold=0.8), "sc")] == [[(0, 2)], [], [(0, 3)]]
+    assert [[span[:2] for span in spans] for spans in decode(make_component("nested", threshold=0.8), "sc")] == [
+        [(0, 2)],
+        [],
+        [(0, 3)],
+    ]
 
 
 def test_other_group() -> None:

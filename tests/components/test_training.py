@@ -60,7 +60,9 @@ def test_one_pass_each_way_in_any_order(tiny_bert: Path, heads: tuple[str, ...])
     assert not torch.equal(encoder_weights(nlp), before)
 
 
-@pytest.mark.parametrize("heads", [("span_ner", "mentions", "tagger"), ("tagger", "parser", "span_ner"), ("mentions", "spancat")])
+@pytest.mark.parametrize(
+    "heads", [("span_ner", "mentions", "tagger"), ("tagger", "parser", "span_ner"), ("mentions", "spancat")]
+)
 @pytest.mark.parametrize("which", ["first", "last"])
 def test_frozen_head(tiny_bert: Path, heads: tuple[str, ...], which: str) -> None:
     """What the encoder gets is the gradient of the others."""
@@ -165,7 +167,15 @@ def loop(nlp: Language, examples: list[Example], optimizer: Optimizer, *, steps:
         return scores["ents_f"] or 0.0, scores
 
     history = train_while_improving(
-        nlp, optimizer, batches, evaluate=evaluate, eval_frequency=5, patience=0, max_steps=steps, before_update=None, **settings
+        nlp,
+        optimizer,
+        batches,
+        evaluate=evaluate,
+        eval_frequency=5,
+        patience=0,
+        max_steps=steps,
+        before_update=None,
+        **settings,
     )
     return [info for _, info, _ in history]
 

@@ -14,6 +14,7 @@ import torch
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from thinc.api import Adam
+from thinc.util import fix_random_seed
 
 from tests.pipelines import (
     SENTENCES,
@@ -46,7 +47,13 @@ COMPONENTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "ner-flat-SpERT": ("spert", {}),
     "ner-nested-SpERT": ("spert_nested", {}),
 }
-LEARNED = {"mentions": "mentions_f", "span_ner": "ents_f", "nested": "spans_sc_f", "spert": "ents_f", "spert_nested": "spans_sc_f"}
+LEARNED = {
+    "mentions": "mentions_f",
+    "span_ner": "ents_f",
+    "nested": "spans_sc_f",
+    "spert": "ents_f",
+    "spert_nested": "spans_sc_f",
+}
 """Each trained kind, and the score that it must bring to 1."""
 
 TEXTS = [
@@ -68,24 +75,28 @@ TEXTS = [
 
 
 class Trained:
-    """Each kind of component is trained once, and each case of the table loads a copy."""
+    """Each kind of component is trained once, and each case of the table loads a copy and annotates the texts once."""
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
         self.kinds: dict[str | None, bytes] = {}
-        self.cases: dict[str, Language] = {}
+        self.cases: dict[str, tuple[Language, list[Doc]]] = {}
 
-    def __call__(self, case: str) -> Language:
+    def of_kind(self, kind: str | None) -> bytes:
+        if kind not in self.kinds:
+            nlp, examples = initialized(self.checkpoint, *([kind] if kind else []))
+            train(nlp, examples, 60 if kind else 0)
+            self.kinds[kind] = nlp.to_bytes()
+        return self.kinds[kind]
+
+    def load(self, case: str) -> Language:
+        kind, settings = COMPONENTS[case]
+        return make_pipeline(self.checkpoint, *([kind] if kind else []), **settings).from_bytes(self.of_kind(kind))
+
+    def __call__(self, case: str) -> tuple[Language, list[Doc]]:
         if case not in self.cases:
-            kind, settings = COMPONENTS[case]
-            if kind not in self.kinds:
-                nlp, examples = initialized(self.checkpoint, *([kind] if kind else []))
-                train(nlp, examples, 60 if kind else 0)
-                self.kinds[kind] = nlp.to_bytes()
-            nlp = make_pipeline(self.checkpoint, *([kind] if kind else [])).from_bytes(self.kinds[kind])
-            if kind:
-                nlp.get_pipe(kind).cfg.update(settings)
-            self.cases[case] = nlp
+            nlp = self.load(case)
+            self.cases[case] = nlp, [nlp(text) for text in TEXTS]
         return self.cases[case]
 
 
@@ -101,7 +112,13 @@ def case(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def nlp(trained: Trained, case: str) -> Language:
-    return trained(case)
+    return trained(case)[0]
+
+
+@pytest.fixture
+def singles(trained: Trained, case: str) -> list[Doc]:
+    """Each text, annotated alone."""
+    return trained(case)[1]
 
 
 def states(doc: Doc) -> Any:
@@ -121,16 +138,10 @@ def check_equal(found: Iterable[Doc], expected: Iterable[Doc], *, tolerance: flo
             np.testing.assert_allclose(states(a), states(b), rtol=0, atol=tolerance)
 
 
-def copy_to_bytes(nlp: Language, checkpoint: Path, case: str) -> Language:
-    kind = COMPONENTS[case][0]
-    return make_pipeline(checkpoint, *([kind] if kind else [])).from_bytes(nlp.to_bytes())
-
-
-def test_any_text_is_annotated(nlp: Language, case: str) -> None:
+def test_any_text_is_annotated(case: str, singles: list[Doc]) -> None:
     """Nothing is lost, nothing breaks, and every span has its score."""
     kind, settings = COMPONENTS[case]
-    for text in TEXTS:
-        doc = nlp(text)
+    for text, doc in zip(TEXTS, singles, strict=True):
         assert doc.text == text
         assert doc._.coverage["read"] == len(doc)
         groups = {"mentions": ["mentions"], "nested": ["sc"], "spert_nested": ["sc"]}.get(str(kind), ["ents"] if kind else [])
@@ -143,63 +154,57 @@ def test_any_text_is_annotated(nlp: Language, case: str) -> None:
             assert all(0 <= span.start < span.end <= len(doc) for span in group)
 
 
-def test_batch_equals_singles(nlp: Language) -> None:
-    check_equal(nlp.pipe(TEXTS), [nlp(text) for text in TEXTS], tolerance=1e-5)
+@pytest.mark.parametrize("batch_size", [3, 128])
+def test_batch_equals_singles(nlp: Language, singles: list[Doc], batch_size: int) -> None:
+    check_equal(nlp.pipe(TEXTS, batch_size=batch_size), singles, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 7])
-def test_batches_of_any_size(nlp: Language, batch_size: int) -> None:
-    check_equal(nlp.pipe(TEXTS, batch_size=batch_size), nlp.pipe(TEXTS), tolerance=1e-5)
+def test_order_does_not_matter(nlp: Language, singles: list[Doc]) -> None:
+    check_equal(reversed(list(nlp.pipe(TEXTS[::-1]))), singles, tolerance=1e-5)
 
 
-def test_order_does_not_matter(nlp: Language) -> None:
-    check_equal(reversed(list(nlp.pipe(TEXTS[::-1]))), nlp.pipe(TEXTS), tolerance=1e-5)
+def test_pipe_of_one_equals_call(nlp: Language, singles: list[Doc]) -> None:
+    check_equal((doc for text in TEXTS for doc in nlp.pipe([text])), singles)
 
 
-def test_call_equals_pipe(nlp: Language) -> None:
-    for text in TEXTS:
-        check_equal([nlp(text)], nlp.pipe([text]))
+def test_running_twice_changes_nothing(nlp: Language, singles: list[Doc]) -> None:
+    check_equal((nlp(doc.copy()) for doc in singles), singles)
 
 
-def test_running_twice_changes_nothing(nlp: Language) -> None:
-    for text in TEXTS:
-        once, twice = nlp(text), nlp(nlp(text))
-        check_equal([twice], [once])
-
-
-def test_to_disk(nlp: Language, tmp_path: Path) -> None:
+def test_to_disk(nlp: Language, singles: list[Doc], tmp_path: Path) -> None:
     nlp.to_disk(tmp_path / "nlp")
     loaded = spacy.load(tmp_path / "nlp")
-    check_equal(loaded.pipe(TEXTS), nlp.pipe(TEXTS))
+    check_equal((loaded(text) for text in TEXTS), singles)
     loaded.to_disk(tmp_path / "again")
     for path in sorted((tmp_path / "nlp").rglob("*.safetensors")):
         assert path.read_bytes() == (tmp_path / "again" / path.relative_to(tmp_path / "nlp")).read_bytes()
 
 
-def test_to_bytes(nlp: Language, case: str, tiny_bert: Path) -> None:
-    check_equal(copy_to_bytes(nlp, tiny_bert, case).pipe(TEXTS), nlp.pipe(TEXTS))
+def test_to_bytes(nlp: Language, singles: list[Doc], trained: Trained, case: str) -> None:
+    copy = trained.load(case).from_bytes(nlp.to_bytes())
+    check_equal((copy(text) for text in TEXTS), singles)
 
 
-def test_pickle(nlp: Language, case: str, tiny_bert: Path) -> None:
+def test_pickle(nlp: Language, singles: list[Doc], trained: Trained, case: str) -> None:
     """Models can be pickled, as started processes need it; they then give the same."""
-    list(nlp.pipe(TEXTS))
-    copy = copy_to_bytes(nlp, tiny_bert, case)
+    copy = trained.load(case)
     for name, pipe in copy.pipeline:
         pipe.model = pickle.loads(pickle.dumps(nlp.get_pipe(name).model))
     copy._link_components()
-    check_equal(copy.pipe(TEXTS), nlp.pipe(TEXTS))
+    check_equal((copy(text) for text in TEXTS), singles)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
-def test_two_processes(nlp: Language) -> None:
-    texts = TEXTS[:12]
-    check_equal(nlp.pipe(texts, n_process=2, batch_size=3), nlp.pipe(texts), tolerance=1e-5)
+def test_two_processes(nlp: Language, singles: list[Doc]) -> None:
+    n = 12
+    check_equal(nlp.pipe(TEXTS[:n], n_process=2, batch_size=3), singles[:n], tolerance=1e-5)
 
 
 @pytest.mark.parametrize("drop_states", [False, True])
-def test_documents_are_saved(nlp: Language, drop_states: bool) -> None:
+def test_documents_are_saved(nlp: Language, singles: list[Doc], drop_states: bool) -> None:
     """With what the encoder left on them, and without."""
-    docs = list(nlp.pipe(TEXTS))
+    docs = [doc.copy() for doc in singles]
+    assert all(doc._.trf_data is not None for doc in docs)
     if drop_states:
         for doc in docs:
             doc._.trf_data = None
@@ -209,14 +214,22 @@ def test_documents_are_saved(nlp: Language, drop_states: bool) -> None:
 
 
 @pytest.mark.parametrize(("kind", "score"), LEARNED.items())
-def test_overfit(trained: Trained, tmp_path: Path, kind: str, score: str) -> None:
+def test_overfit(tiny_bert: Path, trained: Trained, tmp_path: Path, kind: str, score: str) -> None:
     """A handful of sentences is learned without a mistake, and known again after loading."""
-    case = next(case for case, (of_kind, _) in COMPONENTS.items() if of_kind == kind)
-    nlp = trained(case)
+    nlp = make_pipeline(tiny_bert, kind).from_bytes(trained.of_kind(kind))
     assert nlp.evaluate(make_examples(nlp))[score] == 1.0
     nlp.to_disk(tmp_path / "nlp")
     loaded = spacy.load(tmp_path / "nlp")
     assert loaded.evaluate(make_examples(loaded))[score] == 1.0
+
+
+def test_settings_of_a_loaded_pipeline(trained: Trained, tmp_path: Path, tiny_bert: Path) -> None:
+    """They come from the config, and can be changed there when the pipeline is loaded."""
+    nlp = make_pipeline(tiny_bert, "span_ner").from_bytes(trained.of_kind("span_ner"))
+    nlp.to_disk(tmp_path / "nlp")
+    text = SENTENCES[0][0]
+    assert spacy.load(tmp_path / "nlp")(text).ents
+    assert not spacy.load(tmp_path / "nlp", config={"components.span_ner.threshold": 1.0})(text).ents
 
 
 @pytest.mark.parametrize("kind", LEARNED)
@@ -272,8 +285,6 @@ def test_averages(tiny_bert: Path, kind: str, optimizer: Any) -> None:
 
 @pytest.mark.parametrize("kind", LEARNED)
 def test_training_is_repeatable(tiny_bert: Path, kind: str) -> None:
-    from thinc.util import fix_random_seed
-
     runs = []
     for _ in range(2):
         fix_random_seed(1)

@@ -16,7 +16,9 @@ def test_settings_of_each_family() -> None:
     assert (bert.n_positions, bert.first_position, bert.layer_norm_eps, bert.dropout) == (512, 0, 1e-12, 0.1)
     roberta = settings_from_config(RobertaConfig(layer_norm_eps=1e-5, max_position_embeddings=514).to_dict(), name="")
     assert (roberta.n_positions, roberta.first_position, roberta.layer_norm_eps) == (514, 2, 1e-5)
-    distilbert = settings_from_config(DistilBertConfig(dim=64, n_layers=3, n_heads=2, hidden_dim=9, dropout=0.3).to_dict(), name="")
+    distilbert = settings_from_config(
+        DistilBertConfig(dim=64, n_layers=3, n_heads=2, hidden_dim=9, dropout=0.3).to_dict(), name=""
+    )
     assert (distilbert.width, distilbert.n_layers, distilbert.n_heads, distilbert.inner_width) == (64, 3, 2, 9)
     assert (distilbert.layer_norm_eps, distilbert.dropout) == (1e-12, 0.3)
 

@@ -14,7 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from entitykit.models import mentions
-from entitykit.models.mentions import MentionOutput, ToMMeR, ToMMeRSettings, balanced_bce, banded_product, spans_to_band, top_spans
+from entitykit.models.mentions import (
+    MentionOutput,
+    ToMMeR,
+    ToMMeRSettings,
+    balanced_bce,
+    banded_product,
+    spans_to_band,
+    top_spans,
+)
 from entitykit.types import Spans, WordStates
 
 WIDTH, LAYER = 6, 2
@@ -30,7 +38,10 @@ def make_probe(window: int = 4, **settings: bool) -> ToMMeR:
 
 
 def make_states(lengths: Sequence[int]) -> WordStates:
-    return WordStates({LAYER: torch.randn(sum(lengths), WIDTH, dtype=torch.float64)}, tuple(lengths))
+    """Random words, and some of white space, whose states are zeros."""
+    words = torch.randn(sum(lengths), WIDTH, dtype=torch.float64)
+    words[3::10] = 0
+    return WordStates({LAYER: words}, tuple(lengths))
 
 
 def dot(a: Sequence[float], b: Sequence[float]) -> float:
@@ -48,7 +59,8 @@ def logit(probe: ToMMeR, words: Sequence[Sequence[float]], i: int, j: int) -> fl
         q = [dot(row, words[i]) for row in probe.query.weight.tolist()]
         k = [dot(row, words[j]) for row in probe.key.weight.tolist()]
         if settings.cosine:
-            return dot(q, k) / math.sqrt(dot(q, q) * dot(k, k))
+            norms = math.sqrt(dot(q, q) * dot(k, k))
+            return dot(q, k) / norms if norms else 0.0
         return dot(q, k) / math.sqrt(settings.rank)
 
     def affine(layer: torch.nn.Linear, word: int) -> float:
@@ -84,7 +96,7 @@ def brute_force(probe: ToMMeR, states: WordStates) -> dict[tuple[int, int], floa
 def test_band_equals_formula(
     monkeypatch: pytest.MonkeyPatch, cosine: bool, added: tuple[bool, bool], block: int, window: int
 ) -> None:
-    """With (False, False) this is the published formula. Blocks end within documents, and the widest spans reach over several."""
+    """With (False, False) this is the published formula. Blocks end within documents; the widest spans reach over several."""
     monkeypatch.setattr(mentions, "BLOCK", block)
     probe = make_probe(window, cosine=cosine, start_terms=added[0], width_bias=added[1])
     assert len(probe.theta) == (7 if added[0] else 5)
@@ -126,10 +138,14 @@ def test_balanced_bce_by_hand() -> None:
     logits, positive = torch.zeros(4), torch.tensor([True, False, False, False])
     assert balanced_bce(logits, positive, torch.ones(4, dtype=torch.bool)).item() == pytest.approx(1.5 * math.log(2))
     # what does not count changes nothing
-    more = balanced_bce(torch.tensor([0.0, 0, 0, 0, 9]), torch.tensor([1, 0, 0, 0, 1]).bool(), torch.tensor([1, 1, 1, 1, 0]).bool())
+    more = balanced_bce(
+        torch.tensor([0.0, 0, 0, 0, 9]), torch.tensor([1, 0, 0, 0, 1]).bool(), torch.tensor([1, 1, 1, 1, 0]).bool()
+    )
     assert more.item() == pytest.approx(1.5 * math.log(2))
     # without positives it is the usual mean
-    assert balanced_bce(logits, torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)).item() == pytest.approx(math.log(2))
+    assert balanced_bce(logits, torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)).item() == pytest.approx(
+        math.log(2)
+    )
 
 
 @given(st.lists(st.tuples(st.floats(-20, 20), st.booleans(), st.booleans()), min_size=1, max_size=30))
@@ -158,7 +174,11 @@ def test_nothing_known_gives_no_gradient() -> None:
     assert not any(parameter.grad.any() for parameter in probe.parameters() if parameter.grad is not None)
 
 
-@given(lengths=st.lists(st.integers(0, 7), max_size=4), window=st.integers(0, 4), per_word=st.sampled_from([0, 0.2, 0.5, 1, 3, 100]))
+@given(
+    lengths=st.lists(st.integers(0, 7), max_size=4),
+    window=st.integers(0, 4),
+    per_word=st.sampled_from([0, 0.2, 0.5, 1, 3, 100]),
+)
 def test_top_spans_are_the_best_of_each_document(lengths: list[int], window: int, per_word: float) -> None:
     n = sum(lengths)
     band = torch.randn(n, window + 1)

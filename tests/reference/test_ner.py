@@ -92,7 +92,9 @@ def test_mean_cross_entropy_by_hand() -> None:
 
 
 def test_join_spans() -> None:
-    joined = join_spans(Spans(torch.tensor([3, 1, 1]), torch.tensor([4, 5, 2])), Spans(torch.tensor([1, 0]), torch.tensor([2, 9])))
+    joined = join_spans(
+        Spans(torch.tensor([3, 1, 1]), torch.tensor([4, 5, 2])), Spans(torch.tensor([1, 0]), torch.tensor([2, 9]))
+    )
     assert pairs(joined) == [(0, 9), (1, 2), (1, 5), (3, 4)]
 
 
