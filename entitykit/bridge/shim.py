@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -15,6 +16,8 @@ from entitykit.bridge.weights import Storage, dump_weights, parse_weights
 from entitykit.errors import error
 
 Build = Callable[[Mapping[str, Any]], nn.Module]
+
+_PROCESS = os.getpid()
 
 
 class TorchShim(Shim):
@@ -70,6 +73,7 @@ class TorchShim(Shim):
     def mode(self, *, is_train: bool) -> Iterator[nn.Module]:
         """Run the module for training (with graph and dropout) or for prediction."""
         module = self.module
+        _leave_threads_of_parent()
         module.train(is_train)
         bf16 = self.bf16 and self.device.type == "cuda"
         with torch.set_grad_enabled(is_train), torch.autocast("cuda", torch.bfloat16, enabled=bf16):
@@ -150,3 +154,9 @@ class TorchShim(Shim):
         except (RuntimeError, TypeError, KeyError) as reason:
             raise error("E005", path=path, reason=" ".join(str(reason).split())[:300]) from reason
         return self
+
+
+def _leave_threads_of_parent() -> None:
+    """Use one thread in a forked process, such as spaCy's ``n_process`` starts: torch would wait for ever for its parent's."""
+    if os.getpid() != _PROCESS and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)

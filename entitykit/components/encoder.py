@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
-from weakref import WeakSet
 
 import torch
 from spacy.language import Language
@@ -62,7 +61,7 @@ class SharedEncoder(Transformer):
         self.batch_words = batch_words
         self._pending: tuple[Callable[..., object], dict[int, Tensor]] | None = None
         self._late_optimizer: Optimizer | None = None
-        self._known_listeners: WeakSet[TransformerListener] = WeakSet()
+        self._reads: dict[str, set[int]] = {}
         _install_coverage()
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
@@ -71,15 +70,14 @@ class SharedEncoder(Transformer):
         self._request_layers()
 
     def add_listener(self, listener: TransformerListener, component_name: str) -> None:
-        """Connect a head; it is remembered while it is disabled, because spaCy tells nobody when it is enabled again."""
+        """Connect a head, and note its layers for as long as it is disabled: spaCy tells nobody when it is enabled again."""
+        known = self._reads.get(component_name, set()) if component_name in self.listener_map else set()
+        self._reads[component_name] = known | (listener.reads if isinstance(listener, EncoderListener) else {TOP})
         super().add_listener(listener, component_name)
-        self._known_listeners.add(listener)
 
     def _request_layers(self) -> None:
         """Run no layer that no head reads, awake or disabled; without heads, give the last one."""
-        layers: set[int] = set()
-        for listener in self._known_listeners:
-            layers |= listener.reads if isinstance(listener, EncoderListener) else {TOP}
+        layers = set().union(*self._reads.values())
         settings = self.model.shims[0].settings.get("encoder", {})  # type: ignore[attr-defined]
         for layer in layers:
             if not TOP <= layer <= settings.get("n_layers", layer):
