@@ -20,6 +20,7 @@ from torch import Tensor
 
 from entitykit.bridge.encoder import EncoderBatch, load_tokenizer
 from entitykit.bridge.listener import EncoderListener, Gradients
+from entitykit.bridge.shim import TorchShim
 from entitykit.components.batches import batch_by_words
 from entitykit.components.files import read_model, write_model
 from entitykit.errors import error
@@ -77,12 +78,16 @@ class SharedEncoder(Transformer):
 
     def _request_layers(self) -> None:
         """Run no layer that no head reads, awake or disabled; without heads, give the last one."""
+        shim = cast(TorchShim, self.model.shims[0])
+        if not shim.is_built:
+            return
+        n_layers = shim.settings["encoder"]["n_layers"]
+        possible = range(TOP, n_layers + 1)
+        for component in self.listening_components:
+            for layer in self._reads[component].difference(possible):
+                raise error("E104", layer=layer, n_layers=n_layers)
         layers = set().union(*self._reads.values())
-        settings = self.model.shims[0].settings.get("encoder", {})  # type: ignore[attr-defined]
-        for layer in layers:
-            if not TOP <= layer <= settings.get("n_layers", layer):
-                raise error("E104", layer=layer, n_layers=settings["n_layers"])
-        self.model.attrs["layers"] = sorted(layers) or [TOP]
+        self.model.attrs["layers"] = sorted(layers.intersection(possible)) or [TOP]
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
         """Encode a stream in batches bounded by words as well as by documents; failures go to the error handler."""
@@ -207,7 +212,7 @@ class SharedEncoder(Transformer):
         return self
 
     def _load_tokenizer(self) -> None:
-        if self.model.shims[0].is_built:  # type: ignore[attr-defined]
+        if cast(TorchShim, self.model.shims[0]).is_built:
             load_tokenizer(self.model)
 
 

@@ -11,6 +11,7 @@ import torch
 from thinc.api import Adam, Model
 from torch import nn
 
+from entitykit.bridge import shim as module_of_shim
 from entitykit.bridge.shim import TorchShim
 from entitykit.errors import CheckpointError, ConfigError
 
@@ -112,6 +113,20 @@ def test_bf16_is_for_cuda_only() -> None:
     shim = make_shim(bf16=True)
     with shim.mode(is_train=False) as module:
         assert module(torch.ones(1, 3)).dtype == torch.float32
+
+
+def test_one_thread_in_a_forked_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a process has inherited none of its parent's threads, and torch would wait for them for ever."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with make_shim().mode(is_train=False):
+            assert torch.get_num_threads() == 2
+        monkeypatch.setattr(module_of_shim, "_PROCESS", -1)
+        with make_shim().mode(is_train=False):
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def test_dropout_reaches_the_module() -> None:

@@ -95,6 +95,18 @@ def test_layers_that_are_not_there(tiny_bert: Path, kind: str, setting: str, lay
         nlp.initialize(lambda: make_examples(nlp))
 
 
+def test_layer_can_be_corrected(tiny_bert: Path) -> None:
+    nlp = make_pipeline(tiny_bert)
+    for name, layer in (("mentions", 99), ("mentions", 1), ("nested", 1)):
+        if name in nlp.pipe_names:
+            nlp.remove_pipe(name)
+        setting = "layer" if name == "mentions" else "probe_layer"
+        add_head(nlp, name, model={setting: layer})
+        if layer != 99:
+            nlp.initialize(lambda: make_examples(nlp))
+    nlp("John met Mary")
+
+
 def test_missing_checkpoint() -> None:
     nlp = make_pipeline(Path("no/such"))
     with pytest.raises(CheckpointError, match="E001"):
