@@ -59,10 +59,10 @@ def range_max(words: Tensor, spans: Spans) -> Tensor:
     widths = spans.ends - spans.starts
     if len(widths) == 0:
         return words.new_zeros(0, words.shape[1])
-    # floor(log2(width)) without floating point: the number of powers of two in 2..width
     first = int(spans.starts.min())  # the table need only cover the words that the spans do
     words, spans = words[first : int(spans.ends.max())], Spans(spans.starts - first, spans.ends - first)
     longest = int(widths.max())
+    # floor(log2(width)) without floating point: the number of powers of two in 2..width
     powers = 2 ** torch.arange(1, max(longest.bit_length(), 1) + 1, device=widths.device)
     levels = torch.bucketize(widths, powers, right=True)
     result = words.new_zeros(len(widths), words.shape[1])
