@@ -163,6 +163,16 @@ def test_gradients_of_all_layers_in_one_pass(model: Model[Any, EncoderBatch]) ->
         torch.testing.assert_close(gradient, sum(part[name] for part in parts if name in part), rtol=1e-4, atol=1e-3)
 
 
+def test_gradient_by_hand(model: Model[Any, EncoderBatch]) -> None:
+    """The last bias is in every piece, and a word is the mean of its pieces: each word that has some counts once."""
+    docs = make_docs(TEXT * 5, [" ", "\n"], TEXT)
+    model.attrs["dropout_rate"] = 0.0
+    batch, backprop = model.begin_update(docs)
+    backprop({TOP: torch.ones_like(batch.states.layers[TOP])})
+    gradient = model.shims[0].module.layers[-1].norm.bias.grad
+    torch.testing.assert_close(gradient, torch.full((WIDTH,), 6.0 * len(TEXT)), rtol=1e-5, atol=1e-3)
+
+
 def test_layers_are_numbered_from_the_embeddings(model: Model[Any, EncoderBatch]) -> None:
     docs = make_docs(TEXT)
     model.attrs["layers"] = [TOP, 0, N_LAYERS]
