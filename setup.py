@@ -21,9 +21,11 @@ ENTRY_POINTS = {
     ],
     "spacy_architectures": [
         "entitykit.EntityEncoder.v1 = entitykit.bridge.architectures:entity_encoder",
+        "entitykit.EarlyLM.v1 = entitykit.bridge.architectures:early_lm",
         "entitykit.EncoderListener.v1 = entitykit.bridge.architectures:encoder_listener",
         "entitykit.ToMMeR.v1 = entitykit.bridge.architectures:tommer",
         "entitykit.SpanNER.v1 = entitykit.bridge.architectures:span_ner",
+        "entitykit.TypedToMMeR.v1 = entitykit.bridge.architectures:typed_tommer",
         "entitykit.SpERT.v1 = entitykit.bridge.architectures:spert",
     ],
     "spacy_readers": [
@@ -36,10 +38,15 @@ ENTRY_POINTS = {
         "entitykit.PubTator.v1 = entitykit.corpora.readers:pubtator",
         "entitykit.Jsonl.v1 = entitykit.corpora.readers:jsonl",
         "entitykit.Hub.v1 = entitykit.corpora.readers:hub",
+        "entitykit.Distilled.v1 = entitykit.corpora.distilled:distilled",
     ],
     "spacy_scorers": [
         "entitykit.ner_scorer.v1 = entitykit.scoring.ner:make_ner_scorer",
         "entitykit.mentions_scorer.v1 = entitykit.scoring.mentions:make_mentions_scorer",
+    ],
+    "spacy_misc": [
+        "entitykit.EntityTokens.v1 = entitykit.bridge.architectures:entity_tokens",
+        "entitykit.VectorTable.v1 = entitykit.knowledge.vectors:vector_table",
     ],
     "thinc_optimizers": [
         "entitykit.AdamW.v1 = entitykit.bridge.optimizer:adamw",

@@ -85,6 +85,18 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "Cannot reserve {size} MB in {folder} for the states of {n} words: {reason}. Free space there, set TMPDIR to another folder, or "
         "process the text in parts.",
     ),
+    "E009": (
+        CheckpointError,
+        "Cannot use '{name}' as a ToMMeR probe: {reason}. Expected a folder or a name on the Hub with what the llm2ner repository "
+        "releases: experimaestro.json and model.safetensors, or definition.json and parameters.",
+    ),
+    "E050": (CheckpointError, "Cannot open the vector table '{path}': {reason}. Give a folder that VectorTable.create() made."),
+    "E051": (CheckpointError, "{path} is damaged: found {found}; expected {expected}. Copy the whole vector table again."),
+    "E052": (InputError, "The vectors are {found}; expected numbers ({n}, {width}): one row of the table's width for each id."),
+    "E053": (InputError, "Expected finite {dtype} numbers; {n} vectors have others, first that of '{example}'. Correct them."),
+    "E054": (InputError, "Found {found} among the ids; expected a list of strings, none of them empty, each once."),
+    "E055": (OutputError, "Cannot write the vector table '{path}': {reason}. Free space, or choose another folder."),
+    "E056": (ConfigError, "The vector table's setting {setting} is {found}; expected {expected}."),
     # 1: components and training
     "E101": (
         ConfigError,
@@ -122,6 +134,21 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         ConfigError,
         "'{name}' met the label {label!r}, which it did not know when it was initialized; it knows: {labels}. Initialize it with "
         "examples of all labels, or give them in [initialize.components.{name}] labels.",
+    ),
+    "E111": (
+        ConfigError,
+        "The probe '{probe}', which was made on {made_on}, does not fit '{name}': the settings are {found}; expected {expected}. Change "
+        "them in [components.{name}.model]; width is the encoder's: choose the encoder that the probe was made on.",
+    ),
+    "E112": (
+        ConfigError,
+        "{n} of the {total} spans that a component must score have no entity token in the encoder. Name the groups that hold them in "
+        "the encoder's gold (training) and given (prediction) settings.",
+    ),
+    "E113": (
+        ConfigError,
+        "This component was trained on the proposals of its encoder's probe, and the encoder before it has no entity tokens. Load the "
+        "component together with its encoder, or train it again.",
     ),
     # 2: corpora
     "E201": (CorpusError, "There is no file or folder '{path}'. Check the path."),
@@ -217,6 +244,10 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "{where}: the heads of word {number} go round in a circle; expected a way to a root (HEAD 0). Correct the heads.",
     ),
     "E238": (CorpusError, "Cannot read '{path}': {reason}. Check the name and the permissions."),
+    "E239": (
+        ConfigError,
+        "Cannot learn from the teacher '{path}': {reason}. Give the path of a trained pipeline in which entitykit_mentions is active.",
+    ),
     "E290": (
         InputError,
         "The output is '{path}'; expected a name that ends in .spacy, because spaCy's readers pass over all others.",
@@ -321,6 +352,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
 
 WARNINGS: dict[str, str] = {
     "W001": "{n} words have more pieces than the encoder keeps of one word; it read their beginnings (doc._.coverage['shortened']).",
+    "W002": "{n} spans begin before the window in which their last word is read; their entity tokens have only what the window sees "
+    "(doc._.coverage['clipped']). Raise the encoder's overlap to reach further back.",
     "W101": "{n} gold spans touch no word of the predicted tokenization and were left out of this update.",
     "W102": "{n} of {total} gold spans of '{name}' are wider than the {longest} words that it can find (the widest: {widest}). Raise "
     "window or max_width in its model settings to reach them.",

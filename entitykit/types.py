@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 TOP = -1
 """The number that stands for an encoder's last layer, however many it has."""
-
-
-class WordStates(NamedTuple):
-    """What an encoder says about the words of a batch of documents, packed: the documents lie end to end.
-
-    Attributes:
-        layers: encoder layer to states *(n_words, width)*; a head finds those that it asked for. `TOP` is the last layer.
-        lengths: words of each document, summing to `n_words`.
-    """
-
-    layers: Mapping[int, Tensor]
-    lengths: tuple[int, ...]
+ENTITIES = -1000
+"""The number under which the states of entity tokens are asked for, and their gradients given back; no layer has it."""
+MENTIONS = -1001
+"""The same for the scores of the encoder's own mention probe."""
 
 
 class Spans(NamedTuple):
@@ -33,3 +26,68 @@ class Spans(NamedTuple):
 
     starts: Tensor
     ends: Tensor
+
+
+class MentionOutput(NamedTuple):
+    """A mention probe's scores of all spans within its window.
+
+    Attributes:
+        band: *(n_words, window + 1)* logits; row i, column k is the span from word i - k to word i, included.
+        valid: *(n_words, window + 1)* whether that span lies within a document.
+    """
+
+    band: Tensor
+    valid: Tensor
+
+
+class EntityTokens(NamedTuple):
+    """Entity tokens of a batch, sorted by start, then by end.
+
+    Attributes:
+        spans: *(n_tokens,)*, each span once.
+        states: *(n_tokens, width)* after the last layer.
+    """
+
+    spans: Spans
+    states: Tensor
+
+
+class WordStates(NamedTuple):
+    """What an encoder says about the words of a batch of documents, packed: the documents lie end to end.
+
+    Attributes:
+        layers: encoder layer to states *(n_words, width)*; a head finds those that it asked for. `TOP` is the last layer.
+        lengths: words of each document, summing to `n_words`.
+        entities: tokens of spans, if the encoder has any and a head asked for `ENTITIES`.
+        mentions: what the encoder's own probe says, if it has one and a head asked for `MENTIONS`.
+    """
+
+    layers: Mapping[int, Tensor]
+    lengths: tuple[int, ...]
+    entities: EntityTokens | None = None
+    mentions: MentionOutput | None = None
+
+    def tensors(self) -> dict[int, Tensor]:
+        """All tensors that have gradients, by layer, `ENTITIES` and `MENTIONS`."""
+        found = dict(self.layers)
+        if self.entities is not None:
+            found[ENTITIES] = self.entities.states
+        if self.mentions is not None:
+            found[MENTIONS] = self.mentions.band
+        return found
+
+    def leaves(self) -> WordStates:
+        """The same values cut off from the encoder, so that a head's gradients stop there and can be collected."""
+        new = {key: tensor.detach().requires_grad_() for key, tensor in self.tensors().items()}
+        return WordStates(
+            {layer: new[layer] for layer in self.layers},
+            self.lengths,
+            None if self.entities is None else self.entities._replace(states=new[ENTITIES]),
+            None if self.mentions is None else self.mentions._replace(band=new[MENTIONS]),
+        )
+
+
+def no_spans(device: torch.device | None = None) -> Spans:
+    """Spans of which there are none."""
+    nothing = torch.zeros(0, dtype=torch.long, device=device)
+    return Spans(nothing, nothing)

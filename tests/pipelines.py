@@ -56,6 +56,9 @@ HEADS: dict[str, tuple[str, Config, Config]] = {
     "candidates": ("entitykit_mentions", TOMMER | {"tok2vec": OURS}, {"per_word": 0.5, "candidates": 1.0}),
     "span_ner": ("entitykit_ner", SPAN_NER | {"tok2vec": OURS}, {}),
     "nested": ("entitykit_ner", SPAN_NER | {"tok2vec": OURS}, {"annotate": "spans"}),
+    "mentions_reading": ("entitykit_mentions", TOMMER | {"tok2vec": OURS}, {}),
+    "span_ner_reading": ("entitykit_ner", SPAN_NER | {"tok2vec": OURS}, {}),
+    "nested_luke": ("entitykit_ner", SPAN_NER | {"tok2vec": OURS}, {"annotate": "spans"}),
     "spert": ("entitykit_ner", SPERT | {"tok2vec": OURS}, {}),
     "spert_nested": ("entitykit_ner", SPERT | {"tok2vec": OURS}, {"annotate": "spans", "decoder": "exact_nested"}),
     "tagger": ("tagger", {"@architectures": "spacy.Tagger.v2", "tok2vec": STOCK}, {}),
@@ -68,6 +71,12 @@ HEADS: dict[str, tuple[str, Config, Config]] = {
     ),
 }
 """Kind to factory, model and settings; the component is called like the kind."""
+
+_TOKENS: Config = {"@misc": "entitykit.EntityTokens.v1", "inject_layer": 1, "rank": 8, "window": 5, "proposals": 1.0}
+READING: Config = {"entities": _TOKENS}
+LUKE: Config = {"entities": _TOKENS | {"inject_layer": 0, "words_see_entities": True, "entities_see_entities": True}}
+ENCODERS: dict[str, Config] = {"mentions_reading": READING, "span_ner_reading": READING, "nested_luke": LUKE}
+"""Kinds whose encoder has entity tokens, which see only words and themselves, or are as in LUKE."""
 
 SENTENCES: list[tuple[str, list[tuple[int, int, str]]]] = [
     ("Mary Jones went to New York", [(0, 2, "PERSON"), (4, 6, "PLACE")]),
@@ -94,7 +103,8 @@ def make_pipeline(
     """An encoder and heads with common settings, not initialized; without a checkpoint there is no encoder."""
     nlp = spacy.blank("xx")  # English has a list of exceptions, whose reading would take longer than most tests
     if checkpoint is not None:
-        nlp.add_pipe("entitykit_encoder", config=encoder_config(checkpoint, **(encoder or {})))
+        forms = [ENCODERS[kind] for kind in heads if kind in ENCODERS]
+        nlp.add_pipe("entitykit_encoder", config=encoder_config(checkpoint, **(encoder or (forms or [{}])[0])))
     for kind in heads:
         add_head(nlp, kind, **settings)
     return nlp

@@ -15,11 +15,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "entitykit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
+LONG_TABLES = {PACKAGE / "errors.py"}
 
 # What a lower layer may import besides the standard library, the errors and itself.
 LOWER = {
     "models": {"torch", "entitykit.types"},
     "decoding": {"numpy"},
+    "knowledge": {"numpy"},
     "scoring": {"numpy", "seqeval", "spacy", "entitykit.decoding"},
     "corpora": {"datasets", "numpy", "pyarrow", "spacy", "srsly", "tqdm", "entitykit.decoding"},
 }
@@ -144,4 +146,5 @@ def test_importing_everything_has_no_side_effect() -> None:
 @pytest.mark.parametrize("folder", ["entitykit", "tests", "examples", "scripts", "pipelines"])
 def test_files_are_short(folder: str) -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / folder).rglob("*.py")}
+    lengths = {path: length for path, length in lengths.items() if path not in LONG_TABLES}
     assert not {str(path): length for path, length in lengths.items() if length > MAX_LINES}

@@ -17,16 +17,19 @@ REGISTERED = {
     "console_scripts": {"entitykit"},
     "spacy_factories": {"entitykit_encoder", "entitykit_mentions", "entitykit_ner"},
     "spacy_architectures": {
+        "entitykit.EarlyLM.v1",
         "entitykit.EncoderListener.v1",
         "entitykit.EntityEncoder.v1",
         "entitykit.SpERT.v1",
         "entitykit.SpanNER.v1",
         "entitykit.ToMMeR.v1",
+        "entitykit.TypedToMMeR.v1",
     },
     "spacy_readers": {
         "entitykit.CoNLL04.v1",
         "entitykit.Columns.v1",
         "entitykit.Corpus.v1",
+        "entitykit.Distilled.v1",
         "entitykit.DyGIE.v1",
         "entitykit.GUM.v1",
         "entitykit.Hub.v1",
@@ -35,6 +38,7 @@ REGISTERED = {
         "entitykit.PubTator.v1",
     },
     "spacy_scorers": {"entitykit.mentions_scorer.v1", "entitykit.ner_scorer.v1"},
+    "spacy_misc": {"entitykit.EntityTokens.v1", "entitykit.VectorTable.v1"},
     "thinc_optimizers": {"entitykit.AdamW.v1"},
 }
 ENTRY_POINTS = list(distribution("entitykit").entry_points)

@@ -18,12 +18,13 @@ from spacy.tokens import Doc
 from spacy.training.batchers import minibatch_by_words
 from torch import Tensor
 
+from entitykit.benchmarks import entities
 from entitykit.benchmarks.parts import Part, Result, Settings, progress
 from entitykit.benchmarks.pipelines import ENCODER, encoder_pipeline, stock_pipeline
 from entitykit.benchmarks.texts import mixed_texts
 from entitykit.benchmarks.timing import in_turn, rate, ratio
 from entitykit.bridge.checkpoints import find_checkpoint
-from entitykit.bridge.encoder import make_packs
+from entitykit.bridge.packs import make_packs
 from entitykit.bridge.windows import cut_windows
 from entitykit.models.encoder.settings import EncoderSettings
 from entitykit.models.encoder.transformer import Pack, TransformerEncoder
@@ -41,7 +42,7 @@ class Size(NamedTuple):
     rounds: int
 
 
-FULL = Size(30_000, 7)
+FULL = Size(15_000, 5)
 QUICK = Size(2_500, 3)
 
 
@@ -168,9 +169,9 @@ def _packs(model: Any, docs: Sequence[Doc]) -> list[Pack]:
     """The packs that the encoder makes of a batch."""
     splitter, reading = model.attrs["pieces"], model.attrs["reading"]
     pieces = splitter(docs)
-    windows = cut_windows(pieces.counts, pieces.lengths, size=reading.window - 2, overlap=reading.overlap)
+    windows = cut_windows(pieces.counts, pieces.lengths, size=reading.window - splitter.n_special, overlap=reading.overlap)
     packs = make_packs(pieces, windows, splitter, budget=reading.batch_pieces, device=torch.device("cpu"))
-    return [pack for pack, _ in packs]
+    return [layout.pack for layout in packs]
 
 
 def _hub_model(settings: Settings, texts: Sequence[str], *, longest: int) -> tuple[Any, list[list[int]]]:
@@ -225,4 +226,5 @@ PARTS = [
         measure_model,
     ),
     Part(("pipeline_words_per_s", "spacy_transformers_words_per_s", "vs_spacy_transformers"), measure_pipeline),
+    *entities.PARTS,
 ]

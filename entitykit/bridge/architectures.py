@@ -9,13 +9,18 @@ from spacy.tokens import Doc
 from thinc.api import Model
 
 from entitykit.bridge import encoder as bridge_encoder
+from entitykit.bridge.early_lm import build_early_lm, load_early_lm
 from entitykit.bridge.head import HeadInput, TorchHead
 from entitykit.bridge.listener import EncoderListener
+from entitykit.bridge.packs import ReadingSettings
+from entitykit.bridge.states import EncoderBatch
 from entitykit.bridge.weights import STORAGES, Storage
 from entitykit.errors import error
+from entitykit.models.encoder.settings import Injection, ProbeSettings
 from entitykit.models.mentions import ToMMeRSettings, build_tommer
 from entitykit.models.ner import SpanNERSettings, SpERTSettings, build_span_ner, build_spert
-from entitykit.types import TOP, WordStates
+from entitykit.models.typed_tommer import TypedToMMeRSettings, build_typed_tommer
+from entitykit.types import ENTITIES, MENTIONS, TOP, WordStates
 
 Tok2Vec = Model[list[Doc], Any]
 Head = Model[HeadInput, Any]
@@ -33,11 +38,12 @@ def entity_encoder(
     train_pieces: bool = True,
     storage: str = "fp32",
     bf16: bool = False,
-) -> Model[list[Doc], bridge_encoder.EncoderBatch]:
+    entities: Injection | None = None,
+) -> Model[list[Doc], EncoderBatch]:
     """Make the shared encoder, registered as ``entitykit.EntityEncoder.v1``.
 
     Args:
-        name: a checkpoint of a BERT, RoBERTa, XLM-R or DistilBERT model: a folder, a name on the Hub, or ``minilm``.
+        name: a checkpoint of a BERT, RoBERTa, XLM-R, DistilBERT or LUKE model: a folder, a name on the Hub, or ``minilm``.
         window: most pieces that the encoder sees at once, special pieces included.
         overlap: pieces that neighbouring windows of a long document share.
         batch_pieces: pieces that run through the encoder at once; this bounds its memory.
@@ -48,27 +54,111 @@ def entity_encoder(
         train_pieces: learn piece embeddings too.
         storage: precision of saved weights: ``fp32``, ``fp16`` or ``int8``.
         bf16: compute in bfloat16 on CUDA devices.
+        entities: tokens for entities inside the encoder, ``entitykit.EntityTokens.v1``; none: states of spans are pooled.
 
     Raises:
         ConfigError: E007 for a value out of range.
     """
-    if storage not in STORAGES:
-        raise error("E007", setting="storage", found=storage, expected=" or ".join(STORAGES))
-    for setting, value in (("overlap", overlap), ("batch_pieces", batch_pieces), ("max_word_pieces", max_word_pieces)):
-        if value < 1:
-            raise error("E007", setting=setting, found=value, expected="at least 1")
+    _check_positive(overlap=overlap, batch_pieces=batch_pieces, max_word_pieces=max_word_pieces)
     if not 0 <= word_dropout < 1:
         raise error("E007", setting="word_dropout", found=word_dropout, expected="at least 0 and below 1")
-    checkpoint = {"name": name, "word_shapes": word_shapes, "n_layers": n_layers, "train_pieces": train_pieces}
-    reading = bridge_encoder.ReadingSettings(
+    checkpoint: dict[str, Any] = {"name": name, "word_shapes": word_shapes, "n_layers": n_layers, "train_pieces": train_pieces}
+    checkpoint["injection"] = entities
+    reading = ReadingSettings(
         window=window,
         overlap=overlap,
         batch_pieces=batch_pieces,
         max_word_pieces=max_word_pieces,
         word_dropout=word_dropout,
     )
-    checked: Storage = "fp32" if storage == "fp32" else "fp16" if storage == "fp16" else "int8"
-    return bridge_encoder.EntityEncoder(checkpoint, reading, storage=checked, bf16=bf16)
+    return bridge_encoder.EntityEncoder(checkpoint, reading, storage=_storage(storage), bf16=bf16)
+
+
+def early_lm(
+    name: str,
+    n_layers: int | None = None,
+    window: int = 512,
+    overlap: int = 128,
+    batch_pieces: int = 4096,
+    max_word_pieces: int = 64,
+    pooling: str = "last",
+    bos: bool = True,
+    frozen: bool = True,
+    storage: str = "fp32",
+    bf16: bool = False,
+) -> Model[list[Doc], EncoderBatch]:
+    """Make an encoder of the lowest layers of a language model, registered as ``entitykit.EarlyLM.v1``.
+
+    It stands in the place of `entitykit.EntityEncoder.v1`, under the same heads. The last layer is the highest that is kept.
+
+    Args:
+        name: a checkpoint that `transformers` loads with ``AutoModel`` (Llama, Qwen, Pythia, GPT-2, ModernBERT, DeBERTa …): a
+            folder or a name on the Hub.
+        n_layers: layers to keep, the lowest ones; none: all.
+        window: most pieces that the model sees at once, special pieces included.
+        overlap: pieces that neighbouring windows of a long document share.
+        batch_pieces: pieces that run through the model at once; this bounds its memory.
+        max_word_pieces: pieces kept of one word; words that have more are counted in ``doc._.coverage`` and warned of.
+        pooling: which of a word's pieces make its state: the ``last``, which alone has read the whole word where a model reads
+            from left to right, the ``first``, or the ``mean`` of all.
+        bos: start each window with the model's beginning-of-text piece even if its tokenizer adds none: the state of whatever
+            comes first in a language model says little of the word.
+        frozen: learn nothing and keep no gradients, so that only heads are trained.
+        storage: precision of saved weights: ``fp32``, ``fp16`` or ``int8``.
+        bf16: compute in bfloat16 on CUDA devices.
+
+    Raises:
+        ConfigError: E007 for a value out of range.
+    """
+    _check_positive(overlap=overlap, batch_pieces=batch_pieces, max_word_pieces=max_word_pieces)
+    if pooling not in bridge_encoder.POOLINGS:
+        raise error("E007", setting="pooling", found=pooling, expected=" or ".join(bridge_encoder.POOLINGS))
+    reading = ReadingSettings(
+        window=window, overlap=overlap, batch_pieces=batch_pieces, max_word_pieces=max_word_pieces, pooling=pooling
+    )
+    checkpoint = {"name": name, "n_layers": n_layers, "bos": bos, "frozen": frozen}
+    return bridge_encoder.EntityEncoder(
+        checkpoint, reading, storage=_storage(storage), bf16=bf16, load=load_early_lm, build=build_early_lm
+    )
+
+
+def entity_tokens(
+    inject_layer: int = 3,
+    words_see_entities: bool = False,
+    entities_see_entities: bool = False,
+    probe: bool = True,
+    proposals: float = 0.3,
+    threshold: float = 0.0,
+    rank: int = 64,
+    window: int = 25,
+) -> Injection:
+    """Describe entity tokens inside the encoder, registered as ``entitykit.EntityTokens.v1``.
+
+    LUKE is `inject_layer` 0, with words and entities seeing entities.
+
+    Args:
+        inject_layer: the layer in whose states the tokens begin.
+        words_see_entities: words attend to entity tokens; otherwise words are as without them.
+        entities_see_entities: entity tokens attend to each other, not only to words and themselves.
+        probe: propose spans by a mention probe in that layer; otherwise only given spans have tokens.
+        proposals: spans proposed per word.
+        threshold: least probability of a proposed span.
+        rank: size of the probe's projections.
+        window: a span's last word is at most this far from its first.
+
+    Raises:
+        ConfigError: E007 for a value out of range.
+    """
+    if proposals < 0:
+        raise error("E007", setting="proposals", found=proposals, expected="at least 0")
+    if not 0 <= threshold < 1:
+        raise error("E007", setting="threshold", found=threshold, expected="at least 0 and below 1")
+    return Injection(
+        inject_layer=inject_layer,
+        words_see_entities=words_see_entities,
+        entities_see_entities=entities_see_entities,
+        probe=ProbeSettings(proposals=proposals, threshold=threshold, rank=rank, window=window) if probe else None,
+    )
 
 
 def encoder_listener(upstream: str = "*") -> Model[list[Doc], WordStates]:
@@ -91,7 +181,7 @@ def tommer(
 ) -> Head:
     """Make the mention probe, registered as ``entitykit.ToMMeR.v1``; see `ToMMeRSettings`."""
     given = {**locals()}
-    return TorchHead(tok2vec, build_tommer, _settings(ToMMeRSettings, given), layers=[layer])
+    return TorchHead(tok2vec, build_tommer, _settings(ToMMeRSettings, given), layers=[MENTIONS], probe="layer")
 
 
 def span_ner(
@@ -107,7 +197,34 @@ def span_ner(
 ) -> Head:
     """Make the classifier of proposed spans, registered as ``entitykit.SpanNER.v1``; see `SpanNERSettings`."""
     given = {**locals()}
-    return TorchHead(tok2vec, build_span_ner, _settings(SpanNERSettings, given), layers=[probe_layer, TOP])
+    reads = [TOP, ENTITIES, MENTIONS]
+    return TorchHead(tok2vec, build_span_ner, _settings(SpanNERSettings, given), layers=reads, probe="probe_layer")
+
+
+def typed_tommer(
+    tok2vec: Tok2Vec,
+    probe_layer: int = 3,
+    layer: int = TOP,
+    rank: int = 64,
+    window: int = 25,
+    cosine: bool = True,
+    start_terms: bool = True,
+    width_bias: bool = True,
+    threshold: float = 0.5,
+    proposals: float = 1.0,
+    hidden: int = 1024,
+    probe_weight: float = 1.0,
+) -> Head:
+    """Make the matcher of mentions with types, registered as ``entitykit.TypedToMMeR.v1``; see `TypedToMMeRSettings`.
+
+    Raises:
+        ConfigError: E109 for a threshold out of range.
+    """
+    given = {**locals()}
+    if not 0 <= threshold < 1:
+        raise error("E109", name="TypedToMMeR", setting="threshold", found=threshold, expected="at least 0 and below 1")
+    settings, reads = _settings(TypedToMMeRSettings, given), [layer, ENTITIES, MENTIONS]
+    return TorchHead(tok2vec, build_typed_tommer, settings, layers=reads, probe="probe_layer")
 
 
 def spert(
@@ -133,6 +250,18 @@ def spert(
     model.attrs["max_width"] = max_width
     model.attrs["negatives"] = negatives
     return model
+
+
+def _check_positive(**values: int) -> None:
+    for setting, value in values.items():
+        if value < 1:
+            raise error("E007", setting=setting, found=value, expected="at least 1")
+
+
+def _storage(name: str) -> Storage:
+    if name not in STORAGES:
+        raise error("E007", setting="storage", found=name, expected=" or ".join(STORAGES))
+    return "fp32" if name == "fp32" else "fp16" if name == "fp16" else "int8"
 
 
 def _settings(kind: type, given: dict[str, Any]) -> dict[str, Any]:

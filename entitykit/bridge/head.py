@@ -25,7 +25,7 @@ class HeadInput(NamedTuple):
 
 
 def TorchHead(
-    tok2vec: Model[Any, Any], build: Build, settings: Mapping[str, Any], *, layers: Sequence[int]
+    tok2vec: Model[Any, Any], build: Build, settings: Mapping[str, Any], *, layers: Sequence[int], probe: str | None = None
 ) -> Model[HeadInput, NamedTuple]:
     """Make a head's thinc model; its component builds the torch module once the labels are known.
 
@@ -33,16 +33,19 @@ def TorchHead(
         tok2vec: an `EncoderListener`, or any spaCy layer from Docs to one array per Doc.
         build: builds the module from settings; module-level, so that it can be pickled.
         settings: the head's settings as JSON values; width and labels are added by the component.
-        layers: encoder layers that the module reads.
+        layers: encoder layers that the module reads, `ENTITIES` and `MENTIONS`.
+        probe: the setting that names the layer of the head's own probe, if it has one, which it reads, too; none in its place
+            tells the head that the encoder has a probe and proposes.
     """
-    request_layers(tok2vec, layers)
+    of_probe = [] if probe is None else [settings[probe]]
+    request_layers(tok2vec, layers, of_probe)
     return Model(
         "entitykit-head",
         forward,
         layers=[tok2vec],
         shims=[TorchShim(build, group="head")],
         dims={"nO": None},
-        attrs={"settings": dict(settings), "layers": list(layers), "dropout_rate": None},
+        attrs={"settings": dict(settings), "layers": [*of_probe, *layers], "dropout_rate": None, "probe": probe},
     )
 
 
@@ -52,8 +55,8 @@ def forward(model: Model[Any, Any], X: HeadInput, is_train: bool) -> tuple[Any, 
     encoded, backprop_tok2vec = tok2vec(X.docs, is_train)
     states = encoded if isinstance(encoded, WordStates) else _pack(encoded, model.attrs["layers"])
     if is_train:
-        # one leaf per layer: the encoder collects the gradients of all heads and runs its own backward once
-        states = states._replace(layers={i: x.detach().requires_grad_() for i, x in states.layers.items()})
+        # one leaf per tensor: the encoder collects the gradients of all heads and runs its own backward once
+        states = states.leaves()
         if model.attrs["dropout_rate"] is not None:
             shim.set_dropout(model.attrs["dropout_rate"])
     spans = Spans(X.spans.starts.to(shim.device), X.spans.ends.to(shim.device))
@@ -63,7 +66,7 @@ def forward(model: Model[Any, Any], X: HeadInput, is_train: bool) -> tuple[Any, 
     def backprop(loss: Tensor) -> object:
         if loss.requires_grad:
             loss.backward()
-        gradients = {i: x.grad for i, x in states.layers.items() if x.grad is not None}
+        gradients = {key: leaf.grad for key, leaf in states.tensors().items() if leaf.grad is not None}
         if isinstance(encoded, WordStates):
             return backprop_tok2vec(gradients)
         return backprop_tok2vec(_unpack(gradients, encoded))

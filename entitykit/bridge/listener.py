@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from spacy.tokens import Doc
 from spacy_transformers.layers import TransformerListener
-from spacy_transformers.pipeline_component import install_extensions
-from thinc.api import Model, xp2torch
+from thinc.api import Model
 from torch import Tensor
 
-from entitykit.bridge.encoder import EncoderBatch, layer_of
-from entitykit.errors import error
-from entitykit.types import TOP, WordStates
+from entitykit.bridge.states import EncoderBatch, states_of
+from entitykit.types import WordStates
 
 Gradients = Mapping[int, Tensor]
 Accumulate = Callable[[Gradients], None]
@@ -24,7 +21,10 @@ class EncoderListener(TransformerListener):
     """Passes an encoder's output to a head without copying it to numpy, and the head's gradients back.
 
     Attributes:
-        reads: encoder layers that the head reads; `TOP` is the last.
+        reads: encoder layers that the head reads; `TOP` is the last. `ENTITIES` and `MENTIONS` ask for entity tokens and for
+            the scores of the encoder's own probe, where the encoder has them.
+        probes: layers that the head's own probe reads; the head has none where the encoder proposes.
+        proposes: whether the encoder has a probe of its own, whose proposals have entity tokens.
     """
 
     name = "entitykit-listener"
@@ -33,6 +33,8 @@ class EncoderListener(TransformerListener):
         Model.__init__(self, name=self.name, forward=forward, dims={"nO": None})
         self.upstream_name = upstream_name
         self.reads: set[int] = set()
+        self.probes: set[int] = set()
+        self.proposes = False
         self._docs: Sequence[Doc] = ()
         self._batch: EncoderBatch | None = None
         self._accumulate: Accumulate | None = None
@@ -55,11 +57,17 @@ class EncoderListener(TransformerListener):
         return (batch, accumulate) if sent_for_these and batch is not None and accumulate is not None else None
 
 
-def request_layers(tok2vec: Model[Any, Any], layers: Iterable[int]) -> None:
-    """Ask for encoder layers, wherever a listener is inside `tok2vec`; other embedding layers have one layer only."""
+def request_layers(tok2vec: Model[Any, Any], layers: Iterable[int], of_probe: Iterable[int] = ()) -> None:
+    """Ask for encoder layers, and for those of the head's own probe; other embedding layers than listeners have one only."""
     for node in tok2vec.walk():
         if isinstance(node, EncoderListener):
             node.reads.update(layers)
+            node.probes.update(of_probe)
+
+
+def encoder_proposes(tok2vec: Model[Any, Any]) -> bool:
+    """Whether the encoder that a listener inside `tok2vec` hears has a probe, and entity tokens for what it proposes."""
+    return any(node.proposes for node in tok2vec.walk() if isinstance(node, EncoderListener))
 
 
 def forward(model: EncoderListener, docs: Sequence[Doc], is_train: bool) -> tuple[WordStates, Callable[[Gradients], list[Doc]]]:
@@ -77,27 +85,9 @@ def forward(model: EncoderListener, docs: Sequence[Doc], is_train: bool) -> tupl
             return []
 
         return batch.states, backprop
-    return _read(docs, model.reads, model.get_dim("nO")), _no_backprop
+    reads = model.reads if model.proposes else model.reads | model.probes
+    return states_of(docs, reads, model.get_dim("nO")), _no_backprop
 
 
 def _no_backprop(gradients: Gradients) -> list[Doc]:
     return []
-
-
-def _read(docs: Sequence[Doc], layers: Iterable[int], width: int) -> WordStates:
-    """States that the encoder left on the documents."""
-    install_extensions()
-    states: dict[int, Tensor] = {}
-    for doc in docs:
-        if doc._.trf_data is None and len(doc):
-            raise error("E102", text=doc.text[:40])
-    for layer in layers:
-        parts = []
-        for doc in docs:
-            if len(doc):
-                array = layer_of(doc._.trf_data, layer)
-                if array is None:
-                    raise error("E103", layer="last" if layer == TOP else layer)
-                parts.append(xp2torch(array))
-        states[layer] = parts[0] if len(parts) == 1 else torch.cat(parts) if parts else torch.zeros(0, width)
-    return WordStates(states, tuple(len(doc) for doc in docs))

@@ -23,6 +23,7 @@ class Pieces(NamedTuple):
 
     Attributes:
         ids: *(n_pieces,)* vocabulary ids, without special pieces.
+        starts: *(n_words,)* number of each word's first piece.
         counts: *(n_words,)* pieces per word; 0 for white space.
         shapes: *(n_words,)* word-shape ids.
         shortened: *(n_words,)* whether the word had more pieces than are kept.
@@ -30,6 +31,7 @@ class Pieces(NamedTuple):
     """
 
     ids: NDArray[np.int64]
+    starts: NDArray[np.int64]
     counts: NDArray[np.int64]
     shapes: NDArray[np.int64]
     shortened: NDArray[np.bool_]
@@ -54,15 +56,24 @@ class WordPieces:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._style = _mark_style(tokenizer_json)
-        self.prefix, self.suffix = self._tokenizer.encode("").ids
+        self.prefix, self.suffix = self._surroundings()
+        self.n_special = len(self.prefix) + len(self.suffix)
         self._unknown = self._special("[UNK]", "<unk>")
         self.mask = self._special("[MASK]", "<mask>")
         self._forget()
 
+    def _surroundings(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids that the tokenizer puts before and after a text: BERT's one and one, GPT-2's none."""
+        encoding = self._tokenizer.encode("a")
+        n_before = encoding.special_tokens_mask.index(0)
+        n_after = encoding.special_tokens_mask[::-1].index(0)
+        ids = tuple(encoding.ids)
+        return ids[:n_before], ids[len(ids) - n_after :]
+
     def _special(self, *names: str) -> int:
-        """The id of a special piece under one of its names; a tokenizer without it has its last special piece instead."""
+        """The id of a special piece under one of its names; else that of the last piece around a text, or else 0."""
         found = [self._tokenizer.token_to_id(name) for name in names]
-        return next((i for i in found if i is not None), self.suffix)
+        return next((i for i in found if i is not None), (0, *self.prefix, *self.suffix)[-1])
 
     def _forget(self) -> None:
         self._rows: dict[int, int] = {}
@@ -92,6 +103,7 @@ class WordPieces:
         counts = self._counts[rows]
         return Pieces(
             ids=self._ids[ranges(self._starts[rows], counts)],
+            starts=np.cumsum(counts) - counts,
             counts=counts,
             shapes=self._shapes[rows],
             shortened=self._shortened[rows],
@@ -129,7 +141,7 @@ class WordPieces:
             return []
         longest = self.max_word_pieces * _CHARS_PER_PIECE
         text = word[:longest]
-        if self._style == "byte_level" and not glued:
+        if self._style == "space" and not glued:
             text = " " + text
         pieces: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         if self._style == "metaspace" and glued:
@@ -171,8 +183,10 @@ def _restore(tokenizer_json: str, max_word_pieces: int) -> WordPieces:
 
 
 def _mark_style(tokenizer_json: str) -> str:
-    """How the tokenizer marks that a word follows a space: ``byte_level``, ``metaspace`` or ``none``."""
-    steps = json.dumps([json.loads(tokenizer_json)[part] for part in ("pre_tokenizer", "normalizer")])
+    """How a word after a space is marked: by a ``space`` before it, a ``metaspace`` that the tokenizer adds, or ``none``."""
+    steps = json.dumps([json.loads(tokenizer_json)[part] for part in ("pre_tokenizer", "normalizer")], ensure_ascii=False)
     if '"ByteLevel"' in steps:
-        return "byte_level"
-    return "metaspace" if '"Metaspace"' in steps else "none"
+        return "space"
+    if '"Metaspace"' in steps or '"Prepend"' in steps:
+        return "space" if '"prepend_scheme": "never"' in steps else "metaspace"
+    return "space" if "▁" in steps else "none"

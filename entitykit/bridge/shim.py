@@ -56,8 +56,9 @@ class TorchShim(Shim):
 
     @property
     def device(self) -> torch.device:
-        """Where the module's parameters are."""
-        return next(self.module.parameters()).device
+        """Where the module's parameters are, or would be if it had any."""
+        parameter = next(self.module.parameters(), None)
+        return get_torch_default_device() if parameter is None else parameter.device
 
     def create(self, settings: Mapping[str, Any]) -> None:
         """Build the module anew from settings (JSON values)."""

@@ -21,6 +21,7 @@ from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
+from entitykit.bridge.listener import encoder_proposes
 from entitykit.bridge.shim import TorchShim
 from entitykit.components.batches import batch_by_words
 from entitykit.components.files import read_model, write_model
@@ -144,6 +145,8 @@ class TorchPipe(TrainablePipe):
         if not tok2vec.has_dim("nO"):
             raise error("E105", name=self.name)
         settings = {**self.model.attrs["settings"], "width": tok2vec.get_dim("nO"), "labels": list(labels)}
+        if self.model.attrs["probe"] is not None and encoder_proposes(tok2vec):
+            settings[self.model.attrs["probe"]] = None
         self._shim.create(settings)
 
     def learn_corpus(self, examples: Sequence[Example]) -> None:

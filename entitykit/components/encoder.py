@@ -18,22 +18,32 @@ from spacy_transformers.pipeline_component import Transformer, install_extension
 from thinc.api import Model, Optimizer, set_dropout_rate, xp2torch
 from torch import Tensor
 
-from entitykit.bridge.encoder import EncoderBatch, load_tokenizer
+from entitykit.bridge.coverage import coverage_of_nothing
+from entitykit.bridge.encoder import EncoderInput, load_tokenizer
 from entitykit.bridge.listener import EncoderListener, Gradients
 from entitykit.bridge.shim import TorchShim
+from entitykit.bridge.states import EncoderBatch
 from entitykit.components.batches import batch_by_words
 from entitykit.components.files import read_model, write_model
+from entitykit.components.gold import gold_spans, group_spans
 from entitykit.errors import error
-from entitykit.types import TOP, WordStates
+from entitykit.models.spans import join_spans
+from entitykit.types import ENTITIES, MENTIONS, TOP, WordStates
+
+_OF_ENTITIES = (ENTITIES, MENTIONS)
 
 DEFAULT_CONFIG = {
     "model": {"@architectures": "entitykit.EntityEncoder.v1"},
     "batch_words": 8192,
+    "gold": ["mentions", "sc", "ents"],
+    "given": [],
 }
 
 
 @Language.factory("entitykit_encoder", assigns=["doc._.trf_data", "doc._.coverage"], default_config=DEFAULT_CONFIG)
-def make_encoder(nlp: Language, name: str, model: Model[list[Doc], EncoderBatch], batch_words: int) -> SharedEncoder:
+def make_encoder(
+    nlp: Language, name: str, model: Model[list[Doc], EncoderBatch], batch_words: int, gold: list[str], given: list[str]
+) -> SharedEncoder:
     """Make the shared encoder component.
 
     Args:
@@ -41,8 +51,11 @@ def make_encoder(nlp: Language, name: str, model: Model[list[Doc], EncoderBatch]
         name: the component's name.
         model: `entitykit.EntityEncoder.v1`.
         batch_words: words that are encoded together in prediction, a longer document aside.
+        gold: if the encoder has entity tokens, where references have the spans that get one in training, beside the proposed
+            ones; span groups, or ``ents``.
+        given: span groups, or ``ents``, that documents have before they are encoded and whose spans get entity tokens, too.
     """
-    return SharedEncoder(nlp.vocab, model, name=name, batch_words=batch_words)
+    return SharedEncoder(nlp.vocab, model, name=name, batch_words=batch_words, gold=gold, given=given)
 
 
 class SharedEncoder(Transformer):
@@ -56,13 +69,24 @@ class SharedEncoder(Transformer):
     `windows`, and words `shortened` because they have too many pieces.
     """
 
-    def __init__(self, vocab: Vocab, model: Model[list[Doc], EncoderBatch], *, name: str, batch_words: int) -> None:
+    def __init__(
+        self,
+        vocab: Vocab,
+        model: Model[list[Doc], EncoderBatch],
+        *,
+        name: str,
+        batch_words: int,
+        gold: Sequence[str] = (),
+        given: Sequence[str] = (),
+    ) -> None:
         super().__init__(vocab, cast(Any, model), null_annotation_setter, name=name)
         self.cfg = {}
         self.batch_words = batch_words
+        self.gold = tuple(gold)
+        self.given = tuple(given)
         self._pending: tuple[Callable[..., object], dict[int, Tensor]] | None = None
         self._late_optimizer: Optimizer | None = None
-        self._reads: dict[str, set[int]] = {}
+        self._reads: dict[str, tuple[set[int], set[int]]] = {}  # what each head reads, and its own probe if it has one
         _install_coverage()
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
@@ -70,10 +94,23 @@ class SharedEncoder(Transformer):
         super().initialize(get_examples, nlp=nlp)
         self._request_layers()
 
+    @property
+    def _entities(self) -> dict[str, Any] | None:
+        """The settings of entity tokens, if the encoder has any."""
+        shim = cast(TorchShim, self.model.shims[0])
+        settings: dict[str, Any] | None = shim.settings["encoder"].get("entities") if shim.is_built else None
+        return settings
+
+    @property
+    def _proposes(self) -> bool:
+        return (self._entities or {}).get("probe") is not None
+
     def add_listener(self, listener: TransformerListener, component_name: str) -> None:
         """Connect a head, and note its layers for as long as it is disabled: spaCy tells nobody when it is enabled again."""
-        known = self._reads.get(component_name, set()) if component_name in self.listener_map else set()
-        self._reads[component_name] = known | (listener.reads if isinstance(listener, EncoderListener) else {TOP})
+        reads, probes = (listener.reads, listener.probes) if isinstance(listener, EncoderListener) else ({TOP}, set())
+        nothing: tuple[set[int], set[int]] = set(), set()
+        known = self._reads.get(component_name, nothing) if component_name in self.listener_map else nothing
+        self._reads[component_name] = known[0] | reads, known[1] | probes
         super().add_listener(listener, component_name)
 
     def _request_layers(self) -> None:
@@ -81,13 +118,18 @@ class SharedEncoder(Transformer):
         shim = cast(TorchShim, self.model.shims[0])
         if not shim.is_built:
             return
+        for listener in self.listeners:
+            if isinstance(listener, EncoderListener):
+                listener.proposes = self._proposes
         n_layers = shim.settings["encoder"]["n_layers"]
         possible = range(TOP, n_layers + 1)
+        wanted = {name: reads if self._proposes else reads | probes for name, (reads, probes) in self._reads.items()}
         for component in self.listening_components:
-            for layer in self._reads[component].difference(possible):
+            for layer in wanted[component].difference(possible, _OF_ENTITIES):
                 raise error("E104", layer=layer, n_layers=n_layers)
-        layers = set().union(*self._reads.values())
-        self.model.attrs["layers"] = sorted(layers.intersection(possible)) or [TOP]
+        reads = set().union(*wanted.values())
+        layers = sorted(reads.intersection(possible)) or [TOP]
+        self.model.attrs["layers"] = layers + sorted(reads.intersection(_OF_ENTITIES) if self._entities else ())
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
         """Encode a stream in batches bounded by words as well as by documents; failures go to the error handler."""
@@ -107,9 +149,16 @@ class SharedEncoder(Transformer):
         self._request_layers()
         docs = list(docs)
         if not any(len(doc) for doc in docs):
-            coverage = [dict.fromkeys(("words", "read", "pieces", "windows", "shortened"), 0) for _ in docs]
+            coverage = coverage_of_nothing(len(docs), has_entities=self._entities is not None)
             return EncoderBatch(WordStates({TOP: torch.zeros(0, 0)}, (0,) * len(docs)), coverage)
-        return cast(EncoderBatch, self.model.predict(docs))
+        return cast(EncoderBatch, self.model.predict(self._input(docs, ())))
+
+    def _input(self, docs: list[Doc], examples: Sequence[Example]) -> Any:
+        """Documents, with the spans that must have entity tokens if the encoder has any."""
+        if self._entities is None:
+            return docs
+        given = group_spans(docs, self.given)
+        return EncoderInput(docs, join_spans(given, gold_spans(examples, self.gold).spans) if examples else given)
 
     def set_annotations(self, docs: Iterable[Doc], predictions: EncoderBatch) -> None:  # type: ignore[override]
         """Write ``doc._.trf_data`` and ``doc._.coverage``."""
@@ -136,7 +185,7 @@ class SharedEncoder(Transformer):
             return losses
         self._request_layers()
         set_dropout_rate(self.model, drop)
-        batch, backprop = cast(Model[list[Doc], EncoderBatch], self.model).begin_update(docs)
+        batch, backprop = cast(Model[list[Doc], EncoderBatch], self.model).begin_update(self._input(docs, examples))
         gradients: dict[int, Tensor] = {}
 
         def accumulate(new: Gradients) -> None:

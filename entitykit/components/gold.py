@@ -56,6 +56,19 @@ def reference_spans(doc: Doc, keys: Sequence[str]) -> list[Span] | None:
     return list(found.values()) if known else None
 
 
+def group_spans(docs: Sequence[Doc], keys: Sequence[str]) -> Spans:
+    """The spans that documents have in groups (or ``ents``), packed; those under several keys may occur more than once."""
+    starts: list[int] = []
+    ends: list[int] = []
+    offset = 0
+    for doc in docs:
+        for span in reference_spans(doc, keys) or ():
+            starts.append(offset + span.start)
+            ends.append(offset + span.end)
+        offset += len(doc)
+    return Spans(torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long))
+
+
 def gold_spans(examples: Sequence[Example], keys: Sequence[str]) -> Gold:
     """Collect a batch's gold spans; see `reference_spans` for the keys.
 

@@ -1,7 +1,6 @@
 """`entitykit_mentions`: finds mentions of entities, whatever their type, with the probe on an early layer."""
 
-from __future__ import annotations
-
+# no postponed annotations here: spaCy reads the annotations of `initialize` as types
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -16,12 +15,13 @@ from thinc.api import Model
 from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
+from entitykit.bridge.tommer_files import load_tommer
 from entitykit.components.base import Prediction, SpanPrediction, TorchPipe, known_words
 from entitykit.components.gold import gold_spans, reference_spans
 from entitykit.decoding.spans import DECODERS, top_k
 from entitykit.errors import error, warn
-from entitykit.models.mentions import MentionOutput, spans_to_band
-from entitykit.types import Spans
+from entitykit.models.mentions import spans_to_band
+from entitykit.types import MentionOutput, Spans
 
 MENTIONS = "mentions"
 CANDIDATES = "mention_candidates"
@@ -53,7 +53,7 @@ def make_mentions(
     decoder: str,
     gold: list[str],
     scorer: Callable[..., Any] | None,
-) -> Mentions:
+) -> "Mentions":
     """Make the mention component.
 
     Args:
@@ -76,6 +76,7 @@ class Mentions(TorchPipe):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._has_probe = False
         check_decoder(self.settings["decoder"], self.name, DECODERS)
         if not 0 < self.settings["threshold"] < 1:
             raise error(
@@ -85,6 +86,44 @@ class Mentions(TorchPipe):
             if (self.settings[setting] or 0) < 0:
                 raise error("E109", name=self.name, setting=setting, found=self.settings[setting], expected="at least 0")
 
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+        probe: str | None = None,
+    ) -> None:
+        """Build the probe, or take a released one, which needs no training.
+
+        Args:
+            get_examples: gives the training examples; with a released probe these need no mentions.
+            nlp: the pipeline.
+            labels: not used; mentions have no types.
+            probe: a probe as the authors of ToMMeR release them: a folder or a name on the Hub, see `load_tommer`.
+
+        Raises:
+            ConfigError: E105 if there is no encoder before this component, E106 for examples without mentions, E111 for a probe
+                that does not fit the model's settings or the encoder.
+            CheckpointError: E009 for a probe that cannot be read.
+        """
+        self._has_probe = probe is not None
+        super().initialize(get_examples, nlp=nlp, labels=labels)
+        if probe is not None:
+            self._take(probe)
+
+    def _take(self, name: str) -> None:
+        """Replace the probe's weights by released ones, whose settings must be those of the config, where they are saved."""
+        released = load_tommer(name)
+        ours = self._shim.settings
+        found = {key: ours[key] for key, value in released.settings.items() if ours[key] != value}
+        expected = {key: released.settings[key] for key in found}
+        if 0 < released.window < ours["window"]:
+            found["window"], expected["window"] = ours["window"], released.window
+        if found:
+            raise error("E111", probe=name, made_on=released.made_on, name=self.name, found=found, expected=expected)
+        self.head.load_state_dict(released.weights)
+
     def labels_in(self, reference: Doc) -> Iterable[str]:
         """Mentions have no types."""
         return ()
@@ -92,7 +131,7 @@ class Mentions(TorchPipe):
     def learn_corpus(self, examples: Sequence[Example]) -> None:
         """Check that there are mentions to learn from, and warn of those that the probe cannot reach."""
         spans = [span for eg in examples for span in reference_spans(eg.reference, self.settings["gold"]) or ()]
-        if examples and not spans:
+        if examples and not spans and not self._has_probe:
             raise error("E106", name=self.name, keys=", ".join(self.settings["gold"]))
         warn_wide([len(span) for span in spans], self.model.attrs["settings"]["window"] + 1, self.name)
 

@@ -22,8 +22,8 @@ from entitykit.components.mentions import check_decoder, warn_wide
 from entitykit.decoding.spans import DECODERS
 from entitykit.errors import error
 from entitykit.models.mentions import spans_to_band
-from entitykit.models.ner import NEROutput, join_spans
-from entitykit.models.spans import all_spans
+from entitykit.models.ner import NEROutput
+from entitykit.models.spans import all_spans, join_spans
 from entitykit.scoring.spans import normalise_surface
 from entitykit.types import Spans
 

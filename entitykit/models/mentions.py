@@ -17,15 +17,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from entitykit.errors import error
 from entitykit.models.linear import Linear
 from entitykit.models.spans import BLOCK, document_bounds
-from entitykit.types import Spans, WordStates
+from entitykit.types import MentionOutput, Spans, WordStates
 
 _ROWS = 32  # rows of the band that one small matrix product computes
 
@@ -51,18 +52,6 @@ class ToMMeRSettings:
     cosine: bool = True
     start_terms: bool = True
     width_bias: bool = True
-
-
-class MentionOutput(NamedTuple):
-    """Scores of all spans within the window.
-
-    Attributes:
-        band: *(n_words, window + 1)* logits; row i, column k is the span from word i - k to word i, included.
-        valid: *(n_words, window + 1)* whether that span lies within a document.
-    """
-
-    band: Tensor
-    valid: Tensor
 
 
 class ToMMeR(nn.Module):
@@ -136,7 +125,8 @@ class ToMMeR(nn.Module):
         before = by_distance[:, 1:].masked_fill(~inside[:, 1:], 0.0)
         return self.theta[5] * by_distance[:, :-1] + self.theta[6] * before
 
-    def loss(self, output: MentionOutput, is_mention: Tensor, known: Tensor) -> Tensor:
+    @staticmethod
+    def loss(output: MentionOutput, is_mention: Tensor, known: Tensor) -> Tensor:
         """Binary cross-entropy in which all mentions together weigh as much as all other spans.
 
         Args:
@@ -150,8 +140,28 @@ class ToMMeR(nn.Module):
         return balanced_bce(output.band, is_mention, output.valid & known[:, None])
 
 
-def build_tommer(settings: Mapping[str, Any]) -> ToMMeR:
-    """Build the probe from saved settings."""
+class EncoderProbe(nn.Module):
+    """The head of a component that takes what the encoder's own probe says: it has no weights."""
+
+    def forward(self, states: WordStates, spans: Spans) -> MentionOutput:
+        """Give the encoder's scores.
+
+        Raises:
+            ConfigError: E113 if the encoder has no probe.
+        """
+        if states.mentions is not None:
+            return states.mentions
+        if sum(states.lengths):
+            raise error("E113")
+        return MentionOutput(torch.zeros(0, 1), torch.zeros(0, 1, dtype=torch.bool))  # a batch without words was not encoded
+
+    loss = staticmethod(ToMMeR.loss)  # what it gives back is the gradient of the encoder's probe
+
+
+def build_tommer(settings: Mapping[str, Any]) -> ToMMeR | EncoderProbe:
+    """Build the probe from saved settings; without a layer, the encoder's own is used."""
+    if settings["layer"] is None:
+        return EncoderProbe()
     return ToMMeR(ToMMeRSettings(**{k: v for k, v in settings.items() if k != "labels"}))
 
 
@@ -218,13 +228,22 @@ def spans_to_band(spans: Spans, shape: Sequence[int]) -> Tensor:
     return band
 
 
-def top_spans(output: MentionOutput, lengths: Sequence[int], per_word: float) -> Spans:
+def top_spans(
+    output: MentionOutput,
+    lengths: Sequence[int],
+    per_word: float,
+    *,
+    counted: Sequence[int] | None = None,
+    threshold: float = 0.0,
+) -> Spans:
     """Each document's best-scored spans.
 
     Args:
         output: from the probe.
         lengths: words of each document.
         per_word: spans to take for each word of a document, rounded up.
+        counted: words of each document that count for `per_word`; none: all.
+        threshold: least probability.
 
     Returns:
         Spans sorted by end, then by width, document after document.
@@ -233,10 +252,12 @@ def top_spans(output: MentionOutput, lengths: Sequence[int], per_word: float) ->
     n_columns = scores.shape[1]
     chosen = []
     start = 0
-    for length in lengths:
+    for length, n_counted in zip(lengths, lengths if counted is None else counted, strict=True):
         rows = scores[start : start + length].flatten()
-        n_wanted = min(math.ceil(length * per_word), int(output.valid[start : start + length].sum()))
+        n_wanted = min(math.ceil(n_counted * per_word), int(output.valid[start : start + length].sum()))
         best = torch.topk(rows, n_wanted, sorted=False).indices.sort().values
+        if threshold > 0:
+            best = best[rows[best] >= math.log(threshold / (1 - threshold))]
         chosen.append(best + start * n_columns)
         start += length
     flat = torch.cat(chosen) if chosen else torch.zeros(0, dtype=torch.long, device=scores.device)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from entitykit.errors import error
 from entitykit.models.linear import Linear
-from entitykit.models.mentions import MentionOutput, ToMMeR, ToMMeRSettings, balanced_bce, top_spans
-from entitykit.models.spans import document_bounds, in_blocks, range_max
-from entitykit.types import TOP, Spans, WordStates
+from entitykit.models.mentions import ToMMeR, ToMMeRSettings, balanced_bce, top_spans
+from entitykit.models.spans import document_bounds, entity_states, in_blocks, join_spans, range_max
+from entitykit.types import TOP, MentionOutput, Spans, WordStates, no_spans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class SpanNERSettings:
     Attributes:
         width: size of a word's state.
         n_labels: entity types; the class "no entity" comes on top.
-        probe_layer: encoder layer in which the probe looks for mentions.
+        probe_layer: encoder layer in which the probe looks for mentions; none: the encoder has a probe and proposes.
         rank: size of the probe's projections.
         window: a span's last word is at most this far from its first.
         proposals: spans proposed per word.
@@ -35,7 +36,7 @@ class SpanNERSettings:
 
     width: int
     n_labels: int
-    probe_layer: int
+    probe_layer: int | None
     rank: int = 64
     window: int = 25
     proposals: float = 0.5
@@ -81,7 +82,7 @@ class NEROutput(NamedTuple):
 
 
 class SpanNER(nn.Module):
-    """A mention probe and a classifier of what it proposes.
+    """A mention probe and a classifier of what it proposes. Where the encoder has a probe and entity tokens, it proposes.
 
     In training the proposals are the hard negatives, gold spans always join them, and the probe's own loss is added.
 
@@ -93,7 +94,9 @@ class SpanNER(nn.Module):
         super().__init__()
         self.settings = settings
         s = settings
-        self.probe = ToMMeR(ToMMeRSettings(width=s.width, layer=s.probe_layer, rank=s.rank, window=s.window))
+        self.probe = None
+        if s.probe_layer is not None:
+            self.probe = ToMMeR(ToMMeRSettings(width=s.width, layer=s.probe_layer, rank=s.rank, window=s.window))
         self.size = nn.Embedding(s.window + 2, s.size_width)
         self.dropout = nn.Dropout(s.dropout)
         self.inner = Linear(3 * s.width + s.size_width, s.hidden)
@@ -106,14 +109,19 @@ class SpanNER(nn.Module):
             states: with the probe's layer and the top one.
             spans: further spans to classify, such as gold ones in training.
         """
-        mentions = self.probe(states)
-        candidates = join_spans(top_spans(mentions, states.lengths, self.settings.proposals), spans)
-        logits = in_blocks(lambda block: self._classify(states.layers[TOP], block), candidates)
+        if self.probe is None:
+            mentions, proposed = states.mentions, proposals_of(states)
+        else:
+            mentions = self.probe(states)
+            proposed = top_spans(mentions, states.lengths, self.settings.proposals)
+        candidates = join_spans(proposed, spans)
+        logits = in_blocks(lambda block: self._classify(states, block), candidates)
         return NEROutput(candidates, logits, mentions)
 
-    def _classify(self, words: Tensor, spans: Spans) -> Tensor:
+    def _classify(self, states: WordStates, spans: Spans) -> Tensor:
+        words = states.layers[TOP]
         sizes = (spans.ends - spans.starts).clamp_max(self.settings.window + 1)
-        parts = [words[spans.starts], words[spans.ends - 1], range_max(words, spans), self.size(sizes)]
+        parts = [words[spans.starts], words[spans.ends - 1], entity_states(states, spans), self.size(sizes)]
         hidden = F.gelu(self.inner(self.dropout(torch.cat(parts, dim=1))))
         return self.outer(self.dropout(hidden))
 
@@ -189,11 +197,17 @@ def mean_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     return F.cross_entropy(logits, classes, ignore_index=-100, reduction="sum") / known.clamp_min(1)
 
 
-def join_spans(a: Spans, b: Spans) -> Spans:
-    """The union of two sets of spans, sorted by start, then by end."""
-    keys = torch.stack([torch.cat([a.starts, b.starts]), torch.cat([a.ends, b.ends])], dim=1)
-    starts, ends = torch.unique(keys, dim=0).unbind(1)
-    return Spans(starts, ends)
+def proposals_of(states: WordStates) -> Spans:
+    """The spans that the encoder proposes, which are those with entity tokens.
+
+    Raises:
+        ConfigError: E113 if the encoder proposes none.
+    """
+    if states.entities is not None:
+        return states.entities.spans
+    if sum(states.lengths):
+        raise error("E113")
+    return no_spans()  # a batch without words was not encoded
 
 
 def _with_n_labels(settings: Mapping[str, Any]) -> dict[str, Any]:

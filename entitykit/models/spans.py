@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from entitykit.types import Spans
+from entitykit.errors import error
+from entitykit.types import TOP, Spans, WordStates
 
 BLOCK = 8192
 
@@ -77,6 +78,38 @@ def range_max(words: Tensor, spans: Spans) -> Tensor:
             pooled = torch.maximum(left, table[spans.ends[rows] - 2**level]) if level else left
             result = result.index_copy(0, rows, pooled)
     return result
+
+
+def entity_states(states: WordStates, spans: Spans) -> Tensor:
+    """One state for each span: its entity token's where the encoder has tokens, else the maximum over its words' states.
+
+    Args:
+        states: with the top layer.
+        spans: *(n_spans,)*.
+
+    Returns:
+        *(n_spans, width)*.
+
+    Raises:
+        ConfigError: E112 for a span without a token.
+    """
+    if states.entities is None:
+        return range_max(states.layers[TOP], spans)
+    tokens = states.entities.spans
+    n = sum(states.lengths) + 1
+    known, wanted = tokens.starts * n + tokens.ends, spans.starts * n + spans.ends  # sorted as the tokens are
+    rows = torch.searchsorted(known, wanted)
+    missing = known[rows.clamp_max(len(known) - 1)] != wanted if len(known) else torch.ones_like(wanted, dtype=torch.bool)
+    if missing.any():
+        raise error("E112", n=int(missing.sum()), total=len(wanted))
+    return states.entities.states[rows]
+
+
+def join_spans(a: Spans, b: Spans) -> Spans:
+    """The union of two sets of spans, sorted by start, then by end."""
+    keys = torch.stack([torch.cat([a.starts, b.starts]), torch.cat([a.ends, b.ends])], dim=1)
+    starts, ends = torch.unique(keys, dim=0).unbind(1)
+    return Spans(starts, ends)
 
 
 def in_blocks(function: Callable[[Spans], Tensor], spans: Spans) -> Tensor:

@@ -16,9 +16,9 @@ from transformers import AutoModel, AutoTokenizer
 
 from entitykit.bridge import spill
 from entitykit.bridge.architectures import entity_encoder
-from entitykit.bridge.encoder import EncoderBatch, layer_of, word_data
+from entitykit.bridge.states import EncoderBatch
 from entitykit.errors import ConfigError, EntityKitWarning
-from entitykit.types import TOP
+from entitykit.types import TOP, WordStates
 from tests.util import MAX_PIECES, N_LAYERS, WIDTH
 
 VOCAB = Vocab()
@@ -189,11 +189,11 @@ def test_data_for_stock_listeners(model: Model[Any, EncoderBatch]) -> None:
     for doc, data, found in zip(docs, batch.doc_data, states(model, docs), strict=True):
         if len(doc):
             assert data.model_output.last_hidden_state.shape == (1, len(doc), WIDTH)
-            assert np.array_equal(layer_of(data, TOP), found.numpy())
+            assert np.array_equal(data.model_output.last_hidden_state[0], found.numpy())
             assert data.align.lengths.tolist() == [1] * len(doc)
-            assert layer_of(data, 1) is not None
-        assert layer_of(data, 0) is None
-    assert not word_data({}, 0).model_output
+            assert "layer_1" in data.model_output
+        assert "layer_0" not in data.model_output
+    assert not EncoderBatch(WordStates({TOP: torch.zeros(0, WIDTH)}, (0,)), [{}]).doc_data[0].model_output
 
 
 def test_save_and_load(tiny_bert: Path, model: Model[Any, EncoderBatch]) -> None:

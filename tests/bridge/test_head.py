@@ -16,7 +16,7 @@ from thinc.api import Adam, Model
 from entitykit.bridge.architectures import encoder_listener, span_ner, spert, tommer
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.listener import EncoderListener
-from entitykit.types import TOP, Spans, WordStates
+from entitykit.types import ENTITIES, MENTIONS, TOP, Spans, WordStates
 
 VOCAB = Vocab()
 WIDTH = 8
@@ -91,12 +91,12 @@ def test_layer_of_spacy_learns() -> None:
 
 
 def test_heads_ask_for_their_layers() -> None:
-    for model, layers in (
-        (tommer(encoder_listener(), layer=2), {2}),
-        (span_ner(encoder_listener(), probe_layer=1), {1, TOP}),
-        (spert(encoder_listener("mine")), {TOP}),
+    for model, layers, of_probe in (
+        (tommer(encoder_listener(), layer=2), {MENTIONS}, {2}),
+        (span_ner(encoder_listener(), probe_layer=1), {TOP, ENTITIES, MENTIONS}, {1}),
+        (spert(encoder_listener("mine")), {TOP}, set()),
     ):
         listener = model.layers[0]
         assert isinstance(listener, EncoderListener)
-        assert listener.reads == layers
+        assert (listener.reads, listener.probes) == (layers, of_probe)
     assert listener.upstream_name == "mine"

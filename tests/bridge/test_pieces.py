@@ -98,7 +98,7 @@ def splitters(request: pytest.FixtureRequest) -> list[tuple[WordPieces, Any]]:
 
 def test_special_pieces(checkpoint: Path, reference: Any) -> None:
     split = splitter(checkpoint)
-    assert [split.prefix, split.suffix] == reference("")["input_ids"]
+    assert [*split.prefix, *split.suffix] == reference("")["input_ids"]
 
 
 def test_every_word_but_white_space_has_pieces(checkpoint: Path) -> None:

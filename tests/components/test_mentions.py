@@ -12,7 +12,7 @@ import torch
 
 from entitykit.components.base import SpanPrediction
 from entitykit.components.mentions import Mentions
-from entitykit.models.mentions import MentionOutput
+from entitykit.types import MentionOutput
 from tests.pipelines import add_head
 
 # Logits of two documents of four and two words; row i, column k is the span from i - k to i.

@@ -51,6 +51,10 @@ def test_trains_two_steps(path: Path, corpus: Path, tiny_bert: Path, tmp_path: P
         for layer in ("layer", "probe_layer"):
             if layer in component.get("model", {}):
                 overrides[f"components.{name}.model.{layer}"] = 1
+        if "entities" in component.get("model", {}):
+            overrides[f"components.{name}.model.entities.inject_layer"] = 1
+        if "n_layers" in component.get("model", {}):
+            overrides[f"components.{name}.model.n_layers"] = 2
     nlp = init_nlp(load_config(path, overrides=overrides, interpolate=False))
     before = {name: pipe.model.to_bytes() for name, pipe in nlp.pipeline if hasattr(pipe, "model")}
     (tmp_path / "out").mkdir()

@@ -46,6 +46,9 @@ COMPONENTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "ner-nested-SpanNER-ents": ("nested", {"project_ents": True, "decoder": "exact_nested"}),
     "ner-flat-SpERT": ("spert", {}),
     "ner-nested-SpERT": ("spert_nested", {}),
+    "mentions-entity-tokens": ("mentions_reading", {}),
+    "ner-flat-entity-tokens": ("span_ner_reading", {}),
+    "ner-nested-LUKE-tokens": ("nested_luke", {"decoder": "exact_nested"}),
 }
 LEARNED = {
     "mentions": "mentions_f",
@@ -53,6 +56,9 @@ LEARNED = {
     "nested": "spans_sc_f",
     "spert": "ents_f",
     "spert_nested": "spans_sc_f",
+    "mentions_reading": "mentions_f",
+    "span_ner_reading": "ents_f",
+    "nested_luke": "spans_sc_f",
 }
 """Each trained kind, and the score that it must bring to 1."""
 
@@ -144,8 +150,8 @@ def test_any_text_is_annotated(case: str, singles: list[Doc]) -> None:
     for text, doc in zip(TEXTS, singles, strict=True):
         assert doc.text == text
         assert doc._.coverage["read"] == len(doc)
-        groups = {"mentions": ["mentions"], "nested": ["sc"], "spert_nested": ["sc"]}.get(str(kind), ["ents"] if kind else [])
-        assert list(doc.spans) == groups + (["mention_candidates"] if "candidates" in settings else [])
+        key = {"mentions_f": "mentions", "spans_sc_f": "sc", "ents_f": "ents"}[LEARNED[kind]] if kind else None
+        assert list(doc.spans) == ([key] if key else []) + (["mention_candidates"] if "candidates" in settings else [])
         for group in doc.spans.values():
             values = group.attrs["scores"]
             assert len(values) == len(group)

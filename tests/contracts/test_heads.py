@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from entitykit.bridge.shim import TorchShim
-from entitykit.models.mentions import MentionOutput, build_tommer
+from entitykit.models.mentions import build_tommer
 from entitykit.models.ner import NEROutput, build_span_ner, build_spert
 from entitykit.models.spans import all_spans
-from entitykit.types import TOP, Spans, WordStates
+from entitykit.models.typed_tommer import build_typed_tommer
+from entitykit.types import TOP, MentionOutput, Spans, WordStates
 
 WIDTH, PROBE_LAYER = 12, 1
 LABELS = ["A", "B"]
@@ -36,6 +37,9 @@ HEADS = {
     ),
     "ToMMeR-dot": Case(build_tommer, {"layer": PROBE_LAYER, "rank": 4, "window": 3, "cosine": False}, 0),
     "SpanNER": Case(build_span_ner, {"probe_layer": PROBE_LAYER, "rank": 4, "window": 3, "hidden": 8, "proposals": 1.0}, 2),
+    "TypedToMMeR": Case(
+        build_typed_tommer, {"probe_layer": PROBE_LAYER, "rank": 4, "window": 3, "hidden": 8, "threshold": 0.0}, 2
+    ),
     "SpERT": Case(build_spert, {"max_width": 3, "context": 2}, 3),
 }
 LENGTHS = (5, 1, 0, 9, 3, 0)

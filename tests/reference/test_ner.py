@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from entitykit.models import spans as spans_module
-from entitykit.models.ner import SpanNER, SpanNERSettings, SpERT, SpERTSettings, join_spans, mean_cross_entropy
+from entitykit.models.ner import SpanNER, SpanNERSettings, SpERT, SpERTSettings, mean_cross_entropy
+from entitykit.models.spans import join_spans
 from entitykit.types import TOP, Spans, WordStates
 
 LENGTHS = (4, 0, 3)

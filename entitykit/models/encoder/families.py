@@ -1,16 +1,16 @@
-"""From the names that `transformers` gives the weights of BERT, RoBERTa, XLM-R and DistilBERT models to ours."""
+"""From the names that `transformers` gives the weights of BERT, RoBERTa, XLM-R, DistilBERT and LUKE models to ours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from entitykit.errors import error
-from entitykit.models.encoder.settings import EncoderSettings
+from entitykit.models.encoder.settings import EncoderSettings, EntitySettings, Injection
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,10 @@ FAMILIES: Mapping[str, Family] = {
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
     "distilbert": _DISTILBERT,
+    "luke": _ROBERTA,
 }
+_LUKE_MASK = 2  # [PAD], [UNK] and [MASK] come first in LUKE's entity vocabularies
+_LUKE_PIECES = 30  # its position embedding reads so many pieces of a mention
 
 
 def family_of(config: Mapping[str, Any], *, name: str) -> Family:
@@ -102,7 +105,12 @@ def family_of(config: Mapping[str, Any], *, name: str) -> Family:
 
 
 def settings_from_config(
-    config: Mapping[str, Any], *, name: str, n_shapes: int = 0, train_pieces: bool = True
+    config: Mapping[str, Any],
+    *,
+    name: str,
+    n_shapes: int = 0,
+    train_pieces: bool = True,
+    injection: Injection | None = None,
 ) -> EncoderSettings:
     """Read a checkpoint's ``config.json``.
 
@@ -111,6 +119,7 @@ def settings_from_config(
         name: the checkpoint, for messages.
         n_shapes: rows of the word-shape embedding; 0 for none.
         train_pieces: learn piece embeddings.
+        injection: entity tokens; none for words only.
 
     Raises:
         CheckpointError: E003 for a model type, activation or kind of positions that the encoder does not have.
@@ -123,11 +132,32 @@ def settings_from_config(
     positions = config.get("position_embedding_type", "absolute")
     if positions != "absolute":
         raise error("E003", name=name, what="kind of positions", found=positions, expected="absolute")
-    return EncoderSettings(**values, first_position=family.first_position, n_shapes=n_shapes, train_pieces=train_pieces)
+    plain = EncoderSettings(**values, first_position=family.first_position, n_shapes=n_shapes, train_pieces=train_pieces)
+    if injection is None:
+        return plain
+    if not 0 <= injection.inject_layer < plain.n_layers:
+        expected = f"0-{plain.n_layers - 1}, a layer below the last of '{name}'"
+        raise error("E007", setting="inject_layer", found=injection.inject_layer, expected=expected)
+    return replace(plain, entities=_entity_settings(config, plain, injection))
+
+
+def _entity_settings(config: Mapping[str, Any], plain: EncoderSettings, injection: Injection) -> EntitySettings:
+    chosen = {**vars(injection)}
+    if config.get("model_type") != "luke":
+        return EntitySettings(**chosen, embedding_width=plain.width, n_positions=plain.n_positions - plain.first_position)
+    return EntitySettings(
+        **chosen,
+        vocab_size=config["entity_vocab_size"],
+        embedding_width=config["entity_emb_size"],
+        mask=_LUKE_MASK,
+        own_queries=config.get("use_entity_aware_attention", True),
+        n_positions=plain.n_positions,
+        max_pieces=_LUKE_PIECES,
+    )
 
 
 def convert_weights(
-    tensors: Mapping[str, Tensor], config: Mapping[str, Any], settings: EncoderSettings, *, name: str
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], settings: EncoderSettings, *, name: str, mask_piece: int = 0
 ) -> dict[str, Tensor]:
     """Rename the tensors of a `transformers` model to those of `TransformerEncoder`.
 
@@ -138,9 +168,10 @@ def convert_weights(
         config: its ``config.json``.
         settings: from `settings_from_config`.
         name: the checkpoint, for messages.
+        mask_piece: id of the [MASK] piece, with which entity tokens begin in checkpoints that have none.
 
     Returns:
-        A state dict without the word-shape embedding, which no checkpoint has.
+        A state dict without what no checkpoint has: word-shape embedding, probe, and the projection of a span's states.
 
     Raises:
         CheckpointError: E004 for a tensor that is missing.
@@ -169,4 +200,51 @@ def convert_weights(
             for part, their_part in family.parts.items():
                 if part not in ("q", "k", "v"):
                     weights[f"layers.{i}.{part}.{kind}"] = get(f"{theirs}{their_part}.{kind}")
+    if settings.entities is not None:
+        if config.get("model_type") == "luke":
+            weights |= _luke_entities(get, settings, settings.entities)
+        else:
+            weights |= _copied_entities(weights, settings, settings.entities, mask_piece)
     return weights
+
+
+def _luke_entities(get: Callable[[str], Tensor], settings: EncoderSettings, entities: EntitySettings) -> dict[str, Tensor]:
+    """LUKE's own entity embeddings and queries; the only entity type that is used is added to the positions."""
+    theirs = "entity_embeddings."
+    positions = get(theirs + "position_embeddings.weight") + get(theirs + "token_type_embeddings.weight")[0]
+    weights = {
+        "entities.ids.weight": get(theirs + "entity_embeddings.weight"),
+        "entities.positions.weight": positions,
+        "entities.norm.weight": get(theirs + "LayerNorm.weight"),
+        "entities.norm.bias": get(theirs + "LayerNorm.bias"),
+    }
+    if entities.embedding_width != settings.width:
+        weights["entities.up.weight"] = get(theirs + "entity_embedding_dense.weight")
+    for i in range(entities.inject_layer, settings.n_layers):
+        for kind in ("weight", "bias"):
+            if not entities.own_queries:
+                continue
+            w2e, e2w, e2e = (get(f"encoder.layer.{i}.attention.self.{part}_query.{kind}") for part in ("w2e", "e2w", "e2e"))
+            weights[f"layers.{i}.attention.of_entities.{kind}"] = torch.cat([e2w, e2e])
+            if entities.words_see_entities:
+                weights[f"layers.{i}.attention.of_words.{kind}"] = w2e
+    return weights
+
+
+def _copied_entities(
+    weights: Mapping[str, Tensor], settings: EncoderSettings, entities: EntitySettings, mask_piece: int
+) -> dict[str, Tensor]:
+    """What entity tokens begin as in a checkpoint without any: like [MASK] pieces, with the words' queries."""
+    copies = {
+        "entities.ids.weight": weights["embeddings.pieces.weight"][mask_piece : mask_piece + 1],
+        "entities.positions.weight": weights["embeddings.positions.weight"][settings.first_position :],
+        "entities.norm.weight": weights["embeddings.norm.weight"],
+        "entities.norm.bias": weights["embeddings.norm.bias"],
+    }
+    for i in range(entities.inject_layer, settings.n_layers):
+        for kind in ("weight", "bias"):
+            query = weights[f"layers.{i}.attention.qkv.{kind}"][: settings.width]
+            copies[f"layers.{i}.attention.of_entities.{kind}"] = torch.cat([query, query])
+            if entities.words_see_entities:
+                copies[f"layers.{i}.attention.of_words.{kind}"] = query
+    return {name: tensor.clone() for name, tensor in copies.items()}

@@ -2,7 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """The probe that proposes entity tokens in the layer where they begin; see `entitykit.models.mentions.ToMMeRSettings`.
+
+    Attributes:
+        proposals: spans proposed per word.
+        threshold: least probability of a proposed span.
+        rank: size of the probe's projections.
+        window: a span's last word is at most this far from its first.
+    """
+
+    proposals: float = 0.3
+    threshold: float = 0.0
+    rank: int = 64
+    window: int = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Injection:
+    """Where spans get tokens of their own, which then run beside the pieces, and who sees whom.
+
+    Attributes:
+        inject_layer: the tokens begin in this layer's states; 0, the embeddings, is LUKE.
+        words_see_entities: words attend to entity tokens; otherwise words are as without them.
+        entities_see_entities: entity tokens attend to each other, not only to words and themselves.
+        probe: proposes spans; none if all spans are given.
+    """
+
+    inject_layer: int
+    words_see_entities: bool = False
+    entities_see_entities: bool = False
+    probe: ProbeSettings | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntitySettings(Injection):
+    """Entity tokens: the injection that was chosen, and what the checkpoint says of them.
+
+    Attributes:
+        vocab_size: rows of the entity embedding.
+        embedding_width: size of an entity embedding; projected where it is not the encoder's width.
+        mask: row that stands for an entity that is not known.
+        own_queries: projections of their own for the queries w2e, e2w and e2e; otherwise all are w2w's.
+        n_positions: rows of the entity tokens' own position embedding.
+        max_pieces: a token's position is the mean over the first so many pieces of its span; 0 for all.
+    """
+
+    vocab_size: int = 1
+    embedding_width: int
+    mask: int = 0
+    own_queries: bool = True
+    n_positions: int
+    max_pieces: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +78,7 @@ class EncoderSettings:
         layer_norm_eps: the epsilon of every layer norm.
         dropout: probability after the embeddings and after each part of a layer, in training.
         train_pieces: learn piece embeddings.
+        entities: entity tokens inside the encoder; none for words only.
     """
 
     vocab_size: int
@@ -34,3 +92,14 @@ class EncoderSettings:
     layer_norm_eps: float = 1e-12
     dropout: float = 0.1
     train_pieces: bool = True
+    entities: EntitySettings | None = None
+
+
+def encoder_settings(values: Mapping[str, Any]) -> EncoderSettings:
+    """Settings from the JSON values that `dataclasses.asdict` makes of them."""
+    entities = values.get("entities")
+    if entities is None:
+        return EncoderSettings(**values)
+    probe = entities.get("probe")
+    nested = EntitySettings(**{**entities, "probe": None if probe is None else ProbeSettings(**probe)})
+    return EncoderSettings(**{**values, "entities": nested})

@@ -1,0 +1,134 @@
+"""Attention over several sets of keys with one softmax: the readable form, and the fast form that never builds its scores.
+
+LUKE's entity-aware attention (Yamada et al. 2020) computes the score of query i and key j with a query projection that depends
+on what both are, word or entity, and takes one softmax over all keys. So a query row has one *part* for each kind of key::
+
+    out_i = Σ_parts Σ_j exp(q_i^part · k_j / √d) v_j  /  Σ_parts Σ_j exp(q_i^part · k_j / √d)
+
+The fast form runs torch's fused kernel on each part and merges the parts by the logarithms of their sums (`logsumexp`). A fused
+kernel's backward pass needs only the output and the logsumexp of the *whole* softmax, so each part's gradient is exact, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MASKED = -1e30
+"""What is added to the score of a key that is padding: finite, so that a row whose keys are all padding has no NaN."""
+
+_HAS_FLASH = hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
+
+
+class Part(NamedTuple):
+    """One kind of keys, and the queries for it.
+
+    Attributes:
+        query: *(batch, heads, n_queries, head_width)*.
+        key: *(batch, heads, n_keys, head_width)*.
+        value: as `key`.
+        padding: *(batch, n_keys)* true where there is no key, or none.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    padding: Tensor | None = None
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to the scores *(batch, 1, n_queries, n_keys)*, without memory for each query."""
+        if self.padding is None:
+            return None
+        bias = self.query.new_zeros(self.padding.shape).masked_fill(self.padding, MASKED)
+        return bias[:, None, None, :].expand(-1, 1, self.query.shape[2], -1)
+
+
+def attend(parts: Sequence[Part], own: Part | None = None) -> Tensor:
+    """Attend to all parts with one softmax.
+
+    Args:
+        parts: kinds of keys, for the same queries.
+        own: keys and values *(batch, heads, n_queries, head_width)* that only the query of the same row sees.
+
+    Returns:
+        *(batch, heads, n_queries, head_width)*.
+    """
+    if len(parts) == 1 and own is None:
+        q, k, v, _ = parts[0]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=parts[0].bias)
+    if not _HAS_FLASH or parts[0].query.device.type != "cpu":
+        return attend_reference(parts, own)
+    tensors = [tensor for part in (*parts, *([] if own is None else [own])) for tensor in part[:3]]
+    output: Tensor = _MergedAttention.apply([part.bias for part in parts], own is not None, *tensors)  # type: ignore[no-untyped-call]
+    return output
+
+
+def attend_reference(parts: Sequence[Part], own: Part | None = None) -> Tensor:
+    """`attend` as it is defined, with a score for each query and key."""
+    scale = parts[0].query.shape[-1] ** -0.5
+    scores = []
+    for part in parts:
+        score = part.query @ part.key.mT * scale
+        scores.append(score if part.bias is None else score + part.bias)
+    if own is not None:
+        scores.append((own.query * own.key).sum(-1, keepdim=True) * scale)
+    weights = torch.cat(scores, dim=-1).softmax(-1)
+    out = torch.zeros_like(parts[0].query)
+    start = 0
+    for part in parts:
+        n_keys = part.key.shape[2]
+        out = out + weights[..., start : start + n_keys] @ part.value
+        start += n_keys
+    return out if own is None else out + weights[..., start:] * own.value
+
+
+class _MergedAttention(torch.autograd.Function):
+    """The parts in torch's fused kernel for CPUs, then merged."""
+
+    @staticmethod
+    def forward(ctx: Any, biases: list[Tensor | None], has_own: bool, *tensors: Tensor) -> Tensor:
+        triples = [tensors[i : i + 3] for i in range(0, len(tensors), 3)]
+        own = triples.pop() if has_own else None
+        outs, sums = [], []
+        for (q, k, v), bias in zip(triples, biases, strict=True):
+            out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, attn_mask=bias)
+            outs.append(out)
+            sums.append(logsumexp)
+        if own is not None:
+            outs.append(own[2])
+            sums.append(_own_scores(own))
+        total = torch.logsumexp(torch.stack(sums), dim=0)
+        merged = sum(out * torch.exp(s - total)[..., None] for out, s in zip(outs, sums, strict=True))
+        # the fused backward kernel reads the output in the forward kernel's layout (batch, rows, heads, head width)
+        merged = cast(Tensor, merged).transpose(1, 2).contiguous().transpose(1, 2)
+        ctx.biases, ctx.has_own = biases, has_own
+        ctx.save_for_backward(merged, total, *tensors)
+        return merged
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        merged, total, *tensors = ctx.saved_tensors
+        triples = [tensors[i : i + 3] for i in range(0, len(tensors), 3)]
+        own = triples.pop() if ctx.has_own else None
+        results: list[Tensor | None] = [None, None]
+        for (q, k, v), bias in zip(triples, ctx.biases, strict=True):
+            results += torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                grads[0], q, k, v, merged, total, 0.0, False, attn_mask=bias
+            )
+        if own is not None:
+            q, k, v = own
+            weight = torch.exp(_own_scores(own) - total)[..., None]
+            # of a softmax: dscore = weight (dweight - Σ weights dweights), and that sum is grad · output
+            dscore = weight * ((grads[0] * v).sum(-1, keepdim=True) - (grads[0] * merged).sum(-1, keepdim=True))
+            dscore = dscore * q.shape[-1] ** -0.5
+            results += [dscore * k, dscore * q, weight * grads[0]]
+        return tuple(results)
+
+
+def _own_scores(own: Sequence[Tensor]) -> Tensor:
+    return (own[0] * own[1]).sum(-1) * own[0].shape[-1] ** -0.5
