@@ -150,6 +150,12 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "This component was trained on the proposals of its encoder's probe, and the encoder before it has no entity tokens. Load the "
         "component together with its encoder, or train it again.",
     ),
+    "E115": (
+        ConfigError,
+        "The encoder kept nothing of this document for entity tokens that come later. Set keep_keys = true in its "
+        "[components….model] and read the document again; if words or other entities see the tokens, name the spans' group in the "
+        "encoder's given setting instead.",
+    ),
     # 2: corpora
     "E201": (CorpusError, "There is no file or folder '{path}'. Check the path."),
     "E202": (CorpusError, "The folder '{path}' has no file that ends in: {suffixes}. Rename the files or name one file."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from spacy.tokens import Doc
@@ -16,6 +16,8 @@ from entitykit.bridge.packs import ReadingSettings
 from entitykit.bridge.states import EncoderBatch
 from entitykit.bridge.weights import STORAGES, Storage
 from entitykit.errors import error
+from entitykit.knowledge.vectors import VectorTable
+from entitykit.models.encoder.knowledge import KINDS
 from entitykit.models.encoder.settings import Injection, ProbeSettings
 from entitykit.models.mentions import ToMMeRSettings, build_tommer
 from entitykit.models.ner import SpanNERSettings, SpERTSettings, build_span_ner, build_spert
@@ -39,6 +41,8 @@ def entity_encoder(
     storage: str = "fp32",
     bf16: bool = False,
     entities: Injection | None = None,
+    keep_keys: bool = False,
+    vectors: VectorTable | None = None,
 ) -> Model[list[Doc], EncoderBatch]:
     """Make the shared encoder, registered as ``entitykit.EntityEncoder.v1``.
 
@@ -55,6 +59,10 @@ def entity_encoder(
         storage: precision of saved weights: ``fp32``, ``fp16`` or ``int8``.
         bf16: compute in bfloat16 on CUDA devices.
         entities: tokens for entities inside the encoder, ``entitykit.EntityTokens.v1``; none: states of spans are pooled.
+        keep_keys: in prediction, keep on each document what entity tokens for spans that arrive later must know, for
+            `SharedEncoder.entity_states`: 2 * width numbers per piece and layer.
+        vectors: external vectors of entities, ``entitykit.VectorTable.v1``, which entity tokens read as their `knowledge`
+            setting says: those of the ids (``kb_id_``) of given spans. The table may change without training.
 
     Raises:
         ConfigError: E007 for a value out of range.
@@ -70,8 +78,21 @@ def entity_encoder(
         batch_pieces=batch_pieces,
         max_word_pieces=max_word_pieces,
         word_dropout=word_dropout,
+        keep_keys=keep_keys,
     )
-    return bridge_encoder.EntityEncoder(checkpoint, reading, storage=_storage(storage), bf16=bf16)
+    if keep_keys and (entities is None or entities.words_see_entities or entities.entities_see_entities):
+        expected = "false, or entities that neither words nor other entities see"
+        raise error("E007", setting="keep_keys", found="true", expected=expected)
+    if (entities is None or entities.knowledge is None) != (vectors is None):
+        raise error(
+            "E007",
+            setting="vectors",
+            found="set" if vectors else "none",
+            expected="a table if entities have a knowledge setting, else none",
+        )
+    if entities is not None and vectors is not None:
+        checkpoint["injection"] = replace(entities, vector_width=vectors.width)
+    return bridge_encoder.EntityEncoder(checkpoint, reading, storage=_storage(storage), bf16=bf16, vectors=vectors)
 
 
 def early_lm(
@@ -131,6 +152,7 @@ def entity_tokens(
     threshold: float = 0.0,
     rank: int = 64,
     window: int = 25,
+    knowledge: str | None = None,
 ) -> Injection:
     """Describe entity tokens inside the encoder, registered as ``entitykit.EntityTokens.v1``.
 
@@ -145,10 +167,14 @@ def entity_tokens(
         threshold: least probability of a proposed span.
         rank: size of the probe's projections.
         window: a span's last word is at most this far from its first.
+        knowledge: how tokens read the external vectors of what their spans may name: by ``projection``, KnowBert's ``mixture``
+            or KPR's ``attention``; the table is the encoder's `vectors`.
 
     Raises:
         ConfigError: E007 for a value out of range.
     """
+    if knowledge is not None and knowledge not in KINDS:
+        raise error("E007", setting="knowledge", found=knowledge, expected=" or ".join(KINDS))
     if proposals < 0:
         raise error("E007", setting="proposals", found=proposals, expected="at least 0")
     if not 0 <= threshold < 1:
@@ -158,6 +184,7 @@ def entity_tokens(
         words_see_entities=words_see_entities,
         entities_see_entities=entities_see_entities,
         probe=ProbeSettings(proposals=proposals, threshold=threshold, rank=rank, window=window) if probe else None,
+        knowledge=knowledge,
     )
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from entitykit.bridge.checkpoints import load_checkpoint
 from entitykit.bridge.coverage import count_coverage, count_entities
-from entitykit.bridge.entities import EntityReader
+from entitykit.bridge.entities import Candidates, EntityReader
+from entitykit.bridge.late import KeyStore
 from entitykit.bridge.packs import Layout, ReadingSettings, make_packs
 from entitykit.bridge.pieces import Pieces, WordPieces
 from entitykit.bridge.shim import Build, TorchShim
@@ -24,6 +25,7 @@ from entitykit.bridge.states import EncoderBatch
 from entitykit.bridge.weights import Storage
 from entitykit.bridge.windows import cut_windows
 from entitykit.errors import error
+from entitykit.knowledge.vectors import VectorTable
 from entitykit.models.encoder.settings import encoder_settings
 from entitykit.models.encoder.transformer import TransformerEncoder, pool_words
 from entitykit.types import ENTITIES, MENTIONS, TOP, Spans, WordStates, no_spans
@@ -48,6 +50,7 @@ def EntityEncoder(
     bf16: bool,
     load: Load = load_checkpoint,
     build: Build = build_encoder,
+    vectors: VectorTable | None = None,
 ) -> Model[list[Doc], EncoderBatch]:
     """Make the encoder's thinc model; `initialize` loads the checkpoint, `from_bytes` needs none.
 
@@ -58,13 +61,21 @@ def EntityEncoder(
         bf16: compute in bfloat16 on CUDA devices.
         load: loads the encoder; module-level, so that it can be pickled.
         build: builds it from saved settings; module-level, too.
+        vectors: external vectors of entities, which are not saved with the model.
     """
     return Model(
         "entitykit-encoder",
         forward,
         init=partial(_init, load),
         dims={"nO": None},
-        attrs={"checkpoint": dict(checkpoint), "reading": reading, "layers": [TOP], "dropout_rate": None, "pieces": None},
+        attrs={
+            "checkpoint": dict(checkpoint),
+            "reading": reading,
+            "layers": [TOP],
+            "dropout_rate": None,
+            "pieces": None,
+            "vectors": vectors,
+        },
         shims=[TorchShim(build, group="encoder", storage=storage, bf16=bf16)],
     )
 
@@ -93,22 +104,29 @@ def _init(load: Load, model: Model[Any, Any], X: object = None, Y: object = None
 
 
 class EncoderInput(NamedTuple):
-    """Documents, and spans of them that must have entity tokens, such as the gold ones in training."""
+    """Documents, and what is known of their entities beforehand.
+
+    Attributes:
+        docs: to be encoded.
+        spans: of the batch, which must have entity tokens, such as the gold ones in training.
+        candidates: what some of the spans may name.
+    """
 
     docs: Sequence[Doc]
     spans: Spans
+    candidates: Candidates
 
 
 def forward(
     model: Model[Any, Any], X: Sequence[Doc] | EncoderInput, is_train: bool
 ) -> tuple[EncoderBatch, Callable[..., list[Doc]]]:
     """Encode documents; what to give is in the model's attribute ``layers``: layers, `ENTITIES`, `MENTIONS`."""
-    docs, given = (X.docs, X.spans) if isinstance(X, EncoderInput) else (X, no_spans())
+    given = X if isinstance(X, EncoderInput) else EncoderInput(X, no_spans(), {})
     shim, reading = cast(TorchShim, model.shims[0]), cast(ReadingSettings, model.attrs["reading"])
     if not shim.is_built:
         raise error("E101")
     splitter: WordPieces = model.attrs["pieces"]
-    pieces = splitter(docs)
+    pieces = splitter(given.docs)
     windows = cut_windows(pieces.counts, pieces.lengths, size=reading.window - splitter.n_special, overlap=reading.overlap)
     coverage = count_coverage(pieces, windows)
     if is_train:
@@ -118,7 +136,10 @@ def forward(
     with shim.mode(is_train=is_train) as module:
         encoder = cast(TransformerEncoder, module)
         has_entities = getattr(encoder.settings, "entities", None) is not None
-        reader = None if not has_entities else EntityReader(encoder, windows, len(pieces.counts), given)
+        reader = None
+        if has_entities:
+            vectors = model.attrs["vectors"]
+            reader = EntityReader(encoder, windows, len(pieces.counts), given.spans, given.candidates, vectors)
         packs = make_packs(
             pieces,
             windows,
@@ -127,7 +148,8 @@ def forward(
             device=next(encoder.parameters()).device,
             pooling=reading.pooling,
         )
-        states = _encode(encoder, packs, reader, set(model.attrs["layers"]), tuple(pieces.lengths))
+        keys = KeyStore(pieces, windows) if reader is not None and reading.keep_keys and not is_train else None
+        states = _encode(encoder, packs, reader, set(model.attrs["layers"]), tuple(pieces.lengths), keys)
     if reader is not None:
         count_entities(coverage, states.entities, reader.clipped)
     tensors = states.tensors()
@@ -137,7 +159,8 @@ def forward(
         torch.autograd.backward([tensors[key] for key in roots], [gradients[key] for key in roots])
         return []
 
-    return EncoderBatch(states, coverage), backprop
+    kept = None if keys is None else [{} if each is None else each.arrays() for each in keys.documents()]
+    return EncoderBatch(states, coverage, kept), backprop
 
 
 def _encode(
@@ -146,6 +169,7 @@ def _encode(
     reader: EntityReader | None,
     wanted: Collection[int],
     lengths: tuple[int, ...],
+    keys: KeyStore | None,
 ) -> WordStates:
     """Encode a batch pack by pack and gather what is wanted."""
     n_layers, width = encoder.settings.n_layers, encoder.settings.width
@@ -153,12 +177,16 @@ def _encode(
     keeps_graph, device = torch.is_grad_enabled(), next(encoder.parameters()).device
     stores = {layer: StateStore(sum(lengths), width, device, keeps_graph=keeps_graph) for layer in numbers}
     run, probes = _what_to_run(reader, wanted, max(numbers.values(), default=0))
+    run = run or keys is not None
     for layout in packs:
         needed = set(numbers.values())
         if run and reader is not None:
-            encoded = encoder.with_entities(layout.pack, needed, partial(reader.propose, layout))
+            propose = partial(reader.propose, layout)
+            encoded = encoder.with_entities(layout.pack, needed, propose, keep_cache=keys is not None)
             states = encoded.layers
             reader.put(encoded.entities)
+            if keys is not None and encoded.cache is not None:
+                keys.put(layout, encoded.cache)
         elif probes and reader is not None:
             begin = reader.settings.inject_layer
             states = encoder(layout.pack, needed | {begin})

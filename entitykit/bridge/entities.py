@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,11 +11,15 @@ from torch import Tensor
 from entitykit.bridge.packs import Integers, Layout
 from entitykit.bridge.spill import StateStore
 from entitykit.bridge.windows import Window
-from entitykit.models.encoder.entities import EntityPack
+from entitykit.knowledge.vectors import VectorTable
+from entitykit.models.encoder.entities import EntityPack, Knowledge
 from entitykit.models.encoder.settings import EntitySettings
 from entitykit.models.encoder.transformer import TransformerEncoder, pool_words
 from entitykit.models.mentions import top_spans
 from entitykit.types import EntityTokens, MentionOutput, Spans, WordStates
+
+Candidates = Mapping[tuple[int, int], Mapping[str, float]]
+"""Spans of a batch, and the ids that they may name with their priors."""
 
 
 class EntityReader:
@@ -29,13 +33,25 @@ class EntityReader:
         windows: of the batch.
         n_words: of the batch.
         given: *(n_given,)* spans that get tokens whatever the probe says of them.
+        candidates: ids and priors of what spans (start, end) may name.
+        vectors: a table that has external vectors of some ids.
     """
 
-    def __init__(self, encoder: TransformerEncoder, windows: Sequence[Window], n_words: int, given: Spans) -> None:
+    def __init__(
+        self,
+        encoder: TransformerEncoder,
+        windows: Sequence[Window],
+        n_words: int,
+        given: Spans,
+        candidates: Candidates | None = None,
+        vectors: VectorTable | None = None,
+    ) -> None:
         settings = encoder.settings.entities
         if settings is None:
             raise ValueError("this encoder has no entity tokens")
         self.encoder = encoder
+        self._candidates = candidates or {}
+        self._vectors = vectors
         self.settings: EntitySettings = settings
         self.device = next(encoder.parameters()).device
         self._given = given.starts.cpu().numpy(), given.ends.cpu().numpy()
@@ -61,7 +77,13 @@ class EntityReader:
         """
         proposed = self.probe(layout, states)
         given = self._given_in(layout)
-        window, starts, ends = (np.concatenate([a, b]) for a, b in zip(proposed, given, strict=True))
+        return self._tokens(layout, *(np.concatenate([a, b]) for a, b in zip(proposed, given, strict=True)))
+
+    def take_given(self, layout: Layout) -> EntityPack:
+        """The given spans' tokens in a pack, and no others."""
+        return self._tokens(layout, *self._given_in(layout))
+
+    def _tokens(self, layout: Layout, window: Integers, starts: Integers, ends: Integers) -> EntityPack:
         window, starts, ends = np.unique(np.stack([window, starts, ends]), axis=1)
         self._starts.append(starts)
         self._ends.append(ends)
@@ -70,7 +92,23 @@ class EntityReader:
         rows, offsets = layout.span_rows(window, np.maximum(starts, seen), ends)
         ids = torch.full((len(starts),), self.settings.mask, dtype=torch.long, device=self.device)
         counts = np.bincount(window, minlength=len(layout.windows)).tolist()
-        return EntityPack(ids, torch.from_numpy(rows).to(self.device), torch.from_numpy(offsets).to(self.device), tuple(counts))
+        t_rows, t_offsets = torch.from_numpy(rows).to(self.device), torch.from_numpy(offsets).to(self.device)
+        return EntityPack(ids, t_rows, t_offsets, tuple(counts), self._knowledge(starts, ends))
+
+    def _knowledge(self, starts: Integers, ends: Integers) -> Knowledge | None:
+        """The external vectors of tokens' candidates; none if no token has any."""
+        found = [self._candidates.get(span, {}) for span in zip(starts.tolist(), ends.tolist(), strict=True)]
+        most = max(map(len, found), default=0)
+        if self._vectors is None or not most:
+            return None
+        padded = [[*each, *[None] * (most - len(each))] for each in found]
+        vectors, present = self._vectors.lookup([identifier for row in padded for identifier in row])
+        priors = [[*each.values(), *[0.0] * (most - len(each))] for each in found]
+        return Knowledge(
+            torch.from_numpy(vectors).to(self.device).view(len(found), most, -1),
+            torch.from_numpy(present).to(self.device).view(len(found), most),
+            torch.tensor(priors, device=self.device),
+        )
 
     def probe(self, layout: Layout, states: Tensor) -> tuple[Integers, Integers, Integers]:
         """Run the probe on a pack and keep its scores.

@@ -30,10 +30,12 @@ class EncoderBatch:
     Attributes:
         states: of all words, and of entity tokens.
         coverage: for each document, how it was read.
+        keys: for each document, what entity tokens for later spans must know, as arrays by name; if it was to be kept.
     """
 
     states: WordStates
     coverage: list[dict[str, int]]
+    keys: Sequence[Mapping[str, Any]] | None = None
 
     @cached_property
     def doc_data(self) -> list[TransformerData]:
@@ -44,10 +46,11 @@ class EncoderBatch:
         if states.mentions is not None:
             rows[_VALID] = states.mentions.valid
         arrays = {name: torch2xp(tensor) for name, tensor in rows.items()}
-        tokens = [{} for _ in ends] if states.entities is None else _split_tokens(states.entities, states.lengths)
+        nothing: Sequence[Mapping[str, Any]] = [{} for _ in ends]
+        tokens = nothing if states.entities is None else _split_tokens(states.entities, states.lengths)
         return [
-            _word_data({name: array[end - n : end] for name, array in arrays.items()} | of_tokens, n)
-            for n, end, of_tokens in zip(states.lengths, ends, tokens, strict=True)
+            _word_data({**{name: array[end - n : end] for name, array in arrays.items()}, **of_tokens, **keys}, n)
+            for n, end, of_tokens, keys in zip(states.lengths, ends, tokens, self.keys or nothing, strict=True)
         ]
 
 

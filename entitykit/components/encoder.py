@@ -8,27 +8,29 @@ from typing import Any, cast
 
 import torch
 from spacy.language import Language
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples
 from spacy.vocab import Vocab
 from spacy_transformers.annotation_setters import null_annotation_setter
 from spacy_transformers.data_classes import TransformerData
 from spacy_transformers.layers import TransformerListener
 from spacy_transformers.pipeline_component import Transformer, install_extensions
-from thinc.api import Model, Optimizer, set_dropout_rate, xp2torch
+from thinc.api import Model, Optimizer, set_dropout_rate, torch2xp, xp2torch
 from torch import Tensor
 
 from entitykit.bridge.coverage import coverage_of_nothing
 from entitykit.bridge.encoder import EncoderInput, load_tokenizer
+from entitykit.bridge.late import keys_of, late_states
 from entitykit.bridge.listener import EncoderListener, Gradients
 from entitykit.bridge.shim import TorchShim
-from entitykit.bridge.states import EncoderBatch
+from entitykit.bridge.states import EncoderBatch, states_of
 from entitykit.components.batches import batch_by_words
 from entitykit.components.files import read_model, write_model
 from entitykit.components.gold import gold_spans, group_spans
 from entitykit.errors import error
-from entitykit.models.spans import join_spans
-from entitykit.types import ENTITIES, MENTIONS, TOP, WordStates
+from entitykit.models.encoder.transformer import TransformerEncoder
+from entitykit.models.spans import entity_states, join_spans
+from entitykit.types import ENTITIES, MENTIONS, TOP, Spans, WordStates
 
 _OF_ENTITIES = (ENTITIES, MENTIONS)
 
@@ -53,7 +55,8 @@ def make_encoder(
         batch_words: words that are encoded together in prediction, a longer document aside.
         gold: if the encoder has entity tokens, where references have the spans that get one in training, beside the proposed
             ones; span groups, or ``ents``.
-        given: span groups, or ``ents``, that documents have before they are encoded and whose spans get entity tokens, too.
+        given: span groups, or ``ents``, that documents have before they are encoded and whose spans get entity tokens, too. If
+            the encoder has external vectors, a token reads those of its span's ids: ``kb_id_`` and ``span._.kb_ents``.
     """
     return SharedEncoder(nlp.vocab, model, name=name, batch_words=batch_words, gold=gold, given=given)
 
@@ -158,7 +161,32 @@ class SharedEncoder(Transformer):
         if self._entities is None:
             return docs
         given = group_spans(docs, self.given)
-        return EncoderInput(docs, join_spans(given, gold_spans(examples, self.gold).spans) if examples else given)
+        spans = join_spans(given.spans, gold_spans(examples, self.gold).spans) if examples else given.spans
+        return EncoderInput(docs, spans, given.candidates)
+
+    def entity_states(self, doc: Doc, spans: Sequence[Span]) -> Any:
+        """States of spans of a document that the encoder has read, without reading it again.
+
+        Args:
+            doc: with its ``trf_data``.
+            spans: any spans of it, such as those of a ruler or of another component.
+
+        Returns:
+            *(n_spans, width)*: entity tokens that come late, or, if the encoder has none, maxima over the words' states.
+
+        Raises:
+            ConfigError: E102 if the encoder has not read the document, E115 if it has kept nothing for late tokens.
+        """
+        places = torch.tensor([(span.start, span.end) for span in spans], dtype=torch.long).reshape(-1, 2)
+        packed = Spans(places[:, 0], places[:, 1])
+        states = states_of([doc], [TOP], self.model.get_dim("nO"))
+        shim = cast(TorchShim, self.model.shims[0])
+        if self._entities is None or not len(spans):
+            device = states.layers[TOP].device
+            return torch2xp(entity_states(states, Spans(packed.starts.to(device), packed.ends.to(device))))
+        with shim.mode(is_train=False) as module:
+            found = late_states(cast(TransformerEncoder, module), keys_of(doc._.trf_data.model_output), packed)
+        return torch2xp(found)
 
     def set_annotations(self, docs: Iterable[Doc], predictions: EncoderBatch) -> None:  # type: ignore[override]
         """Write ``doc._.trf_data`` and ``doc._.coverage``."""

@@ -15,6 +15,7 @@ from entitykit.errors import warn
 from entitykit.types import Spans
 
 ENTS = "ents"
+NIL = "NIL"
 
 
 class Gold(NamedTuple):
@@ -56,17 +57,34 @@ def reference_spans(doc: Doc, keys: Sequence[str]) -> list[Span] | None:
     return list(found.values()) if known else None
 
 
-def group_spans(docs: Sequence[Doc], keys: Sequence[str]) -> Spans:
-    """The spans that documents have in groups (or ``ents``), packed; those under several keys may occur more than once."""
-    starts: list[int] = []
-    ends: list[int] = []
+class Given(NamedTuple):
+    """Spans that documents of a packed batch have.
+
+    Attributes:
+        spans: *(n_spans,)*; those under several keys may occur more than once.
+        candidates: ids, with their priors, that spans (start, end) may name.
+    """
+
+    spans: Spans
+    candidates: dict[tuple[int, int], dict[str, float]]
+
+
+def group_spans(docs: Sequence[Doc], keys: Sequence[str]) -> Given:
+    """Collect the spans that documents have in groups, or in ``ents``, and what they may name."""
+    places: list[tuple[int, int]] = []
+    candidates: dict[tuple[int, int], dict[str, float]] = {}
     offset = 0
     for doc in docs:
         for span in reference_spans(doc, keys) or ():
-            starts.append(offset + span.start)
-            ends.append(offset + span.end)
+            places.append((offset + span.start, offset + span.end))
+            named = dict(span._.kb_ents or ()) if span.has_extension("kb_ents") else {}
+            if span.kb_id_ and span.kb_id_ != NIL:
+                named.setdefault(span.kb_id_, 1.0)
+            if named:
+                candidates.setdefault(places[-1], {}).update(named)
         offset += len(doc)
-    return Spans(torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long))
+    table = torch.tensor(places, dtype=torch.long).reshape(-1, 2)
+    return Given(Spans(table[:, 0], table[:, 1]), candidates)
 
 
 def gold_spans(examples: Sequence[Example], keys: Sequence[str]) -> Gold:

@@ -149,6 +149,18 @@ def test_gradients_arrive_in_any_layout(layout: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_tensors_in_any_layout(dtype: torch.dtype) -> None:
+    """The kernel itself reads beyond the tensors where a head's numbers are no neighbours in memory."""
+
+    def scattered(part: Part) -> Part:
+        return Part(*(tensor.detach().transpose(0, 3).contiguous().requires_grad_().transpose(0, 3) for tensor in part[:3]))
+
+    parts, own = [make_part(3, 4, dtype=dtype), make_part(3, 2, dtype=dtype)], make_part(3, 3, dtype=dtype)
+    check([scattered(part) for part in parts], scattered(own))
+    check([parts[0], scattered(parts[1])], own)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_more_rows_than_one_block_of_the_kernel(dtype: torch.dtype) -> None:
     padding = torch.rand(1, 700) < 0.2
     parts = [make_part(900, 600, (1, 2, 8), dtype=dtype), make_part(900, 700, (1, 2, 8), padding=padding, dtype=dtype)]

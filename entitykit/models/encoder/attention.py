@@ -64,6 +64,8 @@ def attend(parts: Sequence[Part], own: Part | None = None) -> Tensor:
     if not _HAS_FLASH or parts[0].query.device.type != "cpu":
         return attend_reference(parts, own)
     tensors = [tensor for part in (*parts, *([] if own is None else [own])) for tensor in part[:3]]
+    # the kernel takes numbers of one head to be neighbours in memory, and does not check it
+    tensors = [tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in tensors]
     output: Tensor = _MergedAttention.apply([part.bias for part in parts], own is not None, *tensors)  # type: ignore[no-untyped-call]
     return output
 

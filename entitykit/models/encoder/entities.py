@@ -10,8 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from entitykit.models.encoder.knowledge import build_knowledge
 from entitykit.models.encoder.settings import EncoderSettings, EntitySettings
 from entitykit.models.linear import Linear
+
+
+class Knowledge(NamedTuple):
+    """What is known of the candidates of a pack's entity tokens from outside.
+
+    Attributes:
+        vectors: *(n_entities, n_candidates, vector_width)*.
+        present: *(n_entities, n_candidates)* whether there is such a candidate.
+        priors: *(n_entities, n_candidates)*.
+    """
+
+    vectors: Tensor
+    present: Tensor
+    priors: Tensor
 
 
 class EntityPack(NamedTuple):
@@ -22,12 +37,14 @@ class EntityPack(NamedTuple):
         rows: *(n,)* rows of the pack that the tokens' spans cover, token after token.
         offsets: *(n_entities,)* where each token's rows begin in `rows`.
         counts: tokens of each of the pack's sequences.
+        knowledge: of the tokens' candidates, if there is any.
     """
 
     ids: Tensor
     rows: Tensor
     offsets: Tensor
     counts: tuple[int, ...]
+    knowledge: Knowledge | None = None
 
 
 class Group(NamedTuple):
@@ -110,6 +127,10 @@ class EntityEmbeddings(nn.Module):
         self.span = Linear(settings.width, settings.width, bias=False) if entities.inject_layer else None
         if self.span is not None:
             nn.init.zeros_(self.span.weight)
+        self.knowledge = None
+        if entities.knowledge is not None:
+            sizes = {"width": settings.width, "vector_width": entities.vector_width}
+            self.knowledge = build_knowledge(entities.knowledge, sizes)
 
     def forward(self, entities: EntityPack, positions: Tensor, states: Tensor) -> Tensor:
         """Begin tokens.
@@ -130,6 +151,8 @@ class EntityEmbeddings(nn.Module):
         x = self.dropout(self.norm(x))
         if self.span is not None:
             x = x + self.span(F.embedding_bag(entities.rows, states, entities.offsets, mode="mean"))
+        if self.knowledge is not None and entities.knowledge is not None:
+            x = self.knowledge(x, *entities.knowledge).states
         return x
 
 

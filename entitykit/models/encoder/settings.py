@@ -33,12 +33,17 @@ class Injection:
         words_see_entities: words attend to entity tokens; otherwise words are as without them.
         entities_see_entities: entity tokens attend to each other, not only to words and themselves.
         probe: proposes spans; none if all spans are given.
+        knowledge: how a token reads the external vectors of its span's candidates, a kind of module in
+            `entitykit.models.encoder.knowledge`; none: it reads none.
+        vector_width: size of an external vector.
     """
 
     inject_layer: int
     words_see_entities: bool = False
     entities_see_entities: bool = False
     probe: ProbeSettings | None = None
+    knowledge: str | None = None
+    vector_width: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,137 @@
+"""Entity tokens for spans that arrive after a document was read: what must be kept of the pass, and how it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from thinc.api import torch2xp, xp2torch
+from torch import Tensor
+
+from entitykit.bridge.entities import EntityReader
+from entitykit.bridge.packs import Integers, Layout
+from entitykit.bridge.pieces import Pieces, ranges
+from entitykit.bridge.windows import Window
+from entitykit.errors import error, warn
+from entitykit.models.encoder.transformer import Cache, Pack, TransformerEncoder
+from entitykit.models.spans import entity_states
+from entitykit.types import Spans, WordStates
+
+
+class DocKeys(NamedTuple):
+    """What is kept of a document's pass; words are numbered from its first.
+
+    Attributes:
+        windows: *(n_windows, 4)* its windows, see `Window`.
+        prefixes: *(n_windows,)* special pieces before each window's first word.
+        lengths: *(n_windows,)* pieces of each window, special pieces included.
+        counts: *(n_words,)* pieces of each word.
+        states: *(n_pieces, width)* of all windows' pieces, in the layer where entity tokens begin.
+        keys: *(n_layers, n_pieces, 2 * width)* keys and values in each layer above.
+    """
+
+    windows: Integers
+    prefixes: Integers
+    lengths: Integers
+    counts: Integers
+    states: Any
+    keys: Any
+
+    def arrays(self) -> dict[str, Any]:
+        """By the names under which a document has them."""
+        return {f"late_{name}": array for name, array in self._asdict().items()}
+
+
+def keys_of(output: Mapping[str, Any]) -> DocKeys:
+    """Read what `DocKeys.arrays` gave back from a document.
+
+    Raises:
+        ConfigError: E115 if the encoder kept nothing.
+    """
+    names = [f"late_{field}" for field in DocKeys._fields]
+    if any(name not in output for name in names):
+        raise error("E115")
+    return DocKeys(*(output[name][0] for name in names))
+
+
+class KeyStore:
+    """Collects, window by window, what must be kept of a batch's passes.
+
+    Args:
+        pieces: of the batch.
+        windows: of the batch.
+    """
+
+    def __init__(self, pieces: Pieces, windows: Sequence[Window]) -> None:
+        self.pieces = pieces
+        self.windows = np.array(windows, dtype=np.int64).reshape(-1, 4)
+        self._kept: dict[int, tuple[int, Tensor, Tensor]] = {}
+
+    def put(self, layout: Layout, cache: Cache) -> None:
+        """Keep a pack's windows."""
+        keys = torch.stack(cache.keys)
+        ends = list(accumulate(layout.pack.lengths))
+        first_rows = layout.shift + self.pieces.starts[layout.windows[:, 0]]
+        for number, length, end, first in zip(layout.numbers, layout.pack.lengths, ends, first_rows, strict=True):
+            rows = slice(end - length, end)
+            self._kept[int(number)] = int(first) - (end - length), cache.states[rows], keys[:, rows]
+
+    def documents(self) -> list[DocKeys | None]:
+        """What is kept for each document; none for those without words."""
+        found: list[DocKeys | None] = []
+        first = 0
+        for n_words in self.pieces.lengths:
+            inside = (self.windows[:, 0] >= first) & (self.windows[:, 0] < first + n_words)
+            kept = [self._kept[int(number)] for number in inside.nonzero()[0]]
+            found.append(
+                DocKeys(
+                    self.windows[inside] - first,
+                    np.array([prefix for prefix, _, _ in kept]),
+                    np.array([len(states) for _, states, _ in kept]),
+                    self.pieces.counts[first : first + n_words],
+                    torch2xp(torch.cat([states for _, states, _ in kept])),
+                    torch2xp(torch.cat([keys for _, _, keys in kept], dim=1)),
+                )
+                if kept
+                else None
+            )
+            first += n_words
+        return found
+
+
+def late_states(encoder: TransformerEncoder, keys: DocKeys, spans: Spans) -> Tensor:
+    """States of entity tokens for spans of a document that was read before, as if they had been there from the beginning.
+
+    Args:
+        encoder: the one that read it.
+        keys: what was kept.
+        spans: *(n_spans,)* of the document, in any order.
+
+    Returns:
+        *(n_spans, width)*.
+    """
+    device = next(encoder.parameters()).device
+    layout = _layout(keys, device)
+    windows = [Window(*window) for window in keys.windows.tolist()]
+    reader = EntityReader(encoder, windows, len(keys.counts), spans)
+    entities = reader.take_given(layout)
+    cache = Cache(layout.pack, xp2torch(keys.states, device=device), list(xp2torch(keys.keys, device=device)))
+    reader.put(encoder.late_entities(cache, entities))
+    if reader.clipped.any():
+        warn("W002", n=int(reader.clipped.sum()), stacklevel=4)
+    placed = Spans(spans.starts.to(device), spans.ends.to(device))
+    return entity_states(WordStates({}, (len(keys.counts),), reader.tokens()), placed)
+
+
+def _layout(keys: DocKeys, device: torch.device) -> Layout:
+    """The document's windows, end to end."""
+    nothing = np.zeros(0, dtype=np.int64)
+    starts = np.cumsum(keys.counts) - keys.counts
+    pieces = Pieces(nothing, starts, keys.counts, nothing, nothing.astype(bool), [len(keys.counts)])
+    positions = torch.from_numpy(ranges(np.zeros_like(keys.lengths), keys.lengths)).to(device)
+    pack = Pack(torch.zeros_like(positions), positions, torch.zeros_like(positions), tuple(keys.lengths.tolist()))
+    shift = np.cumsum(keys.lengths) - keys.lengths + keys.prefixes - starts[keys.windows[:, 0]]
+    return Layout(pack, keys.windows, np.arange(len(keys.windows)), shift, pieces, "mean")
