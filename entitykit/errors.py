@@ -156,6 +156,21 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "[components….model] and read the document again; if words or other entities see the tokens, name the spans' group in the "
         "encoder's given setting instead.",
     ),
+    "E130": (ConfigError, "The pretraining setting {setting} is {found}; expected {expected}."),
+    "E131": (
+        ConfigError,
+        "Pretraining with accelerate = true needs the library accelerate, which is not installed. Run: pip install 'entitykit[pretrain]' "
+        "or set accelerate to false to use one device.",
+    ),
+    "E132": (
+        ConfigError,
+        "'{path}' was made with {setting} = {found}; now it is {expected}. Go on with the same settings, or choose another output folder.",
+    ),
+    "E133": (
+        CheckpointError,
+        "Cannot go on from '{path}': {reason}. Remove this folder; the training then goes on from the one before it.",
+    ),
+    "E134": (OutputError, "Cannot write '{path}': {reason}. Free space, or choose another output folder."),
     # 2: corpora
     "E201": (CorpusError, "There is no file or folder '{path}'. Check the path."),
     "E202": (CorpusError, "The folder '{path}' has no file that ends in: {suffixes}. Rename the files or name one file."),
@@ -253,6 +268,13 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E239": (
         ConfigError,
         "Cannot learn from the teacher '{path}': {reason}. Give the path of a trained pipeline in which entitykit_mentions is active.",
+    ),
+    "E240": (CorpusError, "The entity vocabulary '{path}' has {found}; expected {expected}. Build it again."),
+    "E241": (ConfigError, "The entity vocabulary is to hold {found}; expected {expected}. Correct the corpus or the settings."),
+    "E242": (
+        CorpusError,
+        "Nothing can be learned from '{path}': of its {n} links, {unknown} lead to entities outside the vocabulary and {cut} are wider than "
+        "a window. Choose another vocabulary, corpus or window.",
     ),
     "E290": (
         InputError,

@@ -45,11 +45,11 @@ class EntityTokens(NamedTuple):
 
     Attributes:
         spans: *(n_tokens,)*, each span once.
-        states: *(n_tokens, width)* after the last layer.
+        states: *(n_tokens, width)* after the last layer; none if the encoder only proposes spans, whose states are pooled.
     """
 
     spans: Spans
-    states: Tensor
+    states: Tensor | None
 
 
 class WordStates(NamedTuple):
@@ -60,17 +60,20 @@ class WordStates(NamedTuple):
         lengths: words of each document, summing to `n_words`.
         entities: tokens of spans, if the encoder has any and a head asked for `ENTITIES`.
         mentions: what the encoder's own probe says, if it has one and a head asked for `MENTIONS`.
+        runs: words that were read from the same window, run after run; none: each document is one. Positions begin anew in each
+            window, so what was learned of two words' states in one window does not hold for words of two.
     """
 
     layers: Mapping[int, Tensor]
     lengths: tuple[int, ...]
     entities: EntityTokens | None = None
     mentions: MentionOutput | None = None
+    runs: tuple[int, ...] | None = None
 
     def tensors(self) -> dict[int, Tensor]:
         """All tensors that have gradients, by layer, `ENTITIES` and `MENTIONS`."""
         found = dict(self.layers)
-        if self.entities is not None:
+        if self.entities is not None and self.entities.states is not None:
             found[ENTITIES] = self.entities.states
         if self.mentions is not None:
             found[MENTIONS] = self.mentions.band
@@ -82,8 +85,9 @@ class WordStates(NamedTuple):
         return WordStates(
             {layer: new[layer] for layer in self.layers},
             self.lengths,
-            None if self.entities is None else self.entities._replace(states=new[ENTITIES]),
+            None if self.entities is None else self.entities._replace(states=new.get(ENTITIES)),
             None if self.mentions is None else self.mentions._replace(band=new[MENTIONS]),
+            self.runs,
         )
 
 

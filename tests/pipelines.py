@@ -72,7 +72,7 @@ HEADS: dict[str, tuple[str, Config, Config]] = {
 }
 """Kind to factory, model and settings; the component is called like the kind."""
 
-_TOKENS: Config = {"@misc": "entitykit.EntityTokens.v1", "inject_layer": 1, "rank": 8, "window": 5, "proposals": 1.0}
+_TOKENS: Config = {"@misc": "entitykit.Entities.v1", "inject_layer": 1, "rank": 8, "window": 5, "proposals": 1.0}
 READING: Config = {"entities": _TOKENS}
 LUKE: Config = {"entities": _TOKENS | {"inject_layer": 0, "words_see_entities": True, "entities_see_entities": True}}
 ENCODERS: dict[str, Config] = {"mentions_reading": READING, "span_ner_reading": READING, "nested_luke": LUKE}
@@ -93,7 +93,7 @@ SENTENCES: list[tuple[str, list[tuple[int, int, str]]]] = [
 
 
 def encoder_config(checkpoint: Path, **settings: object) -> Config:
-    small = {"window": 64, "overlap": 8, "max_word_pieces": 20, "batch_pieces": 256}
+    small = {"window": 64, "overlap": 8, "max_word_pieces": 20, "batch_pieces": 256, "position_shift": 0.0}
     return {"model": {"@architectures": "entitykit.EntityEncoder.v1", "name": str(checkpoint), **small, **settings}}
 
 

@@ -27,8 +27,9 @@ LOWER = {
 }
 # What of entitykit an upper layer must not import.
 UPPER = {
-    "bridge": {"entitykit.benchmarks", "entitykit.cli"},
+    "bridge": {"entitykit.benchmarks", "entitykit.cli", "entitykit.pretraining"},
     "components": {"entitykit.benchmarks", "entitykit.cli"},
+    "pretraining": {"entitykit.benchmarks", "entitykit.cli"},
     "benchmarks": {"entitykit.cli"},
     "cli": set(),
 }

@@ -35,10 +35,11 @@ REGISTERED = {
         "entitykit.Hub.v1",
         "entitykit.Jsonl.v1",
         "entitykit.Layered.v1",
+        "entitykit.Links.v1",
         "entitykit.PubTator.v1",
     },
     "spacy_scorers": {"entitykit.mentions_scorer.v1", "entitykit.ner_scorer.v1"},
-    "spacy_misc": {"entitykit.EntityTokens.v1", "entitykit.VectorTable.v1"},
+    "spacy_misc": {"entitykit.Entities.v1", "entitykit.VectorTable.v1"},
     "thinc_optimizers": {"entitykit.AdamW.v1"},
 }
 ENTRY_POINTS = list(distribution("entitykit").entry_points)

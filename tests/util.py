@@ -17,6 +17,7 @@ from transformers import (
     BertTokenizerFast,
     DistilBertConfig,
     DistilBertTokenizerFast,
+    LukeConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -98,6 +99,25 @@ def save_roberta(path: Path) -> Path:
         intermediate_size=HIDDEN,
         max_position_embeddings=MAX_PIECES + 2,  # positions count from 2
         type_vocab_size=1,
+    )
+    return save(path, config, fast)
+
+
+def save_luke(path: Path) -> Path:
+    """Save a LUKE with RoBERTa's kind of pieces; LUKE's own tokenizer is slow, but its files are RoBERTa's."""
+    tokenizer = byte_pairs()
+    fast = RobertaTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_PIECES)
+    config = LukeConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        entity_vocab_size=5,
+        entity_emb_size=16,
+        hidden_size=WIDTH,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=N_HEADS,
+        intermediate_size=HIDDEN,
+        max_position_embeddings=MAX_PIECES + 2,  # positions count from 2
+        type_vocab_size=1,
+        pad_token_id=1,
     )
     return save(path, config, fast)
 

@@ -77,7 +77,7 @@ def measure_cost(settings: Settings) -> Result:
     models = {"words": plain.get_pipe(ENCODER).model}  # type: ignore[attr-defined]
     for name, form in forms.items():
         with_tokens = encoder_pipeline(
-            replace(settings, encoder={**settings.encoder, "entities": {"@misc": "entitykit.EntityTokens.v1", **form}})
+            replace(settings, encoder={**settings.encoder, "entities": {"@misc": "entitykit.Entities.v1", **form}})
         )
         models[name] = with_tokens.get_pipe(ENCODER).model  # type: ignore[attr-defined]
         models[name].attrs["layers"] = [TOP, ENTITIES]

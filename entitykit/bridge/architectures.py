@@ -35,6 +35,7 @@ def entity_encoder(
     batch_pieces: int = 4096,
     max_word_pieces: int = 64,
     word_dropout: float = 0.0,
+    position_shift: float = 0.5,
     word_shapes: bool | None = None,
     n_layers: int | None = None,
     train_pieces: bool = True,
@@ -53,12 +54,14 @@ def entity_encoder(
         batch_pieces: pieces that run through the encoder at once; this bounds its memory.
         max_word_pieces: pieces kept of one word; words that have more are counted in ``doc._.coverage`` and warned of.
         word_dropout: share of words whose pieces are masked in training, so that heads learn to rely on context and word shape.
+        position_shift: share of windows whose positions begin at random in training, and not at 0: without it, a model that was
+            trained on sentences would know nothing of the later positions in the windows of a document.
         word_shapes: add an embedding of each word's capitals and digits; none: where the checkpoint does not see them.
         n_layers: keep only the lowest layers of the checkpoint; none: all.
         train_pieces: learn piece embeddings too.
         storage: precision of saved weights: ``fp32``, ``fp16`` or ``int8``.
         bf16: compute in bfloat16 on CUDA devices.
-        entities: tokens for entities inside the encoder, ``entitykit.EntityTokens.v1``; none: states of spans are pooled.
+        entities: a probe and tokens inside the encoder, ``entitykit.Entities.v1``; none: states of spans are pooled.
         keep_keys: in prediction, keep on each document what entity tokens for spans that arrive later must know, for
             `SharedEncoder.entity_states`: 2 * width numbers per piece and layer.
         vectors: external vectors of entities, ``entitykit.VectorTable.v1``, which entity tokens read as their `knowledge`
@@ -70,6 +73,8 @@ def entity_encoder(
     _check_positive(overlap=overlap, batch_pieces=batch_pieces, max_word_pieces=max_word_pieces)
     if not 0 <= word_dropout < 1:
         raise error("E007", setting="word_dropout", found=word_dropout, expected="at least 0 and below 1")
+    if not 0 <= position_shift <= 1:
+        raise error("E007", setting="position_shift", found=position_shift, expected="0 to 1")
     checkpoint: dict[str, Any] = {"name": name, "word_shapes": word_shapes, "n_layers": n_layers, "train_pieces": train_pieces}
     checkpoint["injection"] = entities
     reading = ReadingSettings(
@@ -78,10 +83,12 @@ def entity_encoder(
         batch_pieces=batch_pieces,
         max_word_pieces=max_word_pieces,
         word_dropout=word_dropout,
+        position_shift=position_shift,
         keep_keys=keep_keys,
     )
-    if keep_keys and (entities is None or entities.words_see_entities or entities.entities_see_entities):
-        expected = "false, or entities that neither words nor other entities see"
+    seen = entities is not None and (entities.words_see_entities or entities.entities_see_entities)
+    if keep_keys and (entities is None or not entities.tokens or seen):
+        expected = "false, or entity tokens that neither words nor other entities see"
         raise error("E007", setting="keep_keys", found="true", expected=expected)
     if (entities is None or entities.knowledge is None) != (vectors is None):
         raise error(
@@ -143,8 +150,9 @@ def early_lm(
     )
 
 
-def entity_tokens(
+def entities(
     inject_layer: int = 3,
+    tokens: bool = True,
     words_see_entities: bool = False,
     entities_see_entities: bool = False,
     probe: bool = True,
@@ -154,12 +162,13 @@ def entity_tokens(
     window: int = 25,
     knowledge: str | None = None,
 ) -> Injection:
-    """Describe entity tokens inside the encoder, registered as ``entitykit.EntityTokens.v1``.
+    """Describe entities inside the encoder, registered as ``entitykit.Entities.v1``.
 
     LUKE is `inject_layer` 0, with words and entities seeing entities.
 
     Args:
-        inject_layer: the layer in whose states the tokens begin.
+        inject_layer: the layer in whose states the probe looks for spans, and the tokens begin.
+        tokens: give spans tokens; otherwise the probe only proposes spans, and their states are pooled from words.
         words_see_entities: words attend to entity tokens; otherwise words are as without them.
         entities_see_entities: entity tokens attend to each other, not only to words and themselves.
         probe: propose spans by a mention probe in that layer; otherwise only given spans have tokens.
@@ -181,6 +190,7 @@ def entity_tokens(
         raise error("E007", setting="threshold", found=threshold, expected="at least 0 and below 1")
     return Injection(
         inject_layer=inject_layer,
+        tokens=tokens,
         words_see_entities=words_see_entities,
         entities_see_entities=entities_see_entities,
         probe=ProbeSettings(proposals=proposals, threshold=threshold, rank=rank, window=window) if probe else None,

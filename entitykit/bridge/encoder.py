@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -148,8 +148,11 @@ def forward(
             device=next(encoder.parameters()).device,
             pooling=reading.pooling,
         )
+        if is_train and reading.position_shift:
+            packs = (_shift_positions(layout, reading) for layout in packs)
         keys = KeyStore(pieces, windows) if reader is not None and reading.keep_keys and not is_train else None
         states = _encode(encoder, packs, reader, set(model.attrs["layers"]), tuple(pieces.lengths), keys)
+        states = states._replace(runs=tuple(window.read_end - window.read_start for window in windows))
     if reader is not None:
         count_entities(coverage, states.entities, reader.clipped)
     tensors = states.tensors()
@@ -176,7 +179,7 @@ def _encode(
     numbers = {layer: n_layers if layer == TOP else layer for layer in wanted if layer >= TOP}
     keeps_graph, device = torch.is_grad_enabled(), next(encoder.parameters()).device
     stores = {layer: StateStore(sum(lengths), width, device, keeps_graph=keeps_graph) for layer in numbers}
-    run, probes = _what_to_run(reader, wanted, max(numbers.values(), default=0))
+    run, proposes, probes = _what_to_run(reader, wanted, max(numbers.values(), default=0))
     run = run or keys is not None
     for layout in packs:
         needed = set(numbers.values())
@@ -187,10 +190,10 @@ def _encode(
             reader.put(encoded.entities)
             if keys is not None and encoded.cache is not None:
                 keys.put(layout, encoded.cache)
-        elif probes and reader is not None:
+        elif (proposes or probes) and reader is not None:
             begin = reader.settings.inject_layer
             states = encoder(layout.pack, needed | {begin})
-            reader.probe(layout, states[begin])
+            (reader.propose if proposes else reader.probe)(layout, states[begin])
         else:
             states = encoder(layout.pack, needed)
         read = layout.read
@@ -199,18 +202,29 @@ def _encode(
     return WordStates(
         {layer: store.finish() for layer, store in stores.items()},
         lengths,
-        reader.tokens() if run and reader is not None else None,
+        reader.tokens() if (run or proposes) and reader is not None else None,
         reader.mentions() if probes and reader is not None else None,
     )
 
 
-def _what_to_run(reader: EntityReader | None, wanted: Collection[int], highest: int) -> tuple[bool, bool]:
-    """Whether to run entity tokens, and whether the probe's scores are wanted: what nobody reads is not computed."""
+def _what_to_run(reader: EntityReader | None, wanted: Collection[int], highest: int) -> tuple[bool, bool, bool]:
+    """Whether to run entity tokens, to propose spans without tokens, and to keep the probe's scores: what somebody reads."""
     if reader is None:
-        return False, False
+        return False, False, False
     settings = reader.settings
     seen = settings.words_see_entities and highest > settings.inject_layer
-    return ENTITIES in wanted or seen, MENTIONS in wanted and settings.probe is not None
+    run = settings.tokens and (ENTITIES in wanted or seen)
+    return run, ENTITIES in wanted and not settings.tokens, MENTIONS in wanted and settings.probe is not None
+
+
+def _shift_positions(layout: Layout, reading: ReadingSettings) -> Layout:
+    """Let windows that are shorter than the longest begin at a random position."""
+    pack = layout.pack
+    lengths = torch.tensor(pack.lengths)
+    room = (reading.window - lengths).clamp_min(0) + 1
+    shift = (torch.rand(len(lengths)) * room).long() * (torch.rand(len(lengths)) < reading.position_shift)
+    positions = pack.positions + torch.repeat_interleave(shift, lengths).to(pack.positions.device)
+    return replace(layout, pack=pack._replace(positions=positions))
 
 
 def _mask_words(pieces: Pieces, share: float, mask: int) -> Pieces:

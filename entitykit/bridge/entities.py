@@ -16,7 +16,7 @@ from entitykit.models.encoder.entities import EntityPack, Knowledge
 from entitykit.models.encoder.settings import EntitySettings
 from entitykit.models.encoder.transformer import TransformerEncoder, pool_words
 from entitykit.models.mentions import top_spans
-from entitykit.types import EntityTokens, MentionOutput, Spans, WordStates
+from entitykit.types import EntityTokens, MentionOutput, Spans, WordStates, no_spans
 
 Candidates = Mapping[tuple[int, int], Mapping[str, float]]
 """Spans of a batch, and the ids that they may name with their priors."""
@@ -155,13 +155,13 @@ class EntityReader:
 
     def tokens(self) -> EntityTokens:
         """All tokens of the batch."""
-        if not self._states:
-            nothing = torch.zeros(0, dtype=torch.long, device=self.device)
-            return EntityTokens(Spans(nothing, nothing), torch.zeros(0, self.encoder.settings.width, device=self.device))
+        if not self._starts:
+            none = torch.zeros(0, self.encoder.settings.width, device=self.device)
+            return EntityTokens(no_spans(self.device), none if self.settings.tokens else None)
         starts, ends = np.concatenate(self._starts), np.concatenate(self._ends)
         order = np.lexsort((ends, starts))
         first, end, rows = (torch.from_numpy(a).to(self.device) for a in (starts[order], ends[order], order))
-        return EntityTokens(Spans(first, end), torch.cat(self._states)[rows])
+        return EntityTokens(Spans(first, end), torch.cat(self._states)[rows] if self.settings.tokens else None)
 
     def mentions(self) -> MentionOutput | None:
         """The probe's scores for all words, if there is a probe."""

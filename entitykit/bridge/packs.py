@@ -28,6 +28,8 @@ class ReadingSettings:
         batch_pieces: pieces that run through the encoder at once.
         max_word_pieces: pieces kept of one word.
         word_dropout: share of words that are masked in training.
+        position_shift: share of windows whose positions begin at random in training, and not at 0, so that a model that was
+            trained on short texts can read long ones (Kiyono et al. 2021).
         pooling: which of a word's pieces make its state: their ``mean``, the ``first`` or the ``last``.
         keep_keys: keep what entity tokens for later spans must know.
     """
@@ -37,6 +39,7 @@ class ReadingSettings:
     batch_pieces: int
     max_word_pieces: int
     word_dropout: float = 0.0
+    position_shift: float = 0.0
     pooling: str = "mean"
     keep_keys: bool = False
 

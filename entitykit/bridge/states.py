@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +21,7 @@ from transformers.file_utils import ModelOutput
 from entitykit.errors import error
 from entitykit.types import ENTITIES, MENTIONS, TOP, EntityTokens, MentionOutput, Spans, WordStates
 
-_SPANS, _VALID = "entity_spans", "mention_valid"
+_SPANS, _VALID, _RUNS = "entity_spans", "mention_valid", "runs"
 
 
 @dataclass
@@ -49,21 +50,32 @@ class EncoderBatch:
         nothing: Sequence[Mapping[str, Any]] = [{} for _ in ends]
         tokens = nothing if states.entities is None else _split_tokens(states.entities, states.lengths)
         return [
-            _word_data({**{name: array[end - n : end] for name, array in arrays.items()}, **of_tokens, **keys}, n)
-            for n, end, of_tokens, keys in zip(states.lengths, ends, tokens, self.keys or nothing, strict=True)
+            _word_data({**{name: array[end - n : end] for name, array in arrays.items()}, **of_tokens, **keys, _RUNS: runs}, n)
+            for n, end, of_tokens, keys, runs in zip(
+                states.lengths, ends, tokens, self.keys or nothing, _split_runs(states), strict=True
+            )
         ]
+
+
+def _split_runs(states: WordStates) -> list[Any]:
+    """Each document's runs of words."""
+    sizes = np.array(states.lengths if states.runs is None else states.runs, dtype=np.int64)
+    ends = np.cumsum(sizes)
+    edges = np.searchsorted(ends, np.cumsum([0, *states.lengths]), side="right")
+    return [sizes[low:high] for low, high in pairwise(edges)]
 
 
 def _split_tokens(entities: EntityTokens, lengths: Sequence[int]) -> list[dict[str, Any]]:
     """Each document's tokens; their spans count from its first word."""
     starts, ends = entities.spans.starts.cpu().numpy(), entities.spans.ends.cpu().numpy()
-    states = torch2xp(entities.states.detach())
+    states = None if entities.states is None else torch2xp(entities.states.detach())
     firsts = np.cumsum([0, *lengths])
     rows = np.searchsorted(starts, firsts)
-    return [
-        {_key(ENTITIES): states[low:high], _SPANS: np.stack([starts[low:high], ends[low:high]], axis=1) - first}
-        for low, high, first in zip(rows[:-1], rows[1:], firsts[:-1], strict=True)
-    ]
+    found = []
+    for low, high, first in zip(rows[:-1], rows[1:], firsts[:-1], strict=True):
+        spans = {_SPANS: np.stack([starts[low:high], ends[low:high]], axis=1) - first}
+        found.append(spans if states is None else {_key(ENTITIES): states[low:high], **spans})
+    return found
 
 
 def _word_data(arrays: Mapping[str, Any], n_words: int) -> TransformerData:
@@ -108,9 +120,11 @@ def states_of(docs: Sequence[Doc], reads: Collection[int], width: int) -> WordSt
     if not outputs:
         return WordStates({layer: torch.zeros(0, width) for layer in reads if layer >= TOP}, lengths)
     states = WordStates({n: gather(_key(n), "last" if n == TOP else n) for n in reads if n >= TOP}, lengths)
+    states = states._replace(runs=tuple(int(n) for output in outputs for n in output[_RUNS][0]))
     if ENTITIES in reads and any(_SPANS in output for output in outputs):
-        entity_states = gather(_key(ENTITIES), "of entity tokens")
-        spans = gather(_SPANS, "of entity tokens").to(entity_states.device)
+        has_tokens = any(_key(ENTITIES) in output for output in outputs)
+        entity_states = gather(_key(ENTITIES), "of entity tokens") if has_tokens else None
+        spans = gather(_SPANS, "of entity tokens").to(next(iter(states.layers.values())).device)
         sizes = torch.tensor([len(output[_SPANS][0]) for output in outputs], device=spans.device)
         with_words = torch.tensor([n for n in lengths if n], device=spans.device)
         shifted = spans + torch.repeat_interleave(with_words.cumsum(0) - with_words, sizes)[:, None]

@@ -181,7 +181,7 @@ class SharedEncoder(Transformer):
         packed = Spans(places[:, 0], places[:, 1])
         states = states_of([doc], [TOP], self.model.get_dim("nO"))
         shim = cast(TorchShim, self.model.shims[0])
-        if self._entities is None or not len(spans):
+        if self._entities is None or not self._entities["tokens"] or not len(spans):
             device = states.layers[TOP].device
             return torch2xp(entity_states(states, Spans(packed.starts.to(device), packed.ends.to(device))))
         with shim.mode(is_train=False) as module:

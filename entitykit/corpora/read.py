@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from spacy.language import Language
 from spacy.tokens import Doc
 
-from entitykit.corpora import columns, conll04, dygie, gum, hub, jsonl, layered, pubtator
+from entitykit.corpora import columns, conll04, dygie, gum, hub, jsonl, layered, links, pubtator
 from entitykit.corpora.build import build_doc
 from entitykit.corpora.files import corpus_files
 from entitykit.corpora.parsed import ParsedDoc
@@ -45,6 +45,7 @@ FORMATS = {
     "gum": Format(gum.parse, gum.SUFFIXES),
     "pubtator": Format(pubtator.parse, pubtator.SUFFIXES),
     "jsonl": Format(jsonl.parse, jsonl.SUFFIXES),
+    "links": Format(links.parse, links.SUFFIXES),
     "hub": Format(hub.parse),
 }
 

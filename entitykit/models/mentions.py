@@ -79,7 +79,7 @@ class ToMMeR(nn.Module):
             spans: not read; the probe scores all spans.
         """
         words = states.layers[self.settings.layer]
-        first, end = document_bounds(states.lengths, words.device)
+        first, end = document_bounds(states.lengths if states.runs is None else states.runs, words.device)
         back = torch.arange(self.settings.window + 2, device=words.device)  # one more, for the word before the widest span
         inside = torch.arange(len(first), device=words.device)[:, None] - back >= first[:, None]
         blocks = [self._block(words, end, inside, row) for row in range(0, len(words), BLOCK)]

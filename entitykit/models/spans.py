@@ -93,7 +93,7 @@ def entity_states(states: WordStates, spans: Spans) -> Tensor:
     Raises:
         ConfigError: E112 for a span without a token.
     """
-    if states.entities is None:
+    if states.entities is None or states.entities.states is None:
         return range_max(states.layers[TOP], spans)
     tokens = states.entities.spans
     n = sum(states.lengths) + 1

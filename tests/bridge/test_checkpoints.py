@@ -8,15 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import spacy
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, LukeModel
 
 from entitykit.bridge import checkpoints
 from entitykit.bridge.checkpoints import MINILM_PACKAGE, find_checkpoint, load_checkpoint
 from entitykit.errors import CheckpointError, ConfigError
+from entitykit.models.encoder.settings import Injection
 from entitykit.models.encoder.transformer import TransformerEncoder
-from tests.util import N_LAYERS, WIDTH
+from tests.pipelines import LUKE, annotations, initialized, train
+from tests.util import N_LAYERS, WIDTH, save_luke
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -128,3 +131,30 @@ def test_pickled_and_half_precision_weights(tiny_bert: Path, copy: Path) -> None
     for name, tensor in load(copy).state_dict().items():
         assert tensor.dtype == torch.float32, name
         torch.testing.assert_close(tensor, load(tiny_bert).state_dict()[name], rtol=2**-10, atol=2**-10)
+
+
+@pytest.mark.parametrize("entities", [None, Injection(inject_layer=0, words_see_entities=True, entities_see_entities=True)])
+def test_luke(tmp_path: Path, entities: Injection | None) -> None:
+    """A LUKE checkpoint with RoBERTa's vocabulary: without tokens it reads words, with them it has LUKE's own."""
+    folder = save_luke(tmp_path)
+    encoder, tokenizer = load_checkpoint(str(folder), word_shapes=None, n_layers=None, train_pieces=True, injection=entities)
+    theirs = LukeModel.from_pretrained(folder)
+    torch.testing.assert_close(encoder.embeddings.pieces.weight, theirs.embeddings.word_embeddings.weight)
+    assert "<mask>" in tokenizer
+    if entities is None:
+        assert encoder.entities is None
+    else:
+        assert encoder.entities is not None
+        assert encoder.settings.entities.mask == 2
+        torch.testing.assert_close(encoder.entities.ids.weight, theirs.entity_embeddings.entity_embeddings.weight)
+
+
+def test_luke_in_a_pipeline(tmp_path: Path) -> None:
+    """Trained, saved and loaded without the checkpoint."""
+    encoder = LUKE | {"window": 32, "word_shapes": False}
+    nlp, examples = initialized(save_luke(tmp_path / "luke"), "span_ner", encoder=encoder)
+    assert train(nlp, examples, 3)[-1]["span_ner"] > 0
+    nlp.to_disk(tmp_path / "nlp")
+    shutil.rmtree(tmp_path / "luke")
+    text = examples[1].text
+    assert annotations(spacy.load(tmp_path / "nlp")(text)) == annotations(nlp(text))

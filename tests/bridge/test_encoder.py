@@ -11,12 +11,13 @@ import pytest
 import torch
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
+from spacy_transformers.pipeline_component import install_extensions
 from thinc.api import Model
 from transformers import AutoModel, AutoTokenizer
 
 from entitykit.bridge import spill
 from entitykit.bridge.architectures import entity_encoder
-from entitykit.bridge.states import EncoderBatch
+from entitykit.bridge.states import EncoderBatch, states_of
 from entitykit.errors import ConfigError, EntityKitWarning
 from entitykit.types import TOP, WordStates
 from tests.util import MAX_PIECES, N_LAYERS, WIDTH
@@ -27,7 +28,7 @@ SMALL = {"window": 40, "overlap": 8, "max_word_pieces": 20, "batch_pieces": 100}
 
 
 def make_encoder(path: Path, **settings: Any) -> Model[list[Doc], EncoderBatch]:
-    model = entity_encoder(str(path), **(SMALL | settings))
+    model = entity_encoder(str(path), **(SMALL | {"position_shift": 0.0} | settings))
     model.initialize()
     return model
 
@@ -239,3 +240,33 @@ def test_longest_window_of_roberta(tiny_roberta: Path) -> None:
     """Its positions count from 2, and none is left over."""
     model = make_encoder(tiny_roberta, window=MAX_PIECES, overlap=8, max_word_pieces=20)
     assert states(model, make_docs(["a"] * 1000))[0].isfinite().all()
+
+
+def test_runs_are_what_windows_read(model: Model[Any, EncoderBatch]) -> None:
+    """Documents longer than a window have several, which add up to them, also once the states went to documents and back."""
+    docs = make_docs(TEXT * 8, [], TEXT, TEXT * 5)
+    states = model.predict(docs).states
+    assert states.runs is not None
+    ends = set(np.cumsum(states.runs).tolist())
+    assert len(states.runs) > 4
+    assert set(np.cumsum(states.lengths).tolist()) <= ends
+    install_extensions()
+    for doc, data in zip(docs, model.predict(docs).doc_data, strict=True):
+        doc._.trf_data = data
+    assert states_of(docs, [TOP], WIDTH).runs == states.runs
+
+
+def test_positions_are_shifted_in_training_only(tiny_bert: Path) -> None:
+    model = make_encoder(tiny_bert, position_shift=1.0)
+    seen: list[torch.Tensor] = []
+    model.shims[0].module.register_forward_pre_hook(lambda _, args: seen.append(args[0].positions))
+    docs = make_docs(TEXT[:5])
+    model.predict(docs)
+    assert seen[0].tolist() == list(range(len(seen[0])))
+    begins = set()
+    for _ in range(60):
+        model.begin_update(docs)
+        assert (seen[-1] - seen[-1][0]).tolist() == seen[0].tolist()
+        assert int(seen[-1][-1]) < model.attrs["reading"].window
+        begins.add(int(seen[-1][0]))
+    assert len(begins) > 5

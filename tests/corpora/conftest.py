@@ -11,7 +11,7 @@ from spacy.tokens import Doc
 
 from entitykit.corpora.read import read_docs
 
-SUFFIXES = {"gum": "conllu", "conll04": "json", "dygie": "json", "jsonl": "jsonl", "pubtator": "txt"}
+SUFFIXES = {"gum": "conllu", "conll04": "json", "dygie": "json", "jsonl": "jsonl", "links": "jsonl", "pubtator": "txt"}
 
 
 @pytest.fixture(scope="session")

@@ -90,4 +90,4 @@ def test_mistakes_are_found_before_reading(tmp_path: Path, nlp: Language) -> Non
 
 
 def test_formats() -> None:
-    assert list(FORMATS) == ["columns", "layered", "conll04", "dygie", "gum", "pubtator", "jsonl", "hub"]
+    assert list(FORMATS) == ["columns", "layered", "conll04", "dygie", "gum", "pubtator", "jsonl", "links", "hub"]

@@ -24,6 +24,7 @@ NAMES = {
     "gum": "entitykit.GUM.v1",
     "pubtator": "entitykit.PubTator.v1",
     "jsonl": "entitykit.Jsonl.v1",
+    "links": "entitykit.Links.v1",
     "hub": "entitykit.Hub.v1",
     "corpus": "entitykit.Corpus.v1",
 }

@@ -51,7 +51,7 @@ def test_commands_run_in_order(folder: Path, tiny_bert: Path) -> None:
         if command.startswith("spacy train"):
             command += (
                 f" --components.entitykit_encoder.model.name {tiny_bert} --components.entitykit_encoder.model.window 128"
-                " --components.entitykit_encoder.model.overlap 32 --components.entitykit_ner.model.probe_layer 1"
+                " --components.entitykit_encoder.model.overlap 32 --components.entitykit_encoder.model.entities.inject_layer 1"
                 " --training.max_steps 2 --training.eval_frequency 1"
             )
         output = run(command, folder)

@@ -200,3 +200,14 @@ def test_spans_to_band_leaves_out_only_spans_that_are_too_wide() -> None:
     spans = Spans(torch.tensor([0, 1, 2, 0]), torch.tensor([1, 4, 4, 4]))
     band = spans_to_band(spans, (5, 3))
     assert band.nonzero().tolist() == [[0, 0], [3, 1], [3, 2]]
+
+
+def test_words_of_two_windows_are_no_span() -> None:
+    """What was read from different windows is scored as if it were in different documents."""
+    probe, states = make_probe(), make_states((12, 5))
+    read = states._replace(runs=(7, 5, 5))
+    cut = probe(states._replace(lengths=(7, 5, 5)))
+    found = probe(read)
+    torch.testing.assert_close(found.band, cut.band)
+    assert torch.equal(found.valid, cut.valid)
+    assert not found.valid[7, 1]

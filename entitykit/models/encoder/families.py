@@ -200,7 +200,7 @@ def convert_weights(
             for part, their_part in family.parts.items():
                 if part not in ("q", "k", "v"):
                     weights[f"layers.{i}.{part}.{kind}"] = get(f"{theirs}{their_part}.{kind}")
-    if settings.entities is not None:
+    if settings.entities is not None and settings.entities.tokens:
         if config.get("model_type") == "luke":
             weights |= _luke_entities(get, settings, settings.entities)
         else:

@@ -252,9 +252,11 @@ class TransformerEncoder(nn.Module):
         self.settings = settings
         self.embeddings = Embeddings(settings)
         entities = settings.entities
+        tokens = entities is not None and entities.tokens
         first = settings.n_layers if entities is None else entities.inject_layer
-        self.layers = nn.ModuleList(Layer(settings, None if i < first else entities) for i in range(settings.n_layers))
-        self.entities = None if entities is None else EntityEmbeddings(settings)
+        of_tokens = first if tokens else settings.n_layers  # layers below have no entity tokens
+        self.layers = nn.ModuleList(Layer(settings, None if i < of_tokens else entities) for i in range(settings.n_layers))
+        self.entities = EntityEmbeddings(settings) if tokens else None
         probe = None if entities is None else entities.probe
         self.probe = (
             None

@@ -1,0 +1,1 @@
+"""Pretraining entity tokens on hyperlinked text: masked words and masked entities."""
