@@ -29,7 +29,7 @@ class Injection:
     """Where spans get tokens of their own, which then run beside the pieces, and who sees whom.
 
     Attributes:
-        inject_layer: the probe looks for spans in this layer's states, and their tokens begin there; 0, the embeddings, is LUKE.
+        inject_layer: the layer in whose states the probe looks for spans and their tokens begin; 0, the embeddings, is LUKE.
         tokens: give spans tokens; otherwise the probe proposes spans, and their states are pooled from words.
         words_see_entities: words attend to entity tokens; otherwise words are as without them.
         entities_see_entities: entity tokens attend to each other, not only to words and themselves.
