@@ -89,28 +89,19 @@ def save_distilbert(path: Path) -> Path:
 
 def save_roberta(path: Path) -> Path:
     """Save a RoBERTa, whose pieces are bytes and merges of them."""
-    tokenizer = byte_pairs()
-    fast = RobertaTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_PIECES)
-    config = RobertaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=WIDTH,
-        num_hidden_layers=N_LAYERS,
-        num_attention_heads=N_HEADS,
-        intermediate_size=HIDDEN,
-        max_position_embeddings=MAX_PIECES + 2,  # positions count from 2
-        type_vocab_size=1,
-    )
-    return save(path, config, fast)
+    return _save_with_byte_pairs(path, RobertaConfig)
 
 
 def save_luke(path: Path) -> Path:
     """Save a LUKE with RoBERTa's kind of pieces; LUKE's own tokenizer is slow, but its files are RoBERTa's."""
+    return _save_with_byte_pairs(path, LukeConfig, entity_vocab_size=5, entity_emb_size=16)
+
+
+def _save_with_byte_pairs(path: Path, kind: type[PretrainedConfig], **sizes: int) -> Path:
     tokenizer = byte_pairs()
     fast = RobertaTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_PIECES)
-    config = LukeConfig(
+    config = kind(
         vocab_size=tokenizer.get_vocab_size(),
-        entity_vocab_size=5,
-        entity_emb_size=16,
         hidden_size=WIDTH,
         num_hidden_layers=N_LAYERS,
         num_attention_heads=N_HEADS,
@@ -118,6 +109,7 @@ def save_luke(path: Path) -> Path:
         max_position_embeddings=MAX_PIECES + 2,  # positions count from 2
         type_vocab_size=1,
         pad_token_id=1,
+        **sizes,
     )
     return save(path, config, fast)
 

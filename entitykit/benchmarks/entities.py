@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from spacy.training.batchers import minibatch_by_words
@@ -66,12 +66,14 @@ def measure_cost(settings: Settings) -> Result:
     """Compare passes with 0.3 entity tokens per word, the probe's proposals, with the pass that reads words only."""
     size = QUICK if settings.quick else FULL
     texts = mixed_texts(settings, size.n_words)
+    plain = encoder_pipeline(settings)
+    encoder = cast(TransformerEncoder, plain.get_pipe(ENCODER).model.shims[0].module)  # type: ignore[attr-defined]
+    middle = encoder.settings.n_layers // 2
     forms = {
-        "reading": {"inject_layer": 3},
-        "seen": {"inject_layer": 3, "words_see_entities": True, "entities_see_entities": True},
+        "reading": {"inject_layer": middle},
+        "seen": {"inject_layer": middle, "words_see_entities": True, "entities_see_entities": True},
         "luke": {"inject_layer": 0, "words_see_entities": True, "entities_see_entities": True},
     }
-    plain = encoder_pipeline(settings)
     docs = [plain.make_doc(text) for text in texts]
     batches = list(minibatch_by_words(docs, 8192, tolerance=0.0, get_length=len))
     models = {"words": plain.get_pipe(ENCODER).model}  # type: ignore[attr-defined]

@@ -126,22 +126,8 @@ class SpanNER(nn.Module):
         return self.outer(self.dropout(hidden))
 
     def loss(self, output: NEROutput, classes: Tensor, is_mention: Tensor, known: Tensor) -> Tensor:
-        """Cross-entropy over candidates plus the probe's balanced cross-entropy over all spans.
-
-        Args:
-            output: from `forward`.
-            classes: *(n_spans,)* gold classes, 0 for none, -100 where a document has no annotation.
-            is_mention: *(n_words, window + 1)* gold spans in the probe's band.
-            known: *(n_words,)* words of annotated documents.
-
-        Returns:
-            A scalar.
-        """
-        loss = mean_cross_entropy(output.logits, classes)
-        if output.mentions is None or not self.settings.probe_weight:
-            return loss
-        valid = output.mentions.valid & known[:, None]
-        return loss + self.settings.probe_weight * balanced_bce(output.mentions.band, is_mention, valid)
+        """See `loss_of_proposals`."""
+        return loss_of_proposals(output, classes, is_mention, known, probe_weight=self.settings.probe_weight)
 
 
 class SpERT(nn.Module):
@@ -189,6 +175,26 @@ def build_span_ner(settings: Mapping[str, Any]) -> SpanNER:
 def build_spert(settings: Mapping[str, Any]) -> SpERT:
     """Build the head from saved settings."""
     return SpERT(SpERTSettings(**_with_n_labels(settings)))
+
+
+def loss_of_proposals(output: NEROutput, classes: Tensor, is_mention: Tensor, known: Tensor, *, probe_weight: float) -> Tensor:
+    """Cross-entropy over candidates plus the probe's balanced cross-entropy over all spans.
+
+    Args:
+        output: of a head that classifies what a probe proposes.
+        classes: *(n_spans,)* gold classes, 0 for none, -100 where a document has no annotation.
+        is_mention: *(n_words, window + 1)* gold spans in the probe's band.
+        known: *(n_words,)* words of annotated documents.
+        probe_weight: weight of the probe's part.
+
+    Returns:
+        A scalar.
+    """
+    loss = mean_cross_entropy(output.logits, classes)
+    if output.mentions is None or not probe_weight:
+        return loss
+    valid = output.mentions.valid & known[:, None]
+    return loss + probe_weight * balanced_bce(output.mentions.band, is_mention, valid)
 
 
 def mean_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:

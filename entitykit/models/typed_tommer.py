@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entitykit.models.linear import Linear, linear
-from entitykit.models.mentions import ToMMeR, ToMMeRSettings, balanced_bce, top_spans
-from entitykit.models.ner import NEROutput, mean_cross_entropy, proposals_of
+from entitykit.models.mentions import ToMMeR, ToMMeRSettings, top_spans
+from entitykit.models.ner import NEROutput, loss_of_proposals, proposals_of
 from entitykit.models.spans import in_blocks, join_spans
 from entitykit.types import TOP, Spans, WordStates
 
@@ -100,22 +100,8 @@ class TypedToMMeR(nn.Module):
         return linear(self.outer(hidden), torch.cat([self.none, self.types]))
 
     def loss(self, output: NEROutput, classes: Tensor, is_mention: Tensor, known: Tensor) -> Tensor:
-        """Cross-entropy over candidates plus the probe's balanced cross-entropy over all spans; as `SpanNER.loss`.
-
-        Args:
-            output: from `forward`.
-            classes: *(n_spans,)* gold classes, 0 for none, -100 where a document has no annotation.
-            is_mention: *(n_words, window + 1)* gold spans in the probe's band.
-            known: *(n_words,)* words of annotated documents.
-
-        Returns:
-            A scalar.
-        """
-        loss = mean_cross_entropy(output.logits, classes)
-        if output.mentions is None or not self.settings.probe_weight:
-            return loss
-        valid = output.mentions.valid & known[:, None]
-        return loss + self.settings.probe_weight * balanced_bce(output.mentions.band, is_mention, valid)
+        """See `loss_of_proposals`."""
+        return loss_of_proposals(output, classes, is_mention, known, probe_weight=self.settings.probe_weight)
 
 
 def _probe_settings(s: TypedToMMeRSettings, layer: int) -> ToMMeRSettings:

@@ -63,8 +63,7 @@ def tiny_settings(folder: Path, checkpoint: Path, **values: object) -> Settings:
     """Settings for the quick form with the data and the configs that are written to the folder."""
     for name in ("ner", "mentions"):
         config = Config().from_disk(CONFIGS / f"{name}.cfg", interpolate=False)
-        head = config["components"][f"entitykit_{name}"]["model"]
-        head["probe_layer" if name == "ner" else "layer"] = 1
+        config["components"]["entitykit_encoder"]["model"]["entities"]["inject_layer"] = 1
         config["training"]["eval_frequency"] = 2
         (folder / "configs").mkdir(exist_ok=True)
         config.to_disk(folder / "configs" / f"{name}.cfg")

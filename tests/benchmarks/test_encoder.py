@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 import torch
 
-from entitykit.benchmarks import encoder
+from entitykit.benchmarks import encoder, entities
 from entitykit.benchmarks.parts import Settings
 from entitykit.benchmarks.pipelines import ENCODER, encoder_pipeline
 from entitykit.benchmarks.table import run_benchmark
@@ -16,6 +16,7 @@ from entitykit.models.encoder.transformer import Pack, TransformerEncoder
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "QUICK", encoder.Size(150, 2))
+    monkeypatch.setattr(entities, "QUICK", entities.Size(150, 2, 2))
 
 
 def test_end_to_end(settings: Settings) -> None:
