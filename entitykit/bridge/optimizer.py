@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from thinc.api import Optimizer
-from torch import Tensor, nn
+from torch import nn
+
+from entitykit.models.mentions import ToMMeR
 
 Rates = float | Iterable[float]
 
@@ -21,19 +23,22 @@ class AdamW(Optimizer):
     Args:
         encoder_learn_rate: for shared encoders.
         head_learn_rate: for heads and thinc layers.
-        schedule: factor of both rates per step, for instance thinc's ``warmup_linear.v1`` with an initial rate of 1.
+        probe_learn_rate: for mention probes, be they in an encoder or in a head. Their match is a cosine, so only factors that
+            grow well above 1 let it say much; with an encoder's rate they never do.
+        schedule: factor of all rates per step, for instance thinc's ``warmup_linear.v1`` with an initial rate of 1.
         weight_decay: for matrices; biases and norms have none.
         grad_clip: largest norm of a module's gradient; 0 for no limit.
         use_averages: keep an exponential moving average of all weights for evaluation and saving.
     """
 
-    __slots__ = ("encoder_scale", "moments", "weight_decay")
+    __slots__ = ("moments", "scales", "weight_decay")
 
     def __init__(
         self,
         *,
         encoder_learn_rate: float,
         head_learn_rate: float,
+        probe_learn_rate: float,
         schedule: Rates,
         weight_decay: float,
         grad_clip: float,
@@ -41,7 +46,8 @@ class AdamW(Optimizer):
     ) -> None:
         rate: Any = _scaled(schedule, head_learn_rate) if not isinstance(schedule, (int, float)) else schedule * head_learn_rate
         super().__init__(rate, L2=weight_decay, grad_clip=grad_clip, use_averages=use_averages, L2_is_weight_decay=True)
-        self.encoder_scale = encoder_learn_rate / head_learn_rate
+        rates = {"encoder": encoder_learn_rate, "head": head_learn_rate, "probe": probe_learn_rate}
+        self.scales = {group: value / head_learn_rate for group, value in rates.items()}
         self.weight_decay = weight_decay
         self.moments: dict[int, list[torch.optim.Optimizer]] = {}
 
@@ -62,7 +68,7 @@ class AdamW(Optimizer):
             clip_gradients(parameters, self.grad_clip)
         for optimizer in self.moments[key]:
             for param_group in optimizer.param_groups:
-                param_group["lr"] = self.learn_rate * (self.encoder_scale if group == "encoder" else 1.0)
+                param_group["lr"] = self.learn_rate * self.scales["probe" if param_group.get("of_probe") else group]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if self.averages is not None:
@@ -84,6 +90,7 @@ class AdamW(Optimizer):
 def adamw(
     encoder_learn_rate: float = 2e-4,
     head_learn_rate: float = 1e-3,
+    probe_learn_rate: float = 1e-2,
     schedule: Rates = 1.0,
     weight_decay: float = 0.01,
     grad_clip: float = 1.0,
@@ -93,6 +100,7 @@ def adamw(
     return AdamW(
         encoder_learn_rate=encoder_learn_rate,
         head_learn_rate=head_learn_rate,
+        probe_learn_rate=probe_learn_rate,
         schedule=schedule,
         weight_decay=weight_decay,
         grad_clip=grad_clip,
@@ -130,13 +138,16 @@ def _torch_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """AdamW, and for embeddings with sparse gradients Adam on the rows that a batch has touched."""
     sparse = [m.weight for m in module.modules() if isinstance(m, nn.Embedding) and m.sparse and m.weight.requires_grad]
-    decayed: list[Tensor] = []
-    plain: list[Tensor] = []
+    probes = {id(weight) for m in module.modules() if isinstance(m, ToMMeR) for weight in m.parameters()}
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for parameter in module.parameters():
         if parameter.requires_grad and all(parameter is not weight for weight in sparse):
-            (decayed if parameter.dim() > 1 else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)]
+            kind = (id(parameter) in probes, parameter.dim() > 1)
+            group = {"params": [], "of_probe": kind[0], "weight_decay": weight_decay if kind[1] else 0.0}
+            groups.setdefault(kind, group)["params"].append(parameter)
+    optimizers: list[torch.optim.Optimizer] = []
+    if groups:
+        optimizers.append(torch.optim.AdamW(list(groups.values()), lr=0.0, betas=betas, eps=eps, fused=True))
     if sparse:
         optimizers.append(torch.optim.SparseAdam(sparse, lr=1.0, betas=betas, eps=eps))
     return optimizers

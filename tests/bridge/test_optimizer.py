@@ -12,6 +12,7 @@ from torch import nn
 
 from entitykit.bridge.optimizer import AdamW, adamw
 from entitykit.bridge.shim import TorchShim
+from entitykit.models.mentions import ToMMeR, ToMMeRSettings
 
 RATES = {"encoder": 0.01, "head": 0.1}
 
@@ -77,6 +78,26 @@ def test_equals_torch(group: str, grad_clip: float) -> None:
     assert torch.equal(mine.unused, torch.ones(4))
 
 
+def test_probes_have_a_rate_of_their_own() -> None:
+    """Wherever they are: the first step of Adam moves by the rate."""
+
+    class WithProbe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+            self.probe = ToMMeR(ToMMeRSettings(width=3, layer=0, rank=2, window=2))
+
+    for group, rate in RATES.items():
+        shim = TorchShim(build, group=group)
+        shim.adopt(WithProbe(), {"any": 1})
+        before = copy.deepcopy(shim.module)
+        sum(parameter.sum() for parameter in shim.module.parameters()).backward()
+        shim.finish_update(make_optimizer(probe_learn_rate=0.03, weight_decay=0.0, schedule=0.5))
+        for (name, old), new in zip(before.named_parameters(), shim.module.parameters(), strict=True):
+            expected = 0.5 * (0.03 if name.startswith("probe.") else rate)
+            torch.testing.assert_close(old - new, torch.full_like(old, expected), rtol=1e-4, atol=1e-6)
+
+
 class Sparse(nn.Module):
     """An embedding with sparse gradients beside a matrix."""
 
@@ -124,7 +145,7 @@ def test_sparse_embeddings_under_thinc() -> None:
     assert (shim.module.embedding.weight != before).any(1).nonzero().flatten().tolist() == [2]
 
 
-def test_schedule_is_a_factor_of_both_rates() -> None:
+def test_schedule_is_a_factor_of_the_rates() -> None:
     """The first step of Adam moves by the rate, whatever the gradient; so does each of equal gradients."""
     factors = [1.0, 0.5, 0.25, 0.25]
     encoder, head = make_shim("encoder"), make_shim("head")
