@@ -215,6 +215,7 @@ def tommer(
     cosine: bool = True,
     start_terms: bool = True,
     width_bias: bool = True,
+    balance: float = 0.0,
 ) -> Head:
     """Make the mention probe, registered as ``entitykit.ToMMeR.v1``; see `ToMMeRSettings`."""
     given = {**locals()}
@@ -231,6 +232,7 @@ def span_ner(
     size_width: int = 25,
     dropout: float = 0.1,
     probe_weight: float = 1.0,
+    balance: float = 0.0,
 ) -> Head:
     """Make the classifier of proposed spans, registered as ``entitykit.SpanNER.v1``; see `SpanNERSettings`."""
     given = {**locals()}
@@ -251,6 +253,7 @@ def typed_tommer(
     proposals: float = 1.0,
     hidden: int = 1024,
     probe_weight: float = 1.0,
+    balance: float = 0.0,
 ) -> Head:
     """Make the matcher of mentions with types, registered as ``entitykit.TypedToMMeR.v1``; see `TypedToMMeRSettings`.
 

@@ -24,7 +24,7 @@ class EncoderListener(TransformerListener):
         reads: encoder layers that the head reads; `TOP` is the last. `ENTITIES` and `MENTIONS` ask for entity tokens and for
             the scores of the encoder's own probe, where the encoder has them.
         probes: layers that the head's own probe reads; the head has none where the encoder proposes.
-        proposes: whether the encoder has a probe of its own, whose proposals have entity tokens.
+        window: how far the spans reach that the encoder's own probe proposes; none where it has no probe.
     """
 
     name = "entitykit-listener"
@@ -34,7 +34,7 @@ class EncoderListener(TransformerListener):
         self.upstream_name = upstream_name
         self.reads: set[int] = set()
         self.probes: set[int] = set()
-        self.proposes = False
+        self.window: int | None = None
         self._docs: Sequence[Doc] = ()
         self._batch: EncoderBatch | None = None
         self._accumulate: Accumulate | None = None
@@ -65,9 +65,10 @@ def request_layers(tok2vec: Model[Any, Any], layers: Iterable[int], of_probe: It
             node.probes.update(of_probe)
 
 
-def encoder_proposes(tok2vec: Model[Any, Any]) -> bool:
-    """Whether the encoder that a listener inside `tok2vec` hears has a probe, and entity tokens for what it proposes."""
-    return any(node.proposes for node in tok2vec.walk() if isinstance(node, EncoderListener))
+def proposed_window(tok2vec: Model[Any, Any]) -> int | None:
+    """The window of the probe of the encoder that a listener inside `tok2vec` hears; none if that proposes no spans."""
+    windows = (node.window for node in tok2vec.walk() if isinstance(node, EncoderListener))
+    return next((window for window in windows if window is not None), None)
 
 
 def forward(model: EncoderListener, docs: Sequence[Doc], is_train: bool) -> tuple[WordStates, Callable[[Gradients], list[Doc]]]:
@@ -85,7 +86,7 @@ def forward(model: EncoderListener, docs: Sequence[Doc], is_train: bool) -> tupl
             return []
 
         return batch.states, backprop
-    reads = model.reads if model.proposes else model.reads | model.probes
+    reads = model.reads if model.window is not None else model.reads | model.probes
     return states_of(docs, reads, model.get_dim("nO")), _no_backprop
 
 

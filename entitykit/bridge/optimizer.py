@@ -90,7 +90,7 @@ class AdamW(Optimizer):
 def adamw(
     encoder_learn_rate: float = 2e-4,
     head_learn_rate: float = 1e-3,
-    probe_learn_rate: float = 1e-2,
+    probe_learn_rate: float = 5e-2,
     schedule: Rates = 1.0,
     weight_decay: float = 0.01,
     grad_clip: float = 1.0,

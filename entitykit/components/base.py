@@ -21,7 +21,7 @@ from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
-from entitykit.bridge.listener import encoder_proposes
+from entitykit.bridge.listener import proposed_window
 from entitykit.bridge.shim import TorchShim
 from entitykit.components.batches import batch_by_words
 from entitykit.components.files import read_model, write_model
@@ -139,18 +139,24 @@ class TorchPipe(TrainablePipe):
         if labels is None:
             labels = sorted({label for eg in examples for label in self.labels_in(eg.reference)})
         self.cfg["labels"] = list(labels)
-        self.learn_corpus(examples)
         tok2vec = self.model.layers[0]
         tok2vec.initialize(X=[eg.predicted for eg in examples[:8]])
         if not tok2vec.has_dim("nO"):
             raise error("E105", name=self.name)
         settings = {**self.model.attrs["settings"], "width": tok2vec.get_dim("nO"), "labels": list(labels)}
-        if self.model.attrs["probe"] is not None and encoder_proposes(tok2vec):
-            settings[self.model.attrs["probe"]] = None
+        window = proposed_window(tok2vec)
+        if self.model.attrs["probe"] is not None and window is not None:
+            settings.update({self.model.attrs["probe"]: None, "window": window})
+        self.learn_corpus(examples, settings)
         self._shim.create(settings)
 
-    def learn_corpus(self, examples: Sequence[Example]) -> None:
-        """Check the training examples and take from them what must be saved; called by `initialize`."""
+    def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
+        """Check the training examples and take from them what must be saved; called by `initialize`.
+
+        Args:
+            examples: all of them.
+            settings: those that the head is about to be built with.
+        """
 
     def update(
         self,

@@ -105,8 +105,10 @@ class SharedEncoder(Transformer):
         return settings
 
     @property
-    def _proposes(self) -> bool:
-        return (self._entities or {}).get("probe") is not None
+    def _window(self) -> int | None:
+        """How far the spans reach that the encoder's own probe proposes, if it has one."""
+        probe = (self._entities or {}).get("probe")
+        return None if probe is None else int(probe["window"])
 
     def add_listener(self, listener: TransformerListener, component_name: str) -> None:
         """Connect a head, and note its layers for as long as it is disabled: spaCy tells nobody when it is enabled again."""
@@ -123,10 +125,10 @@ class SharedEncoder(Transformer):
             return
         for listener in self.listeners:
             if isinstance(listener, EncoderListener):
-                listener.proposes = self._proposes
+                listener.window = self._window
         n_layers = shim.settings["encoder"]["n_layers"]
         possible = range(TOP, n_layers + 1)
-        wanted = {name: reads if self._proposes else reads | probes for name, (reads, probes) in self._reads.items()}
+        wanted = {name: reads if self._window is not None else reads | probes for name, (reads, probes) in self._reads.items()}
         for component in self.listening_components:
             for layer in wanted[component].difference(possible, _OF_ENTITIES):
                 raise error("E104", layer=layer, n_layers=n_layers)

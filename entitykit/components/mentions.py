@@ -2,7 +2,7 @@
 
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,12 +128,12 @@ class Mentions(TorchPipe):
         """Mentions have no types."""
         return ()
 
-    def learn_corpus(self, examples: Sequence[Example]) -> None:
+    def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
         """Check that there are mentions to learn from, and warn of those that the probe cannot reach."""
         spans = [span for eg in examples for span in reference_spans(eg.reference, self.settings["gold"]) or ()]
         if examples and not spans and not self._has_probe:
             raise error("E106", name=self.name, keys=", ".join(self.settings["gold"]))
-        warn_wide([len(span) for span in spans], self.model.attrs["settings"]["window"] + 1, self.name)
+        warn_wide([len(span) for span in spans], settings["window"] + 1, self.name)
 
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> Spans:
         """None: the probe scores all spans within its window."""

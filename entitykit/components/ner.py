@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,14 +107,13 @@ class NER(TorchPipe):
         """The entity types of a gold document."""
         return (span.label_ for span in reference_spans(reference, [self._key]) or ())
 
-    def learn_corpus(self, examples: Sequence[Example]) -> None:
+    def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
         """Check the gold entities, and remember their surface forms for the score on unseen ones."""
         if examples and not self.labels:
             raise error("E106", name=self.name, keys=self._key)
         spans = [span for eg in examples for span in reference_spans(eg.reference, [self._key]) or ()]
         self.cfg["seen"] = sorted({normalise_surface(span.text) for span in spans})
-        attrs = self.model.attrs
-        longest = attrs["max_width"] if "max_width" in attrs else attrs["settings"]["window"] + 1
+        longest = settings["max_width"] if "max_width" in settings else settings["window"] + 1
         warn_wide([len(span) for span in spans], longest, self.name)
 
     def scorer_arguments(self) -> dict[str, Any]:

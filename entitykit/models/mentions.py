@@ -43,6 +43,7 @@ class ToMMeRSettings:
         cosine: match by cosine; otherwise by dot product over the square root of the rank.
         start_terms: add u(j) and u(j - 1).
         width_bias: add a bias per width.
+        balance: how much a mention weighs in the loss, see `balanced_bce`.
     """
 
     width: int
@@ -52,6 +53,7 @@ class ToMMeRSettings:
     cosine: bool = True
     start_terms: bool = True
     width_bias: bool = True
+    balance: float = 0.0
 
 
 class ToMMeR(nn.Module):
@@ -125,23 +127,21 @@ class ToMMeR(nn.Module):
         before = by_distance[:, 1:].masked_fill(~inside[:, 1:], 0.0)
         return self.theta[5] * by_distance[:, :-1] + self.theta[6] * before
 
-    @staticmethod
-    def loss(output: MentionOutput, is_mention: Tensor, known: Tensor) -> Tensor:
-        """Binary cross-entropy in which all mentions together weigh as much as all other spans.
-
-        Args:
-            output: from `forward`.
-            is_mention: *(n_words, window + 1)* gold.
-            known: *(n_words,)* words of documents whose mentions are annotated.
-
-        Returns:
-            The mean over valid spans, a scalar.
-        """
-        return balanced_bce(output.band, is_mention, output.valid & known[:, None])
+    def loss(self, output: MentionOutput, is_mention: Tensor, known: Tensor) -> Tensor:
+        """See `loss_of_mentions`."""
+        return loss_of_mentions(output, is_mention, known, balance=self.settings.balance)
 
 
 class EncoderProbe(nn.Module):
-    """The head of a component that takes what the encoder's own probe says: it has no weights."""
+    """The head of a component that takes what the encoder's own probe says: it has no weights.
+
+    Args:
+        balance: how much a mention weighs in the loss, see `balanced_bce`.
+    """
+
+    def __init__(self, balance: float) -> None:
+        super().__init__()
+        self.balance = balance
 
     def forward(self, states: WordStates, spans: Spans) -> MentionOutput:
         """Give the encoder's scores.
@@ -155,14 +155,31 @@ class EncoderProbe(nn.Module):
             raise error("E113")
         return MentionOutput(torch.zeros(0, 1), torch.zeros(0, 1, dtype=torch.bool))  # a batch without words was not encoded
 
-    loss = staticmethod(ToMMeR.loss)  # what it gives back is the gradient of the encoder's probe
+    def loss(self, output: MentionOutput, is_mention: Tensor, known: Tensor) -> Tensor:
+        """See `loss_of_mentions`; what it gives back is the gradient of the encoder's probe."""
+        return loss_of_mentions(output, is_mention, known, balance=self.balance)
 
 
 def build_tommer(settings: Mapping[str, Any]) -> ToMMeR | EncoderProbe:
     """Build the probe from saved settings; without a layer, the encoder's own is used."""
     if settings["layer"] is None:
-        return EncoderProbe()
+        return EncoderProbe(settings["balance"])
     return ToMMeR(ToMMeRSettings(**{k: v for k, v in settings.items() if k != "labels"}))
+
+
+def loss_of_mentions(output: MentionOutput, is_mention: Tensor, known: Tensor, *, balance: float) -> Tensor:
+    """Cross-entropy of mentions against all other spans within the window.
+
+    Args:
+        output: from a probe.
+        is_mention: *(n_words, window + 1)* gold.
+        known: *(n_words,)* words of documents whose mentions are annotated.
+        balance: how much a mention weighs, see `balanced_bce`.
+
+    Returns:
+        The loss per mention, a scalar.
+    """
+    return balanced_bce(output.band, is_mention, output.valid & known[:, None], balance)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -192,23 +209,29 @@ def banded_product(query: Tensor, key: Tensor, window: int) -> Tensor:
     return products[:, rows, columns].reshape(-1, window + 1)[:n]
 
 
-def balanced_bce(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross-entropy with the positives weighted by negatives over positives (1 where there are none).
+def balanced_bce(logits: Tensor, positive: Tensor, valid: Tensor, balance: float) -> Tensor:
+    """Binary cross-entropy per positive, each of which weighs *(negatives / positives) ** balance* against a negative.
+
+    With a balance of 1, as published for ToMMeR, all mentions together weigh as much as all other spans: recall is high at a
+    threshold of 1/2 and precision low. With 0 all spans weigh the same, and probabilities are what they say.
 
     Args:
         logits: any shape.
         positive: boolean, same shape.
         valid: boolean, same shape: what counts at all.
+        balance: 0 to 1.
 
     Returns:
-        The mean over what counts, a scalar; 0 if nothing does.
+        The sum over what counts, divided by the weight of all positives; without positives the mean; 0 if nothing counts.
     """
     chosen, gold = logits[valid], positive[valid].to(logits.dtype)
     if len(chosen) == 0:
         return logits.sum() * 0
     n_positive = gold.sum()
     weight = torch.where(n_positive > 0, (len(gold) - n_positive) / n_positive.clamp_min(1), torch.ones_like(n_positive))
-    return F.binary_cross_entropy_with_logits(chosen, gold, pos_weight=weight)
+    weight = torch.where(weight > 0, weight, torch.ones_like(weight)) ** balance  # without negatives
+    total = F.binary_cross_entropy_with_logits(chosen, gold, pos_weight=weight, reduction="sum")
+    return total / torch.where(n_positive > 0, n_positive * weight, torch.full_like(n_positive, len(gold)))
 
 
 def spans_to_band(spans: Spans, shape: Sequence[int]) -> Tensor:

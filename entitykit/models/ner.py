@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from entitykit.errors import error
 from entitykit.models.linear import Linear
-from entitykit.models.mentions import ToMMeR, ToMMeRSettings, balanced_bce, top_spans
+from entitykit.models.mentions import ToMMeR, ToMMeRSettings, loss_of_mentions, top_spans
 from entitykit.models.spans import document_bounds, entity_states, in_blocks, join_spans, range_max
 from entitykit.types import TOP, MentionOutput, Spans, WordStates, no_spans
 
@@ -32,6 +32,7 @@ class SpanNERSettings:
         size_width: size of the embedding of a span's width.
         dropout: probability in training.
         probe_weight: weight of the probe's loss.
+        balance: how much a mention weighs in it, see `entitykit.models.mentions.balanced_bce`.
     """
 
     width: int
@@ -44,6 +45,7 @@ class SpanNERSettings:
     size_width: int = 25
     dropout: float = 0.1
     probe_weight: float = 1.0
+    balance: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,7 @@ class SpanNER(nn.Module):
 
     def loss(self, output: NEROutput, classes: Tensor, is_mention: Tensor, known: Tensor) -> Tensor:
         """See `loss_of_proposals`."""
-        return loss_of_proposals(output, classes, is_mention, known, probe_weight=self.settings.probe_weight)
+        return loss_of_proposals(output, classes, is_mention, known, self.settings)
 
 
 class SpERT(nn.Module):
@@ -177,24 +179,35 @@ def build_spert(settings: Mapping[str, Any]) -> SpERT:
     return SpERT(SpERTSettings(**_with_n_labels(settings)))
 
 
-def loss_of_proposals(output: NEROutput, classes: Tensor, is_mention: Tensor, known: Tensor, *, probe_weight: float) -> Tensor:
-    """Cross-entropy over candidates plus the probe's balanced cross-entropy over all spans.
+class ProbeLoss(Protocol):
+    """The settings of a head's loss that are its probe's."""
+
+    @property
+    def probe_weight(self) -> float:
+        """Weight of the probe's loss."""
+
+    @property
+    def balance(self) -> float:
+        """How much a mention weighs in it."""
+
+
+def loss_of_proposals(output: NEROutput, classes: Tensor, is_mention: Tensor, known: Tensor, settings: ProbeLoss) -> Tensor:
+    """Cross-entropy over candidates plus the probe's cross-entropy over all spans.
 
     Args:
         output: of a head that classifies what a probe proposes.
         classes: *(n_spans,)* gold classes, 0 for none, -100 where a document has no annotation.
         is_mention: *(n_words, window + 1)* gold spans in the probe's band.
         known: *(n_words,)* words of annotated documents.
-        probe_weight: weight of the probe's part.
+        settings: of the head.
 
     Returns:
         A scalar.
     """
     loss = mean_cross_entropy(output.logits, classes)
-    if output.mentions is None or not probe_weight:
+    if output.mentions is None or not settings.probe_weight:
         return loss
-    valid = output.mentions.valid & known[:, None]
-    return loss + probe_weight * balanced_bce(output.mentions.band, is_mention, valid)
+    return loss + settings.probe_weight * loss_of_mentions(output.mentions, is_mention, known, balance=settings.balance)
 
 
 def mean_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:

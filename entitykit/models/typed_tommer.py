@@ -36,6 +36,7 @@ class TypedToMMeRSettings:
             threshold.
         hidden: size of the vectors that are matched.
         probe_weight: weight of the probe's loss.
+        balance: how much a mention weighs in it, see `entitykit.models.mentions.balanced_bce`.
     """
 
     width: int
@@ -51,6 +52,7 @@ class TypedToMMeRSettings:
     proposals: float = 1.0
     hidden: int = 1024
     probe_weight: float = 1.0
+    balance: float = 0.0
 
 
 class TypedToMMeR(nn.Module):
@@ -101,7 +103,7 @@ class TypedToMMeR(nn.Module):
 
     def loss(self, output: NEROutput, classes: Tensor, is_mention: Tensor, known: Tensor) -> Tensor:
         """See `loss_of_proposals`."""
-        return loss_of_proposals(output, classes, is_mention, known, probe_weight=self.settings.probe_weight)
+        return loss_of_proposals(output, classes, is_mention, known, self.settings)
 
 
 def _probe_settings(s: TypedToMMeRSettings, layer: int) -> ToMMeRSettings:

@@ -287,10 +287,9 @@ def test_lay_out(sequences: list[tuple[int, int]]) -> None:
         padding = torch.zeros_like(group.tokens, dtype=torch.bool) if group.padding is None else group.padding
         found += [row[~of_row].tolist() for row, of_row in zip(group.tokens, padding, strict=True)]
         flat += group.tokens.flatten()[group.rows].tolist()
-        assert group.first_token == flat[-len(group.rows)]
     ends = list(accumulate(counts))
     assert found == [list(range(end - count, end)) for end, count in zip(ends, counts, strict=True)]
     assert flat == list(range(sum(counts)))
     assert lay_out(lengths, None, torch.device("cpu")) == [
-        group._replace(tokens=None, padding=None, rows=None, first_token=0) for group in groups
+        group._replace(tokens=None, padding=None, rows=None) for group in groups
     ]

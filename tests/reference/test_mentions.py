@@ -134,35 +134,36 @@ def test_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_balanced_bce_by_hand() -> None:
-    """One positive and three negatives at probability 1/2: each side weighs 3, so the mean is 6 log 2 over 4 spans."""
+    """One positive and three negatives at probability 1/2, so four losses of log 2."""
     logits, positive = torch.zeros(4), torch.tensor([True, False, False, False])
-    assert balanced_bce(logits, positive, torch.ones(4, dtype=torch.bool)).item() == pytest.approx(1.5 * math.log(2))
-    # what does not count changes nothing
-    more = balanced_bce(
-        torch.tensor([0.0, 0, 0, 0, 9]), torch.tensor([1, 0, 0, 0, 1]).bool(), torch.tensor([1, 1, 1, 1, 0]).bool()
-    )
-    assert more.item() == pytest.approx(1.5 * math.log(2))
-    # without positives it is the usual mean
-    assert balanced_bce(logits, torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)).item() == pytest.approx(
-        math.log(2)
-    )
+    everything = torch.ones(4, dtype=torch.bool)
+    for balance, weight in ((1.0, 3.0), (0.5, math.sqrt(3)), (0.0, 1.0)):
+        found = balanced_bce(logits, positive, everything, balance).item()
+        assert found == pytest.approx((weight + 3) / weight * math.log(2))
+        # what does not count changes nothing
+        more = torch.tensor([0.0, 0, 0, 0, 9]), torch.tensor([1, 0, 0, 0, 1]).bool(), torch.tensor([1, 1, 1, 1, 0]).bool()
+        assert balanced_bce(*more, balance).item() == pytest.approx(found)
+        # without positives, and without negatives, it is the usual mean
+        for same in (torch.zeros(4, dtype=torch.bool), everything):
+            assert balanced_bce(logits, same, everything, balance).item() == pytest.approx(math.log(2))
 
 
-@given(st.lists(st.tuples(st.floats(-20, 20), st.booleans(), st.booleans()), min_size=1, max_size=30))
-def test_balanced_bce_equals_sum(cells: list[tuple[float, bool, bool]]) -> None:
+@given(st.lists(st.tuples(st.floats(-20, 20), st.booleans(), st.booleans()), min_size=1, max_size=30), st.floats(0, 1))
+def test_balanced_bce_equals_sum(cells: list[tuple[float, bool, bool]], balance: float) -> None:
     _, positive, valid = (torch.tensor(column) for column in zip(*cells, strict=True))
     logits = torch.tensor([x for x, _, _ in cells], dtype=torch.float64)
     counted = [(x, gold) for x, gold, counts in cells if counts]
     n_positive = sum(gold for _, gold in counted)
-    weight = (len(counted) - n_positive) / n_positive if n_positive else 1.0
+    n_negative = len(counted) - n_positive
+    weight = (n_negative / n_positive) ** balance if n_positive and n_negative else 1.0
     losses = [weight * math.log1p(math.exp(-x)) if gold else math.log1p(math.exp(x)) for x, gold in counted]
-    found = balanced_bce(logits, positive, valid)
-    assert found.item() == pytest.approx(sum(losses) / max(len(losses), 1), rel=1e-9, abs=1e-12)
-    if n_positive:
+    found = balanced_bce(logits, positive, valid, balance)
+    assert found.item() == pytest.approx(sum(losses) / max(weight * n_positive or len(losses), 1), rel=1e-9, abs=1e-12)
+    if (positive & valid).any():  # as published, but for the number that the sum is divided by
         theirs = F.binary_cross_entropy_with_logits(
             logits[valid], positive[valid].double(), pos_weight=torch.tensor(weight, dtype=torch.float64)
         )
-        torch.testing.assert_close(found, theirs)
+        torch.testing.assert_close(found * weight * n_positive, theirs * len(counted))
 
 
 def test_nothing_known_gives_no_gradient() -> None:

@@ -57,7 +57,6 @@ class Group(NamedTuple):
         tokens: *(n_sequences, most)* the entity tokens of each sequence, or none if there are none; padded with 0.
         padding: *(n_sequences, most)* true where `tokens` is padding, or none if nothing is.
         rows: *(n_tokens,)* where the group's tokens are in `tokens`, flattened.
-        first_token: the number of the group's first token; its tokens are consecutive.
     """
 
     start: int
@@ -66,7 +65,6 @@ class Group(NamedTuple):
     tokens: Tensor | None = None
     padding: Tensor | None = None
     rows: Tensor | None = None
-    first_token: int = 0
 
 
 def lay_out(lengths: Sequence[int], counts: Sequence[int] | None, device: torch.device) -> list[Group]:
@@ -92,7 +90,6 @@ def lay_out(lengths: Sequence[int], counts: Sequence[int] | None, device: torch.
                     tokens=torch.where(padding, 0, first[:, None] + column).to(device),
                     padding=padding.to(device) if padding.any() else None,
                     rows=(~padding).flatten().nonzero().squeeze(1).to(device),
-                    first_token=token,
                 )
                 token += int(of_group.sum())
         groups.append(group)

@@ -224,10 +224,11 @@ def _luke_entities(get: Callable[[str], Tensor], settings: EncoderSettings, enti
         for kind in ("weight", "bias"):
             if not entities.own_queries:
                 continue
-            w2e, e2w, e2e = (get(f"encoder.layer.{i}.attention.self.{part}_query.{kind}") for part in ("w2e", "e2w", "e2e"))
-            weights[f"layers.{i}.attention.of_entities.{kind}"] = torch.cat([e2w, e2e])
+            queries = f"encoder.layer.{i}.attention.self.{{}}_query.{kind}"
+            of_entities = [get(queries.format(part)) for part in ("e2w", "e2e")]
+            weights[f"layers.{i}.attention.of_entities.{kind}"] = torch.cat(of_entities)
             if entities.words_see_entities:
-                weights[f"layers.{i}.attention.of_words.{kind}"] = w2e
+                weights[f"layers.{i}.attention.of_words.{kind}"] = get(queries.format("w2e"))
     return weights
 
 
