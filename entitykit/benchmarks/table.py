@@ -15,6 +15,7 @@ BENCHMARKS = {
     "encoder": "speed of the shared encoder against transformers and spacy-transformers",
     "longdoc": "time and memory on documents of up to 100,000 words",
     "ner": "named entities of CoNLL04, SciERC and WNUT-17, beside SpERT's and spaCy's components",
+    "injection": "where entity states come from: pooled from words, or tokens that begin in some layer",
     "mentions": "recall of the mentions of GUM and LitBank",
 }
 """What each module `entitykit.benchmarks.NAME` measures, in its `PARTS`."""

@@ -209,7 +209,7 @@ def encoder_listener(upstream: str = "*") -> Model[list[Doc], WordStates]:
 
 def tommer(
     tok2vec: Tok2Vec,
-    layer: int = 3,
+    layer: int | None = 3,
     rank: int = 64,
     window: int = 25,
     cosine: bool = True,
@@ -224,7 +224,7 @@ def tommer(
 
 def span_ner(
     tok2vec: Tok2Vec,
-    probe_layer: int = 3,
+    probe_layer: int | None = 3,
     rank: int = 64,
     window: int = 25,
     proposals: float = 0.5,
@@ -242,7 +242,7 @@ def span_ner(
 
 def typed_tommer(
     tok2vec: Tok2Vec,
-    probe_layer: int = 3,
+    probe_layer: int | None = 3,
     layer: int = TOP,
     rank: int = 64,
     window: int = 25,

@@ -37,7 +37,7 @@ def TorchHead(
         probe: the setting that names the layer of the head's own probe, if it has one, which it reads, too; none in its place
             tells the head that the encoder has a probe and proposes.
     """
-    of_probe = [] if probe is None else [settings[probe]]
+    of_probe = [] if probe is None or settings[probe] is None else [settings[probe]]
     request_layers(tok2vec, layers, of_probe)
     return Model(
         "entitykit-head",

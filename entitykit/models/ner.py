@@ -24,7 +24,8 @@ class SpanNERSettings:
     Attributes:
         width: size of a word's state.
         n_labels: entity types; the class "no entity" comes on top.
-        probe_layer: encoder layer in which the probe looks for mentions; none: the encoder has a probe and proposes.
+        probe_layer: encoder layer in which the probe looks for mentions; none: the spans are those with entity tokens, which
+            the encoder's own probe proposes, or documents have beforehand.
         rank: size of the probe's projections.
         window: a span's last word is at most this far from its first.
         proposals: spans proposed per word.
@@ -127,7 +128,7 @@ class SpanNER(nn.Module):
         hidden = F.gelu(self.inner(self.dropout(torch.cat(parts, dim=1))))
         return self.outer(self.dropout(hidden))
 
-    def loss(self, output: NEROutput, classes: Tensor, is_mention: Tensor, known: Tensor) -> Tensor:
+    def loss(self, output: NEROutput, classes: Tensor, is_mention: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """See `loss_of_proposals`."""
         return loss_of_proposals(output, classes, is_mention, known, self.settings)
 
@@ -191,21 +192,23 @@ class ProbeLoss(Protocol):
         """How much a mention weighs in it."""
 
 
-def loss_of_proposals(output: NEROutput, classes: Tensor, is_mention: Tensor, known: Tensor, settings: ProbeLoss) -> Tensor:
+def loss_of_proposals(
+    output: NEROutput, classes: Tensor, is_mention: Tensor | None, known: Tensor | None, settings: ProbeLoss
+) -> Tensor:
     """Cross-entropy over candidates plus the probe's cross-entropy over all spans.
 
     Args:
         output: of a head that classifies what a probe proposes.
         classes: *(n_spans,)* gold classes, 0 for none, -100 where a document has no annotation.
-        is_mention: *(n_words, window + 1)* gold spans in the probe's band.
-        known: *(n_words,)* words of annotated documents.
+        is_mention: *(n_words, window + 1)* gold spans in the probe's band; none if there is no probe.
+        known: *(n_words,)* words of annotated documents; none if there is no probe.
         settings: of the head.
 
     Returns:
         A scalar.
     """
     loss = mean_cross_entropy(output.logits, classes)
-    if output.mentions is None or not settings.probe_weight:
+    if output.mentions is None or is_mention is None or known is None or not settings.probe_weight:
         return loss
     return loss + settings.probe_weight * loss_of_mentions(output.mentions, is_mention, known, balance=settings.balance)
 

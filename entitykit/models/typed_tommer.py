@@ -101,7 +101,7 @@ class TypedToMMeR(nn.Module):
         hidden = F.silu(self.inner(torch.cat([words[spans.starts], words[spans.ends - 1]], dim=1)))
         return linear(self.outer(hidden), torch.cat([self.none, self.types]))
 
-    def loss(self, output: NEROutput, classes: Tensor, is_mention: Tensor, known: Tensor) -> Tensor:
+    def loss(self, output: NEROutput, classes: Tensor, is_mention: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """See `loss_of_proposals`."""
         return loss_of_proposals(output, classes, is_mention, known, self.settings)
 

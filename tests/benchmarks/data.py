@@ -61,7 +61,7 @@ def write_data(folder: Path, *, copies: int = 2) -> Path:
 
 def tiny_settings(folder: Path, checkpoint: Path, **values: object) -> Settings:
     """Settings for the quick form with the data and the configs that are written to the folder."""
-    for name in ("ner", "mentions"):
+    for name in ("ner", "ner_nested", "mentions"):
         config = Config().from_disk(CONFIGS / f"{name}.cfg", interpolate=False)
         config["components"]["entitykit_encoder"]["model"]["entities"]["inject_layer"] = 1
         config["training"]["eval_frequency"] = 2

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import spacy
 from spacy.cli.train import train
+from spacy.language import Language
 from spacy.tokens import DocBin
+from spacy.training import Example
 
-from entitykit.benchmarks import mentions, ner, training
+from entitykit.benchmarks import injection, mentions, ner, training
 from entitykit.benchmarks.parts import Settings
 from entitykit.benchmarks.pipelines import read_config
 from entitykit.benchmarks.table import run_benchmark
@@ -161,3 +163,30 @@ def test_missing_things(settings: Settings, tmp_path: Path) -> None:
     empty = Settings(encoder=settings.encoder, configs=settings.configs, data=tmp_path / "empty")
     with pytest.raises(InputError, match=r"E441.*gum/dep"):
         run_benchmark("mentions", empty, only=["gum_recall"])
+
+
+@pytest.mark.parametrize("form", injection.FORMS)
+def test_every_form_of_entity_states_trains_and_is_scored(form: str, settings: Settings, in_process: list[Path]) -> None:
+    """And is what its name says."""
+    figures = run_benchmark("injection", settings, only=[f"conll04_{form}", f"litbank_{form}"]).figures
+    assert all(0 <= figure.value <= 1 for figure in figures.values())
+    assert len(in_process) == 2
+
+
+def test_gold_spans_are_all_that_is_named(settings: Settings, in_process: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[list[tuple[int, int]]] = []
+
+    def evaluate(nlp: Language, examples: list[Example]) -> dict[str, float]:
+        for eg in examples:
+            if injection.GIVEN not in eg.predicted.spans:  # a look at the development part
+                continue
+            given = [(span.start, span.end) for span in eg.predicted.spans[injection.GIVEN]]
+            doc = nlp.get_pipe("entitykit_ner")(nlp.get_pipe("entitykit_encoder")(eg.predicted))
+            assert given == [(ent.start, ent.end) for ent in eg.reference.ents]
+            found.append(given)
+            assert {(ent.start, ent.end) for ent in doc.ents} <= set(given)
+        return {"ents_f": 0.5}
+
+    monkeypatch.setattr(Language, "evaluate", evaluate)
+    run_benchmark("injection", settings, only=["conll04_gold"])
+    assert any(found)

@@ -1,0 +1,104 @@
+"""Where entity states come from: pooled from words, or tokens of their own that begin in some layer, seen by words or not.
+
+NER on CoNLL04 (flat, `configs/ner.cfg`) and LitBank (nested, `configs/ner_nested.cfg`) with the same encoder, data, optimizer
+and steps; only the encoder's injection differs, and for `spert` the head, which then classifies all spans. The figures are
+strict micro F1 on the test set, the mean over seeds. `gold` is given the test set's spans and only names their types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from thinc.api import Config
+
+from entitykit.benchmarks import mentions, ner
+from entitykit.benchmarks.parts import Part, Result, Settings, mean
+from entitykit.benchmarks.pipelines import ENCODER, read_config
+from entitykit.benchmarks.training import Task, run_seeds, work_folder, write_docs
+
+MAX_STEPS = 800
+QUICK_STEPS = 4
+GIVEN = "given"
+
+
+class Form(NamedTuple):
+    """How entity states are made.
+
+    Attributes:
+        depth: where entity tokens begin, as a share of the encoder's layers; none for states pooled from words.
+        seen: words and other entity tokens attend to entity tokens.
+        probe: spans are proposed by the encoder's probe; otherwise they are given.
+        spert: all spans are classified, and none proposed.
+    """
+
+    depth: float | None = None
+    seen: bool = False
+    probe: bool = True
+    spert: bool = False
+
+
+FORMS: Mapping[str, Form] = {
+    "spert": Form(spert=True),
+    "pooled": Form(),
+    "tokens_0": Form(depth=0.0),
+    "tokens_0_seen": Form(depth=0.0, seen=True),
+    "tokens_half": Form(depth=0.5),
+    "tokens_half_seen": Form(depth=0.5, seen=True),
+    "gold": Form(depth=0.5, probe=False),
+}
+
+DATA: Mapping[str, tuple[str, str]] = {"conll04": ("ner", "ents_f"), "litbank": ("ner_nested", "spans_sc_f")}
+"""Data set to its config and its score."""
+
+
+def measure_form(settings: Settings, *, data: str, form: str) -> Result:
+    """Train and score one form on one data set, once per seed."""
+    if settings.quick:
+        settings = replace(settings, seeds=settings.seeds[:1], max_steps=settings.max_steps or QUICK_STEPS)
+    settings = replace(settings, max_steps=settings.max_steps or MAX_STEPS)
+    name, score = DATA[data]
+    config = read_config(settings, name)
+    inject(config, FORMS[form])
+    key, given = f"{data}_{form}", "" if FORMS[form].probe else GIVEN
+    with work_folder(settings) as work:
+        corpora = ner.prepare(data, settings, work) if data in ner.DATA else _prepare_litbank(settings, work)
+        outcomes = run_seeds(Task(key, config, *corpora, [score], given), settings, work)
+    figure = mean([outcome[score] for outcome in outcomes.values()])
+    return Result({key: figure}, {key: {"max_steps": settings.max_steps, "seeds": outcomes}})
+
+
+def inject(config: Config, form: Form) -> None:
+    """Change a training config to a form."""
+    encoder, head = config["components"][ENCODER], config["components"]["entitykit_ner"]["model"]
+    entities: dict[str, Any] = encoder["model"]["entities"]
+    if form.spert:
+        encoder["model"]["entities"] = None
+        listener = head["tok2vec"]
+        head.clear()
+        head.update({"@architectures": "entitykit.SpERT.v1", "tok2vec": listener})
+    elif form.depth is not None:
+        # the configs begin at half of the layers
+        layer = round(2 * form.depth * entities["inject_layer"])
+        entities.update(tokens=True, inject_layer=layer, words_see_entities=form.seen, entities_see_entities=form.seen)
+        entities["probe"] = form.probe
+    if not form.probe:
+        encoder["given"], head["probe_layer"] = [GIVEN], None
+
+
+def _prepare_litbank(settings: Settings, work: Path) -> tuple[Path, Path, Path]:
+    split, folder = mentions.read_litbank(settings), work / "corpora"
+    pieces = [piece for doc in split.train for piece in mentions.cut(doc, mentions.PIECE_WORDS)]
+    parts = {"train": pieces, "dev": split.dev, "test": split.test}
+    train, dev, test = (write_docs(folder / f"litbank-{part}.spacy", docs) for part, docs in parts.items())
+    return train, dev, test
+
+
+PARTS = [
+    Part((f"{data}_{form}",), partial(measure_form, data=data, form=form), form in ("pooled", "gold"))
+    for data in DATA
+    for form in FORMS
+]
