@@ -20,7 +20,7 @@ from spacy.training import Corpus
 from thinc.api import Config
 
 from entitykit.benchmarks.parts import Settings, progress
-from entitykit.components.gold import reference_spans
+from entitykit.corpora.build import ENTITIES
 from entitykit.errors import error
 
 
@@ -124,7 +124,7 @@ def _score(pipeline: Path, task: Task) -> dict[str, float]:
     examples = list(Corpus(task.test)(nlp))
     if task.given:
         for eg in examples:
-            spans = reference_spans(eg.reference, ["sc", "ents"]) or ()
+            spans = eg.reference.spans[ENTITIES] if ENTITIES in eg.reference.spans else eg.reference.ents
             eg.predicted.spans[task.given] = [Span(eg.predicted, span.start, span.end) for span in spans]
     found = nlp.evaluate(examples)
     return {key: found[key] for key in task.scores}
