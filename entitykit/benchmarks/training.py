@@ -124,7 +124,7 @@ def _score(pipeline: Path, task: Task) -> dict[str, float]:
     examples = list(Corpus(task.test)(nlp))
     if task.given:
         for eg in examples:
-            spans = eg.reference.spans[ENTITIES] if ENTITIES in eg.reference.spans else eg.reference.ents
+            spans = eg.reference.spans.get(ENTITIES, eg.reference.ents)
             eg.predicted.spans[task.given] = [Span(eg.predicted, span.start, span.end) for span in spans]
     found = nlp.evaluate(examples)
     return {key: found[key] for key in task.scores}
