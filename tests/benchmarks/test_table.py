@@ -18,6 +18,7 @@ KEYS = {
         "conll04_ner_f1",
         *(f"{data}_{system}" for data in ("scierc", "wnut17") for system in ("ner_f1", "spacy_ner", "spacy_spancat")),
     },
+    "injection": {f"{data}_{form}" for data in ("conll04", "litbank") for form in ("spert", "pooled", "tokens_half", "gold")},
     "mentions": {"gum_recall", "litbank_recall"},
 }
 
