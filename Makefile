@@ -22,7 +22,7 @@ demo: install
 	$(VENV)/bin/python examples/demo.py
 
 test: install
-	$(RUN) pytest
+	$(RUN) pytest --numprocesses 2 --dist loadfile
 
 lint: install
 	$(RUN) ruff check .

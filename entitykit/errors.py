@@ -1,7 +1,8 @@
 """Every error and warning of the package: a code, a class, and a text that says what was found and what to do.
 
 Raise with ``raise error("E101", name="ner")`` and warn with ``warn("W101", name="ner")``. Codes are never reused. Hundreds are
-areas: 0 encoder and checkpoints, 1 components and training, 2 corpora, 3 decoding and scoring, 4 command line.
+areas: 0 encoder and checkpoints, 1 components and training, 2 corpora, 3 decoding and scoring, 4 command line, 5 knowledge
+bases.
 """
 
 from __future__ import annotations
@@ -156,6 +157,16 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "[components….model] and read the document again; if words or other entities see the tokens, name the spans' group in the "
         "encoder's given setting instead.",
     ),
+    "E120": (
+        ConfigError,
+        "'{name}' looks for relations within sentences, but the text '{text}…' has no sentence boundaries. Add a sentencizer before it, "
+        "or set scope to window or document.",
+    ),
+    "E121": (
+        ConfigError,
+        "'{name}' has a model that knows relations by their labels and reads no descriptions. Train one with described = true in its "
+        "[components.{name}.model].",
+    ),
     "E130": (ConfigError, "The pretraining setting {setting} is {found}; expected {expected}."),
     "E131": (
         ConfigError,
@@ -276,6 +287,28 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "Nothing can be learned from '{path}': of its {n} links, {unknown} lead to entities outside the vocabulary and {cut} are wider than "
         "a window. Choose another vocabulary, corpus or window.",
     ),
+    "E243": (
+        CorpusError,
+        "{where}: this is no Turtle: found '{found}', expected {expected}. Correct it; the file may be cut short or of another RDF format.",
+    ),
+    "E244": (CorpusError, "{where}: the annotation '{name}' has {found}; expected {expected}. Correct the file."),
+    "E245": (
+        CorpusError,
+        "{where}: the text of {n} characters has '{found}' at [{start}, {end}); the annotation says '{expected}'. Offsets count {unit}: "
+        "set offsets, or correct them.",
+    ),
+    "E246": (CorpusError, "Cannot map titles to ids: {reason}. Put the corpus's wiki_map.tab there, or set kb_id to 'title'."),
+    "E260": (
+        CorpusError,
+        "{where} and {other} are not the same text: {found}. Copy both files again, from one version of the corpus.",
+    ),
+    "E261": (CorpusError, "'{path}' is no XML: {reason}. Correct it; the file may be cut short or of another format."),
+    "E262": (
+        CorpusError,
+        "'{path}' has no mentions beside it; expected …_corpus.txt with the file {expected} in the same folder. Put it there, or "
+        "choose another format.",
+    ),
+    "E265": (ConfigError, "The setting {setting} of the boxes is {found}; expected {expected}."),
     "E290": (
         InputError,
         "The output is '{path}'; expected a name that ends in .spacy, because spaCy's readers pass over all others.",
@@ -307,6 +340,59 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         InputError,
         "doc.spans['{key}'] holds {n_spans} ranked candidates and {found}. Expected one number for each in "
         "doc.spans['{key}'].attrs['scores']: run a component that writes them.",
+    ),
+    "E320": (
+        InputError,
+        "The mention {mention} is in two {side} clusters of a document; expected one at most. Merge the clusters, or leave the mention "
+        "out of one of them.",
+    ),
+    "E321": (InputError, "A decision is about the pronoun '{found}'; GAP has: {expected}. Correct the pronoun."),
+    "E322": (InputError, "The Doc is no snippet of GAP: doc.user_data has no '{key}'. Read it with the corpus format gap."),
+    "E323": (
+        InputError,
+        "Mentions were predicted of entities that were not asked for: {found}; asked for were: {expected}. Score only what was asked for.",
+    ),
+    "E330": (
+        InputError,
+        "The grids have other {what}: found {found}; expected {expected}. Predict one state per participant and step.",
+    ),
+    "E335": (InputError, "Salience cannot be scored: found {found}; expected {expected}."),
+    # 34: relations
+    "E340": (ConfigError, "{where} has {found}; expected {expected}. Correct it."),
+    "E341": (
+        ConfigError,
+        "The relation schema names {what} that there are not: {found}; there are: {known}. Correct the schema, or train with these labels.",
+    ),
+    "E342": (ConfigError, "The relation schema contradicts itself in {n} places: {found}. Correct one side of each."),
+    "E343": (InputError, "Relations cannot be decoded: {what} has {found}; expected {expected}."),
+    "E344": (ConfigError, "Relations cannot be decoded with {option} = {found}; expected {expected}."),
+    "E345": (
+        InputError,
+        "A relation is {found}; expected an object with head and tail, each [start, end) among the {n} tokens of its Doc, and a label.",
+    ),
+    "E346": (
+        InputError,
+        "A relation between clusters is {found}; expected an object with head and tail, each the number of one of the {n} groups "
+        "doc.spans['coref_clusters_N'] of its Doc, and a label.",
+    ),
+    "E347": (
+        InputError,
+        "doc.user_data['relation_pair'] is {found}; expected an object with first and second, each [start, end) in tokens.",
+    ),
+    "E350": (
+        InputError,
+        "{n} antecedents are not before their mentions; the first is {found}, of mention {mention}. Expected the number of an earlier "
+        "mention, or -1 for none.",
+    ),
+    "E351": (InputError, "The arrays have the shape {found}; expected {expected}."),
+    "E352": (ConfigError, "The memory's setting {setting} is {found}; expected {expected}."),
+    "E353": (
+        InputError,
+        "The step to {action} cell {cell} does not fit a memory that uses {n} cells. Apply each step before the next one is chosen.",
+    ),
+    "E354": (
+        InputError,
+        "{n} scores are no numbers (NaN), so that nothing can be decided. Check the model that computed them.",
     ),
     # 4: command line
     "E420": (
@@ -376,6 +462,160 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "The process that measures memory ended with exit code {status}. The command was: {command}\nIts last output:\n{output}\nCorrect "
         "what it says, or choose other figures with --only.",
     ),
+    # 5: knowledge bases
+    "E500": (
+        CheckpointError,
+        "Cannot open the knowledge base '{path}': {reason}. Give a folder that `entitykit kb build` made.",
+    ),
+    "E501": (
+        CheckpointError,
+        "{path} is damaged, or the knowledge base was copied in part: found {found}; expected {expected}. Copy the whole folder again "
+        "while nothing writes to it, or build it again.",
+    ),
+    "E502": (
+        OutputError,
+        "Cannot write the knowledge base '{path}': {reason}. Free space, or choose a folder that you may write to.",
+    ),
+    "E503": (
+        OutputError,
+        "Another process or thread writes to the knowledge base '{path}' and did not finish within {seconds} seconds. Try again later, "
+        "or open the store with a longer wait.",
+    ),
+    "E504": (CorpusError, "{where}: the {what} is {found}; expected {expected}. Correct it."),
+    "E505": (InputError, "The knowledge base '{path}' has no entity '{id}'. Add the entity first, or correct the id."),
+    "E506": (
+        InputError,
+        "The knowledge base '{path}' has no entity in {n} of the rows that were asked for, the first is {row}. It was removed: ask "
+        "`alive` first, or bring the index or table that gave the row up to date.",
+    ),
+    "E507": (InputError, "The option {option} is {found}; expected {expected}."),
+    "E508": (
+        ConfigError,
+        "This Python's SQLite ({version}) cannot hold a knowledge base: {reason}. Use a Python whose sqlite3 has version 3.34 or later "
+        "with FTS5.",
+    ),
+    "E509": (ConfigError, "This knowledge base is empty: it was never loaded. Load one with kb_loader or from_disk()."),
+    "E510": (
+        ConfigError,
+        "The knowledge base '{path}' does not know how often phrases occur in text, which min_link_probability = {found} needs. Add the "
+        "numbers with `entitykit kb add {path} --phrases FILE`, or set it to 0.",
+    ),
+    "E511": (
+        ConfigError,
+        "{n} entities of the knowledge base have no vector in '{path}', the first is '{id}'. Put vectors of all entities into the table.",
+    ),
+    # 53, 54: generated names
+    "E530": (CheckpointError, "Cannot open the names '{path}': {reason}. Give a folder that CompactTrie.save() wrote."),
+    "E531": (CheckpointError, "{path} is damaged: found {found}; expected {expected}. Copy or build the names again."),
+    "E532": (OutputError, "Cannot write the names '{path}': {reason}. Free space, or choose another folder."),
+    "E533": (
+        CheckpointError,
+        "The names '{path}' were made with another tokenizer: found the fingerprint '{found}'; expected '{expected}'. Build them again "
+        "with this tokenizer.",
+    ),
+    "E534": (InputError, "Found {found}; expected {expected}. Correct the names or their rows."),
+    "E535": (
+        CheckpointError,
+        "The checkpoint '{name}' is a {found}, which has no encoder and decoder; expected a sequence-to-sequence model such as BART or T5.",
+    ),
+    "E536": (
+        ConfigError,
+        "Markup needs a token of its own for each of its marks after a space; this one has {found}, or cannot tell them from what it does "
+        'not know. Choose another checkpoint, or task = "names".',
+    ),
+    "E537": (ConfigError, "The setting {setting} of entitykit.Genre.v1 is {found}; expected {expected}."),
+    "E538": (
+        ConfigError,
+        "'{name}' has no knowledge base whose entities it could name. Set kb in [components.{name}] or [initialize.components.{name}], "
+        'such as @misc = "entitykit.KB.v1" with a path, or call set_kb().',
+    ),
+    # 55: vector index
+    "E550": (CheckpointError, "Cannot open the vector index '{path}': {reason}. Give a folder that VectorIndex.save() wrote."),
+    "E551": (
+        CheckpointError,
+        "{path} is damaged: found {found}; expected {expected}. Copy the whole index again, or build it anew.",
+    ),
+    "E552": (
+        CheckpointError,
+        "The vector index '{path}' was built by an encoder with the fingerprint '{found}'; this encoder has '{expected}', and vectors of two "
+        "encoders cannot be compared. Load the encoder that built the index, or build the index anew with this one.",
+    ),
+    "E553": (
+        InputError,
+        "Expected vectors of finite length{nonzero}; {n} have another, the first is that of {where}. Check the encoder that computed them.",
+    ),
+    "E554": (InputError, "The vectors are {found}; expected {expected}."),
+    "E555": (InputError, "The rows are {found}; expected a list of whole numbers from 0 on, each once."),
+    "E556": (InputError, "Cannot find the {k} nearest vectors; expected a whole number of at least 1."),
+    "E557": (ConfigError, "The vector index's setting {setting} is {found}; expected {expected}."),
+    "E558": (OutputError, "Cannot write the vector index '{path}': {reason}. Free space, or choose another folder."),
+    "E559": (
+        OutputError,
+        "The vector index '{path}' was saved by someone else since it was loaded; saving now would undo their changes. Load it again, "
+        "repeat your changes and save them, or save to another folder.",
+    ),
+    # 56: scoring of links
+    "E560": (
+        InputError,
+        "span._.kb_ents of '{text}' holds {found}; expected pairs of an id and a finite score. Run a component that writes them.",
+    ),
+    "E561": (ConfigError, "The scorer was asked for recall at {found} candidates; expected whole numbers of at least 1."),
+    # 58: linking
+    "E580": (ConfigError, "The setting {setting} of entitykit.BiEncoder.v1 is {found}; expected {expected}."),
+    "E581": (
+        ConfigError,
+        "A text that is linked may have {found} pieces; expected {least} to {longest}, which the encoder can read. Change context_pieces "
+        "or entity_pieces of entitykit.BiEncoder.v1.",
+    ),
+    "E582": (InputError, "Candidates were asked for with {found}; expected {expected}."),
+    "E583": (
+        ConfigError,
+        "A bi-encoder reads the descriptions of entities with the shared encoder, and hears none. Put entitykit_encoder before it, and "
+        "give it entitykit.EncoderListener.v1 as its tok2vec.",
+    ),
+    "E584": (
+        CheckpointError,
+        "'{path}' is no bi-encoder of BLINK: found {found}; expected the weights of two BERTs, under context_encoder.bert_model. and "
+        "cand_encoder.bert_model., and nothing else.",
+    ),
+    # 59: reranking, distillation, augmented contexts
+    "E590": (ConfigError, "The setting {setting} of entitykit.Augmenter.v1 is {found}; expected {expected}."),
+    "E591": (
+        InputError,
+        "The description of the mention '{mention}' is of the type {found}; expected a text. Correct the function that "
+        "entitykit.Augmenter.v1 was given as describe.",
+    ),
+    "E592": (
+        OutputError,
+        "Cannot read or write the descriptions in '{path}': {reason}. Give entitykit.Augmenter.v1 another file as its cache.",
+    ),
+    "E593": (
+        ConfigError,
+        "'{name}' scores the candidates of a linker again, and no linker has seen the mention '{text}'. Put entitykit_linker before it, with the "
+        "same mentions setting, and whatever finds mentions before that.",
+    ),
+    "E594": (ConfigError, "The setting {setting} of entitykit.CrossEncoder.v1 is {found}; expected {expected}."),
+    "E595": (
+        ConfigError,
+        "A cross-encoder needs an encoder of BERT's kind to read texts with, and has {found}. Give it entitykit.EntityEncoder.v1 as its "
+        "tok2vec, or entitykit.EncoderListener.v1 and an entitykit_encoder before it.",
+    ),
+    "E596": (
+        ConfigError,
+        "Cannot learn from the teacher '{path}': {reason}. Give the path of a trained pipeline with entitykit_linker, and "
+        "entitykit_reranker after it.",
+    ),
+    "E600": (ConfigError, "The setting {setting} of entitykit.EntQA.v1 is {found}; expected {expected}."),
+    "E601": (
+        ConfigError,
+        "A passage and an entity may have {found} pieces together ({parts}, and what stands around them), of which the encoder reads "
+        "{longest} at once. Lower passage_pieces, topic or entity_pieces of entitykit.EntQA.v1.",
+    ),
+    "E602": (
+        InputError,
+        "'{name}' is to read sentences, and nobody has found those of the text '{text}…'. Put a component before it that does, such as "
+        'sentencizer, or set passages = "words".',
+    ),
 }
 
 WARNINGS: dict[str, str] = {
@@ -385,6 +625,13 @@ WARNINGS: dict[str, str] = {
     "W101": "{n} gold spans touch no word of the predicted tokenization and were left out of this update.",
     "W102": "{n} of {total} gold spans of '{name}' are wider than the {longest} words that it can find (the widest: {widest}). Raise "
     "window or max_width in its model settings to reach them.",
+    "W120": "'{name}' left out {n} of {total} pairs of {n_entities} entities of one document, those farthest apart. Raise max_pairs, or "
+    "set a narrower scope or window.",
+    "W121": "{n} gold relations have arguments that touch no word of the predicted tokenization, and were left out of this update.",
+    "W122": "{n} of {total} gold relations are out of the scope of '{name}', which will not find such. Set scope or window wider.",
+    "W123": "{n} of {total} gold relations have arguments that are no gold entities with a type under '{entities}'. '{name}' learns from "
+    "them as from others, but their arguments have to be found as entities.",
+    "W124": "{n} descriptions of relations have more than the {longest} pieces that '{name}' reads; it read their beginnings.",
     # 2: corpora
     "W201": (
         "{path}: {expanded} spans did not end where tokens do and were expanded to whole tokens, {trimmed} lost white space "
@@ -395,12 +642,52 @@ WARNINGS: dict[str, str] = {
     "W204": "{path}: {n} multi-word tokens are not spelled by their words; the text has the words instead. The first: {first}.",
     "W205": "{path}: {n} documents were skipped. The first: {first}.",
     "W206": "{path}: {n} documents without tokens were left out of the examples.",
+    "W207": "{path}: {n} links have no id of the kind that was asked for and were read as NIL. The first: {first}.",
+    "W208": "{path}: {n} relations have a property that the file of names does not have; their label is the property. The first: {first}.",
     # 3: decoding and scoring
     "W301": (
         "Exact nested decoding of {n_spans} spans will take {n_steps:,} steps, because very long spans hold many others. "
         "Nothing is left out; to be faster, limit the width of the candidates, raise the threshold or decode with 'greedy_nested'."
     ),
+    "W340": "The best of {n} relations were not found in {seconds} seconds; the best set that was found is used. Raise time_limit, or decode "
+    "with 'beam'.",
+    "W530": "{n} names cannot be generated, such as {example!r}: the tokenizer makes no token of them, or more than {longest}.",
+    "W531": "{n} mentions are longer than the {longest} tokens that the model reads; it read their beginnings only.",
+    "W532": "{n} of {total} gold links of '{name}' were left out of an update: their entity is not in the knowledge base, or they do not begin and end where tokens do.",
+    "W550": "The vector index finds {found:.1%} of the {k} nearest vectors on a sample, though it looks as hard as it can; {wanted:.1%} were "
+    "asked for. Choose codes='int8' or kind='flat', or ask for less with recall=…",
+    "W551": "The vector index was built for {built} vectors and holds {n}: it is slower than it could be, and its recall was not measured with "
+    "these. Build it anew.",
     "W420": "Of the inputs, {n} occurred more than once, such as '{example}'. Each is read once.",
+    # 5: knowledge bases
+    "W500": "{n} ids occurred more than once in the input, such as '{example}'. The last entity of each was kept.",
+    "W501": "{path}: objects have keys that mean nothing to a knowledge base and were left out: {names}. Known keys are: {known}.",
+    "W502": "{n} redirects were left out, because their id belongs to an entity of its own, such as '{example}'.",
+    "W580": "{n} of {total} gold links of '{name}' are to entities that the knowledge base '{path}' does not have, such as '{example}'; they "
+    "teach nothing. Add the entities, or check that corpus and knowledge base have the same ids.",
+    "W581": "{n} of {total} entities have more than the {longest} pieces of name and description that '{name}' reads; it read their "
+    "beginnings. Raise entity_pieces, or shorten the descriptions.",
+    "W582": "The entity index of '{name}' was built by another state of the encoder ({found}; now {expected}). Candidates are searched for in "
+    "it all the same, and scored anew, which takes time. Call build_index().",
+    "W583": "{n} entities were added, changed or removed since the entity index of '{name}' was built: new ones are found by their names and "
+    "words only. Call build_index().",
+    "W584": "{n} mentions are longer than the {longest} pieces that '{name}' reads of a mention; it read their beginnings. Raise "
+    "context_pieces, or link shorter spans.",
+    "W585": "{n} of {total} gold mentions do not begin and end where predicted tokens do, and were not given to the pipeline.",
+    "W590": "{n} of {total} candidates have more than the {longest} pieces of name and description that '{name}' reads; it read their "
+    "beginnings. Raise entity_pieces, or shorten the descriptions.",
+    "W591": "None of the {n} gold mentions of an update has candidates of a linker, so '{name}' learned to tell namesakes apart only. Put "
+    "entitykit_linker, and what it needs, in [training] annotating_components.",
+    "W592": "None of the {n} gold mentions of an update has candidates of a teacher, so there is nothing to distill into '{name}'. Wrap the "
+    "corpus in entitykit.DistilledLinks.v1, or set distill to 0.",
+    "W600": "{n} words have more than the {longest} pieces that '{name}' reads of a word; it read their beginnings. Raise passage_pieces, "
+    "or the encoder's max_word_pieces.",
+    "W601": "{n} entities were added, changed or removed since the entity index of '{name}' was built; it reads them anew for each batch. "
+    "Call build_index().",
+    "W602": "{n} of {total} gold mentions are in no passage of '{name}' as a whole, and teach nothing. Raise passage_pieces and overlap.",
+    "W603": "'{name}' has no entity index and reads all {n} entities of the knowledge base now. Call build_index() once, after training.",
+    "W604": "{n} of {total} gold mentions of '{name}' have more than the {longest} words that it looks for (the longest: {widest}). Raise "
+    "max_words to find them.",
 }
 
 

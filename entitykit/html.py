@@ -1,7 +1,7 @@
 """Show documents with their entities as one web page that needs nothing else: no server, no network, no libraries.
 
 Entities are boxes, nested ones boxes in boxes. A box that crosses another one is cut at its edge: the pieces have dashed ends
-and the last one carries the label. Untyped mentions are dotted lines under the text.
+and the last one carries the label. Untyped mentions are dotted lines under the text. Below are relations as arcs, and links.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from typing import Any, NamedTuple
 from spacy.tokens import Doc
 
 from entitykit.corpora.jsonl import doc_to_record
+from entitykit.html_arcs import STYLE as ARCS
+from entitykit.html_arcs import draw_relations
+from entitykit.html_links import STYLE as LINKS
+from entitykit.html_links import draw_links
 
 # A label is a hue; lightness is the same for all, so that every label is readable on its box in both colour schemes.
 STYLE = """
@@ -123,6 +127,7 @@ class Page:
         self.n_mentions = 0
         self.n_documents = 0
         self.n_words = 0
+        self.styles: set[str] = set()
 
     def begin(self, title: str) -> str:
         """Give the page's beginning, up to the first document."""
@@ -134,7 +139,7 @@ class Page:
         )
 
     def document(self, doc: Doc) -> str:
-        """Give the part that shows one document: its entities as `annotate` writes them, and `doc.spans["mentions"]`."""
+        """Give the part that shows one document: its entities as `annotate` writes them, `doc.spans["mentions"]`, relations."""
         record = doc_to_record(doc)
         entities = record["entities"]
         mentions = record.get("spans", {}).get("mentions", [])
@@ -148,8 +153,17 @@ class Page:
         heights = _heights(pieces)
         body = "".join(_markup(record["text"], pieces, heights, numbers))
         size = f"{len(doc):,} words, {len(entities):,} entities"
+        arcs = self._styled(ARCS, draw_relations(doc, numbers, _visible))
+        links = self._styled(LINKS, draw_links(doc, _visible))
         heading = f'<h2 dir="auto">{_visible(name)}<small>{size}</small></h2>'
-        return f'<article>\n{heading}\n<div class="text h{max(heights, default=0)}">{body}</div>\n</article>\n'
+        return f'<article>\n{heading}\n<div class="text h{max(heights, default=0)}">{body}</div>\n{arcs}{links}</article>\n'
+
+    def _styled(self, style: str, part: str) -> str:
+        """Put the style of a kind of part before the first one."""
+        if not part or style in self.styles:
+            return part
+        self.styles.add(style)
+        return f"<style>{style}</style>{part}"
 
     def end(self) -> str:
         """Give the legend with the number of entities of every label, and the page's end."""

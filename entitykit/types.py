@@ -28,6 +28,24 @@ class Spans(NamedTuple):
     ends: Tensor
 
 
+class EntityPairs(NamedTuple):
+    """Entities of a packed batch, and the ordered pairs of them that may be related.
+
+    Attributes:
+        starts: *(n_entities,)* first words, sorted; words are numbered as in `Spans`.
+        ends: *(n_entities,)* ends, exclusive.
+        types: *(n_entities,)* numbers of the entities' types; 0 is an unknown one.
+        heads: *(n_pairs,)* rows of the pairs' first arguments, of which the relation is said.
+        tails: *(n_pairs,)* rows of the second ones, in the same document.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    types: Tensor
+    heads: Tensor
+    tails: Tensor
+
+
 class MentionOutput(NamedTuple):
     """A mention probe's scores of all spans within its window.
 

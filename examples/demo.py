@@ -1,44 +1,66 @@
-"""Annotate the texts in this folder with the default pipeline: a table in the terminal, and a web page.
+"""Annotate the texts in this folder with the default pipeline: tables in the terminal, and a web page.
 
-Run it with `make demo`, or `python examples/demo.py [PIPELINE]` for another pipeline.
+Run it with `make demo`, or `python examples/demo.py [PIPELINE]` for another pipeline. The default one is given the heads in
+`heads/`, which read the states of its encoder: relations, and links to the knowledge base that is made of `kb.jsonl`.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import spacy
+from spacy.language import Language
 from spacy.tokens import Doc
 
 from entitykit.corpora.jsonl import doc_to_record
+from entitykit.corpora.triples import read_triples
 from entitykit.html import render_html
 
 EXAMPLES = Path(__file__).parent
 PAGE = EXAMPLES.parent / "build" / "demo.html"
 
-HEADER = ("document", "entity", "label", "score", "depth")
+DEFAULT = "en_entitykit_sm"
+
+ENTITIES = ("document", "entity", "label", "score", "depth")
+RELATIONS = ("document", "head", "relation", "tail", "score")
 
 
 def main(pipeline: str, page: Path = PAGE) -> None:
-    """Annotate the examples, print the table and write the page."""
+    """Annotate the examples, print the tables and write the page."""
     nlp = spacy.load(pipeline)
+    if pipeline == DEFAULT:
+        add_relations(nlp)
     files = sorted(EXAMPLES.glob("*.txt"))
     started = time.perf_counter()
     docs = list(nlp.pipe(file.read_text(encoding="utf-8") for file in files))
     seconds = time.perf_counter() - started
     for file, doc in zip(files, docs, strict=True):
         doc.user_data["id"] = file.name
-    print_table([row for doc in docs for row in entity_rows(doc)])
+    print_table(ENTITIES, [row for doc in docs for row in entity_rows(doc)])
+    relations = [row for doc in docs for row in relation_rows(doc)]
+    if relations:
+        print()
+        print_table(RELATIONS, relations)
     n_words = sum(map(len, docs))
     print(f"\n{len(docs)} documents, {n_words:,} words in {seconds:.2f} s: {n_words / seconds:,.0f} words/s with {pipeline}")
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render_html(docs, title="entitykit demo"), encoding="utf-8")
     print(f"The same with the entities marked in the text: {page.resolve().as_uri()}")
+
+
+def add_relations(nlp: Language) -> None:
+    """Add the relation head, before the states of the encoder are dropped."""
+    folder = EXAMPLES / "heads" / "relations"
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    pipe: Any = nlp.add_pipe("entitykit_relations", config=config, before="doc_cleaner")
+    pipe.from_disk(folder)
 
 
 def entity_rows(doc: Doc) -> Iterator[tuple[str, str, str, str, str]]:
@@ -52,13 +74,20 @@ def entity_rows(doc: Doc) -> Iterator[tuple[str, str, str, str, str]]:
         yield record["id"], "  " * depth + text, entity["label"], score, str(depth)
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under `HEADER`; the entity's column takes what the terminal leaves, and longer entities are cut."""
-    columns = list(zip(HEADER, *rows, strict=True))
+def relation_rows(doc: Doc) -> Iterator[tuple[str, str, str, str, str]]:
+    """Give a row per relation, in the order of the text."""
+    for triple in sorted(read_triples(doc), key=lambda triple: (triple.head.start, triple.tail.start)):
+        score = "" if triple.score is None else f"{triple.score:.2f}"
+        yield triple.document, triple.head.text, triple.relation, triple.tail.text, score
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under a header; the second column takes what the terminal leaves, and what is longer is cut."""
+    columns = list(zip(header, *rows, strict=True))
     widths = [max(map(width, column)) for column in columns]
     others = sum(widths) - widths[1] + 2 * (len(widths) - 1)
     widths[1] = min(widths[1], max(20, shutil.get_terminal_size((110, 24)).columns - others))
-    for row in [HEADER, ["-" * n for n in widths], *rows]:
+    for row in [header, ["-" * n for n in widths], *rows]:
         print("  ".join(fit(cell, n) for cell, n in zip(row, widths, strict=True)).rstrip())
 
 
@@ -78,4 +107,4 @@ def fit(text: str, columns: int) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "en_entitykit_sm")
+    main(sys.argv[1] if len(sys.argv) > 1 else DEFAULT)

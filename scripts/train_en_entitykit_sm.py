@@ -143,6 +143,7 @@ def write_package(all_sources: list[Source], scores: dict[str, dict[str, Any]], 
     staged = model.parent / "package"
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(model, staged)
+    drop_what_is_ours(staged)
     meta = json.loads((staged / "meta.json").read_text(encoding="utf-8"))
     meta |= {
         "name": NAME,
@@ -166,6 +167,16 @@ def write_package(all_sources: list[Source], scores: dict[str, dict[str, Any]], 
     (target / "README.md").write_text(
         CARD.format(version=VERSION, size=size, data=data_table(all_sources), scores=score_table(scores)), encoding="utf-8"
     )
+
+
+def drop_what_is_ours(pipeline: Path) -> None:
+    """Take out of a saved pipeline where its corpus was, and the surface forms of training, which only its scores needed."""
+    config = load_config(pipeline / "config.cfg")
+    config["paths"] = dict.fromkeys(config["paths"])
+    config.to_disk(pipeline / "config.cfg")
+    path = pipeline / "entitykit_ner" / "cfg.json"
+    cfg = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({key: value for key, value in cfg.items() if key != "seen"}), encoding="utf-8")
 
 
 def data_table(all_sources: list[Source]) -> str:

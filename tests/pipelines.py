@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from atexit import register
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import spacy
 import torch
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc, Span, SpanGroup
 from spacy.training import Example
 from spacy.util import filter_spans
 from torch import nn
 
 from entitykit.bridge.optimizer import AdamW, adamw
+from entitykit.knowledge.entities import Entity
+from entitykit.knowledge.store import EntityStore
+from entitykit.scoring.linking import register_candidates
 
 Config = dict[str, Any]
 
@@ -32,6 +40,13 @@ SPAN_NER: Config = {
     "proposals": 1.0,
 }
 SPERT: Config = {"@architectures": "entitykit.SpERT.v1", "max_width": 6, "context": 4}
+
+BI_ENCODER: Config = {"@architectures": "entitykit.BiEncoder.v1", "context_pieces": 64, "entity_pieces": 64}
+CROSS_ENCODER: Config = {"@architectures": "entitykit.CrossEncoder.v1", "context_pieces": 64, "entity_pieces": 64}
+ENTQA: Config = {"@architectures": "entitykit.EntQA.v1", "entity_pieces": 40}
+
+SPERT_RELATIONS: Config = {"@architectures": "entitykit.SpERTRelations.v1", "hidden": 16, "size_width": 4, "types": 4}
+ENRICO: Config = {"@architectures": "entitykit.EnriCo.v1", "size": 16, "keep_spans": 1.0}
 
 
 def transitions(state_type: str) -> Config:
@@ -61,6 +76,14 @@ HEADS: dict[str, tuple[str, Config, Config]] = {
     "nested_luke": ("entitykit_ner", SPAN_NER | {"tok2vec": OURS}, {"annotate": "spans"}),
     "spert": ("entitykit_ner", SPERT | {"tok2vec": OURS}, {}),
     "spert_nested": ("entitykit_ner", SPERT | {"tok2vec": OURS}, {"annotate": "spans", "decoder": "exact_nested"}),
+    "linker": ("entitykit_linker", BI_ENCODER | {"tok2vec": OURS}, {}),
+    "linker_state": ("entitykit_linker", BI_ENCODER | {"tok2vec": OURS, "mention": "state", "projection": 16}, {}),
+    "reranker": ("entitykit_reranker", CROSS_ENCODER, {}),
+    "reranker_shared": ("entitykit_reranker", CROSS_ENCODER | {"tok2vec": OURS}, {}),
+    "dictionary": ("entitykit_dictionary", {}, {}),
+    "relations": ("entitykit_relations", SPERT_RELATIONS | {"tok2vec": OURS}, {"entities": "names"}),
+    "relations_joint": ("entitykit_relations", ENRICO | {"tok2vec": OURS}, {"entities": "names"}),
+    "entqa": ("entitykit_entqa", ENTQA | {"tok2vec": OURS}, {"candidates": 6, "read": 6}),
     "tagger": ("tagger", {"@architectures": "spacy.Tagger.v2", "tok2vec": STOCK}, {}),
     "parser": ("parser", transitions("parser") | {"tok2vec": STOCK}, {"min_action_freq": 1}),
     "ner": ("ner", transitions("ner") | {"tok2vec": STOCK}, {}),
@@ -70,13 +93,20 @@ HEADS: dict[str, tuple[str, Config, Config]] = {
         {"suggester": {"@misc": "spacy.ngram_suggester.v1", "sizes": [1, 2, 3, 4, 5]}, "spans_key": "sc"},
     ),
 }
-"""Kind to factory, model and settings; the component is called like the kind."""
+"""Kind to factory, model (none for a component without one) and settings; the component is called like the kind."""
 
 _TOKENS: Config = {"@misc": "entitykit.Entities.v1", "inject_layer": 1, "rank": 8, "window": 5, "proposals": 1.0}
 READING: Config = {"entities": _TOKENS}
 LUKE: Config = {"entities": _TOKENS | {"inject_layer": 0, "words_see_entities": True, "entities_see_entities": True}}
-ENCODERS: dict[str, Config] = {"mentions_reading": READING, "span_ner_reading": READING, "nested_luke": LUKE}
-"""Kinds whose encoder has entity tokens, which see only words and themselves, or are as in LUKE."""
+PROPOSING: Config = {"entities": _TOKENS | {"tokens": False}}
+ENCODERS: dict[str, Config] = {
+    "relations_joint": PROPOSING,
+    "mentions_reading": READING,
+    "span_ner_reading": READING,
+    "nested_luke": LUKE,
+    "entqa": {"batch_pieces": 1024},
+}
+"""Kinds whose encoder has entity tokens, which see only words and themselves, or are as in LUKE, or reads more at once."""
 
 SENTENCES: list[tuple[str, list[tuple[int, int, str]]]] = [
     ("Mary Jones went to New York", [(0, 2, "PERSON"), (4, 6, "PLACE")]),
@@ -112,11 +142,77 @@ def make_pipeline(
 
 def add_head(nlp: Language, kind: str, *, model: Mapping[str, object] | None = None, **settings: object) -> None:
     factory, architecture, config = HEADS[kind]
-    nlp.add_pipe(factory, name=kind, config={"model": {**architecture, **(model or {})}, **config, **settings})
+    if factory in ("entitykit_linker", "entitykit_reranker"):
+        nlp.add_pipe("tests_capitals")
+    if factory == "entitykit_reranker":
+        nlp.add_pipe("tests_candidates")
+        architecture = {"tok2vec": nlp.config["components"]["entitykit_encoder"]["model"], **architecture}  # else its own
+    if factory in ("entitykit_linker", "entitykit_reranker", "entitykit_dictionary", "entitykit_entqa"):
+        config = {"kb": {"@misc": "entitykit.KB.v1", "path": str(knowledge_base())}, **config}
+    if kind == "relations":
+        nlp.add_pipe("tests_names")
+    models = {"model": {**architecture, **(model or {})}} if architecture else {}
+    nlp.add_pipe(factory, name=kind, config={**models, **config, **settings})
+
+
+@Language.component("tests_capitals")
+def capitals(doc: Doc) -> Doc:
+    """Make an entity of each run of capitalised words."""
+    doc.set_ents(names_in(doc))
+    return doc
+
+
+@Language.component("tests_names")
+def capitals_in_group(doc: Doc) -> Doc:
+    """The same in a span group, with scores."""
+    names = names_in(doc)
+    doc.spans["names"] = SpanGroup(doc, name="names", spans=names, attrs={"scores": [1.0] * len(names)})
+    return doc
+
+
+def names_in(doc: Doc) -> list[Span]:
+    runs = groupby(doc, lambda token: token.text.istitle())
+    tokens = [list(run) for is_title, run in runs if is_title]
+    return [Span(doc, run[0].i, run[-1].i + 1, label="NAME") for run in tokens]
+
+
+@Language.component("tests_candidates")
+def candidates(doc: Doc) -> Doc:
+    """Leave candidates on all spans that name an entity, and none on others that are entities."""
+    register_candidates()
+    for ent in doc.ents:
+        ent._.kb_ents = []
+    spans = [doc[i:j] for i in range(len(doc)) for j in range(i + 1, min(i + 6, len(doc)) + 1)]
+    with EntityStore.open(knowledge_base(), read_only=True) as store:
+        found = store.by_alias_batch([span.text for span in spans])
+    for span, matches in zip(spans, found, strict=True):
+        if matches:
+            span._.kb_ents = [(match.id, match.prior) for match in matches]
+    return doc
+
+
+@cache
+def knowledge_base() -> Path:
+    """A knowledge base of all entities of the sentences, and namesakes of them; it exists as long as the process."""
+    folder = Path(tempfile.mkdtemp())
+    register(shutil.rmtree, folder, ignore_errors=True)
+    found = {}
+    whole = [("Mary Jones went to New York", [(0, 6, "TRIP")])]
+    for text, entities in [*SENTENCES, *whole]:
+        words = text.split()
+        for start, end, label in entities:
+            name = " ".join(words[start:end])
+            found[name] = Entity(id=f"Q:{name}", name=name, description=f"the {label.lower()} of that name")
+            found[f"{name} 2"] = Entity(id=f"Q2:{name}", name=name, description="a ship")
+    EntityStore.build(folder, found.values())
+    return folder
 
 
 def make_example(nlp: Language, text: str, entities: Sequence[tuple[int, int, str]]) -> Example:
-    """Nested entities in ``sc``, the longest of them in ``doc.ents``, and tags and a chain of heads for stock components."""
+    """Nested entities in ``sc``, the longest of them in ``doc.ents``, tags and a chain of heads for stock components.
+
+    Capitalised words are ``names``, each related to the next, and the third to the first.
+    """
     words = text.split()
     n = len(words)
     gold = Doc(
@@ -127,9 +223,14 @@ def make_example(nlp: Language, text: str, entities: Sequence[tuple[int, int, st
         deps=["ROOT"] + ["dep"] * (n - 1) if n else None,
         sent_starts=[True] + [False] * (n - 1) if n else None,
     )
-    spans = [Span(gold, start, end, label=label) for start, end, label in entities]
+    spans = [Span(gold, start, end, label=label, kb_id=f"Q:{' '.join(words[start:end])}") for start, end, label in entities]
     gold.spans["sc"] = spans
     gold.set_ents(filter_spans(spans))
+    gold.spans["names"] = names = names_in(gold)
+    triples = [(a, b, "Next") for a, b in pairwise(names)] + [(c, names[0], "First") for c in names[2:3]]
+    gold.user_data["relations"] = [
+        {"head": [a.start, a.end], "tail": [b.start, b.end], "label": label} for a, b, label in triples
+    ]
     return Example(Doc(nlp.vocab, words=words), gold)
 
 
@@ -154,6 +255,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Update on all examples as spaCy's training loop does, and return the losses of each step."""
     optimizer = fast_optimizer() if optimizer is None else optimizer
+    if "tests_candidates" in nlp.pipe_names:
+        options = {"annotates": ["tests_capitals", "tests_candidates"], **options}
     history = []
     for _ in range(steps):
         history.append(nlp.update(examples, sgd=False, losses={}, **options))  # type: ignore[arg-type]
@@ -164,7 +267,7 @@ def train(
 
 def finish(nlp: Language, optimizer: Any, *, exclude: Sequence[str] = ()) -> None:
     for name, pipe in nlp.pipeline:
-        if name not in exclude:
+        if name not in exclude and hasattr(pipe, "finish_update"):
             pipe.finish_update(optimizer)
 
 
@@ -222,9 +325,21 @@ def counted_passes(nlp: Language) -> Iterator[Passes]:
 def annotations(doc: Doc) -> dict[str, Any]:
     """All that heads write, as plain values; scores apart."""
     groups = {key: [(span.start, span.end, span.label_) for span in group] for key, group in doc.spans.items()}
-    ents = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
-    return {"ents": ents, "groups": groups, "tags": [token.tag_ for token in doc], "heads": [token.head.i for token in doc]}
+    ents = [(ent.start, ent.end, ent.label_, ent.kb_id_) for ent in doc.ents]
+    relations = [{**relation, "score": None} for relation in relations_of(doc)]
+    tags, heads = [token.tag_ for token in doc], [token.head.i for token in doc]
+    return {"ents": ents, "groups": groups, "tags": tags, "heads": heads, "relations": relations}
+
+
+def relations_of(doc: Doc) -> list[Config]:
+    """As lists: a `DocBin` gives tuples."""
+    found = (doc._.relations if Doc.has_extension("relations") else None) or ()
+    return [{key: list(v) if isinstance(v, tuple) else v for key, v in relation.items()} for relation in found]
 
 
 def scores(doc: Doc) -> dict[str, list[float]]:
-    return {key: list(group.attrs.get("scores", [])) for key, group in doc.spans.items()}
+    found = {key: list(group.attrs.get("scores", [])) for key, group in doc.spans.items()}
+    found["relations"] = [relation["score"] for relation in relations_of(doc)]
+    if Span.has_extension("kb_ents"):
+        found["kb_ents"] = [score for ent in doc.ents for _, score in ent._.kb_ents or ()]
+    return found

@@ -20,9 +20,9 @@ LONG_TABLES = {PACKAGE / "errors.py"}
 # What a lower layer may import besides the standard library, the errors and itself.
 LOWER = {
     "models": {"torch", "entitykit.types"},
-    "decoding": {"numpy"},
-    "knowledge": {"numpy"},
-    "scoring": {"numpy", "seqeval", "spacy", "entitykit.decoding"},
+    "decoding": {"numpy", "scipy"},
+    "knowledge": {"faiss", "numpy", "spacy", "entitykit.__version__", "entitykit.corpora.files"},
+    "scoring": {"numpy", "scipy", "seqeval", "spacy", "entitykit.decoding"},
     "corpora": {"datasets", "numpy", "pyarrow", "spacy", "srsly", "tqdm", "entitykit.decoding"},
 }
 # What of entitykit an upper layer must not import.

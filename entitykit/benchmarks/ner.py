@@ -140,13 +140,14 @@ def replace_ner(config: Config, system: System) -> None:
     config["training"]["score_weights"] = {system.score: 1.0}
 
 
-def prepare(name: str, settings: Settings, work: Path) -> tuple[Path, Path, Path]:
+def prepare(name: str, settings: Settings, work: Path, *, user_data: bool = False) -> tuple[Path, Path, Path]:
     """Convert a data set for spaCy.
 
     Args:
         name: a key of `DATA`.
         settings: with the data folder.
         work: where the DocBins go.
+        user_data: keep what is in `doc.user_data`, such as relations.
 
     Returns:
         DocBins of train, dev and test.
@@ -157,11 +158,11 @@ def prepare(name: str, settings: Settings, work: Path) -> tuple[Path, Path, Path
     """
     data = DATA[name]
     read: Callable[[str], list[Doc]] = partial(_read, data, settings)
-    folder = work / "corpora"
+    folder = work / ("corpora-whole" if user_data else "corpora")
     return (
-        write_docs(folder / f"{name}-train.spacy", [doc for file in data.train for doc in read(file)]),
-        write_docs(folder / f"{name}-dev.spacy", read(data.dev)),
-        write_docs(folder / f"{name}-test.spacy", read(data.test)),
+        write_docs(folder / f"{name}-train.spacy", [doc for file in data.train for doc in read(file)], user_data=user_data),
+        write_docs(folder / f"{name}-dev.spacy", read(data.dev), user_data=user_data),
+        write_docs(folder / f"{name}-test.spacy", read(data.test), user_data=user_data),
     )
 
 

@@ -87,9 +87,15 @@ def run_seeds(task: Task, settings: Settings, work: Path) -> dict[str, Outcome]:
     return outcomes
 
 
-def write_docs(path: Path, docs: Iterable[Doc]) -> Path:
-    """Write documents as a DocBin, as `entitykit convert` does; those without words are left out."""
-    _replace(path, DocBin(docs=[doc for doc in docs if len(doc)]).to_bytes())
+def write_docs(path: Path, docs: Iterable[Doc], *, user_data: bool = False) -> Path:
+    """Write documents as a DocBin, as `entitykit convert` does; those without words are left out.
+
+    Args:
+        path: the file.
+        docs: the documents.
+        user_data: write `doc.user_data`, too, which has relations.
+    """
+    _replace(path, DocBin(docs=[doc for doc in docs if len(doc)], store_user_data=user_data).to_bytes())
     return path
 
 

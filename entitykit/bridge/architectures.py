@@ -21,6 +21,8 @@ from entitykit.models.encoder.knowledge import KINDS
 from entitykit.models.encoder.settings import Injection, ProbeSettings
 from entitykit.models.mentions import ToMMeRSettings, build_tommer
 from entitykit.models.ner import SpanNERSettings, SpERTSettings, build_span_ner, build_spert
+from entitykit.models.relations import SpERTRelationsSettings, build_spert_relations
+from entitykit.models.relations_enrico import EnriCoSettings, build_enrico
 from entitykit.models.typed_tommer import TypedToMMeRSettings, build_typed_tommer
 from entitykit.types import ENTITIES, MENTIONS, TOP, WordStates
 
@@ -289,6 +291,83 @@ def spert(
     model = TorchHead(tok2vec, build_spert, _settings(SpERTSettings, given), layers=[TOP])
     model.attrs["max_width"] = max_width
     model.attrs["negatives"] = negatives
+    return model
+
+
+def spert_relations(
+    tok2vec: Tok2Vec,
+    hidden: int = 384,
+    product: int = 128,
+    ends: bool = True,
+    types: int = 25,
+    type_dropout: float = 0.1,
+    between: bool = True,
+    directed: bool = True,
+    near: bool = True,
+    size_width: int = 25,
+    max_width: int = 10,
+    negatives: float = 0.0,
+    dropout: float = 0.1,
+    loss_weight: float = 1.0,
+) -> Head:
+    """Make the classifier of pairs, registered as ``entitykit.SpERTRelations.v1``; see `SpERTRelationsSettings`."""
+    given = {**locals()}
+    reads = [TOP, ENTITIES, *([MENTIONS] if negatives else [])]
+    return TorchHead(tok2vec, build_spert_relations, _settings(SpERTRelationsSettings, given), layers=reads)
+
+
+def luke_pair(tok2vec: Tok2Vec, hidden: int = 0, dropout: float = 0.1, loss_weight: float = 1.0) -> Head:
+    """Make LUKE's classifier of two entity states, registered as ``entitykit.LukePair.v1``.
+
+    It reads nothing else, so that the entities should have tokens in the encoder.
+
+    Args:
+        tok2vec: embedding layer.
+        hidden: hidden units; 0: it is linear, as published.
+        dropout: probability in training.
+        loss_weight: weight of the loss.
+    """
+    given = {
+        **locals(),
+        "ends": False,
+        "types": 0,
+        "between": False,
+        "directed": False,
+        "near": False,
+        "size_width": 0,
+        "product": 0,
+    }
+    settings = _settings(SpERTRelationsSettings, given)
+    return TorchHead(tok2vec, build_spert_relations, settings, layers=[TOP, ENTITIES])
+
+
+def enrico(
+    tok2vec: Tok2Vec,
+    joint: bool = True,
+    described: bool = False,
+    size: int = 256,
+    layers: int = 1,
+    heads: int = 4,
+    context: int = 32,
+    keep_spans: float = 0.3,
+    keep_pairs: float = 2.0,
+    window: int = 100,
+    positive: float = 2.0,
+    filter_weight: float = 0.5,
+    probe_weight: float = 1.0,
+    dropout: float = 0.1,
+    loss_weight: float = 1.0,
+) -> Head:
+    """Make the head that filters, refines and scores, registered as ``entitykit.EnriCo.v1``; see `EnriCoSettings`.
+
+    Raises:
+        ConfigError: E007 for a size that the heads do not divide.
+    """
+    given = {**locals()}
+    if size % heads:
+        raise error("E007", setting="size", found=size, expected=f"a multiple of the {heads} heads")
+    model = TorchHead(tok2vec, build_enrico, _settings(EnriCoSettings, given), layers=[TOP, ENTITIES, MENTIONS])
+    model.attrs["joint"], model.attrs["described"] = joint, described
     return model
 
 

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from entitykit.bridge.listener import request_layers
 from entitykit.bridge.shim import Build, TorchShim
-from entitykit.types import Spans, WordStates
+from entitykit.types import EntityPairs, Spans, WordStates
 
 
 class HeadInput(NamedTuple):
-    """What a head is given: documents and the spans that it must score, its own proposals aside."""
+    """What a head is given: documents and the spans, or pairs of them, that it must score, its own proposals aside."""
 
     docs: Sequence[Doc]
-    spans: Spans
+    spans: Spans | EntityPairs
 
 
 def TorchHead(
@@ -59,7 +59,7 @@ def forward(model: Model[Any, Any], X: HeadInput, is_train: bool) -> tuple[Any, 
         states = states.leaves()
         if model.attrs["dropout_rate"] is not None:
             shim.set_dropout(model.attrs["dropout_rate"])
-    spans = Spans(X.spans.starts.to(shim.device), X.spans.ends.to(shim.device))
+    spans = type(X.spans)(*(part.to(shim.device) for part in X.spans))
     with shim.mode(is_train=is_train) as module:
         output = module(states, spans)
 

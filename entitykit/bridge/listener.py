@@ -25,6 +25,8 @@ class EncoderListener(TransformerListener):
             the scores of the encoder's own probe, where the encoder has them.
         probes: layers that the head's own probe reads; the head has none where the encoder proposes.
         window: how far the spans reach that the encoder's own probe proposes; none where it has no probe.
+        encoder: the encoder's own model, for heads that have more to read than documents; none before it is there.
+        learns: whether the encoder learns from the last batch that was heard, so that such heads must give it gradients, too.
     """
 
     name = "entitykit-listener"
@@ -35,6 +37,8 @@ class EncoderListener(TransformerListener):
         self.reads: set[int] = set()
         self.probes: set[int] = set()
         self.window: int | None = None
+        self.encoder: Model[Any, Any] | None = None
+        self.learns = False
         self._docs: Sequence[Doc] = ()
         self._batch: EncoderBatch | None = None
         self._accumulate: Accumulate | None = None
@@ -78,6 +82,7 @@ def forward(model: EncoderListener, docs: Sequence[Doc], is_train: bool) -> tupl
         ConfigError: E102 if the encoder has not run on them, E103 if it has not given the layers that the head reads.
     """
     sent = model.take(docs) if is_train else None
+    model.learns = sent is not None
     if sent is not None:
         batch, accumulate = sent
 

@@ -17,6 +17,8 @@ from entitykit.errors import EntityKitError, EntityKitWarning
 COMMANDS = {
     "annotate": "find entities in texts, folders, JSON lines, Parquet or .spacy files",
     "convert": "turn an annotated corpus into a .spacy file for training",
+    "triples": "write the relations of annotated documents as a table, as RDF or as a graph",
+    "kb": "build, change and inspect a knowledge base of entities",
     "benchmark": "measure quality or speed; print a table and write the figures as JSON",
 }
 USAGE_ERROR = 2

@@ -104,7 +104,8 @@ def _options(format_name: str) -> Mapping[str, inspect.Parameter]:
 
 def _describe_options() -> str:
     options = {name: ", ".join(found.options()) or "none" for name, found in FORMATS.items()}
-    lines = [f"  {name:<9} {names}" for name, names in options.items()]
+    width = max(map(len, options))
+    lines = [f"  {name:<{width}} {names}" for name, names in options.items()]
     return "\n".join(["Options of the formats (all formats: ids, exclude, limit; lists with commas):", *lines])
 
 

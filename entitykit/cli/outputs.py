@@ -216,6 +216,25 @@ def open_output(path: str, kind: str) -> Iterator[Writer]:
 
 
 @contextmanager
+def open_text(path: str) -> Iterator[IO[str]]:
+    """Open a text file to write; it is there when the block ends well, and untouched when the block fails.
+
+    Args:
+        path: a file to make or replace, or a device.
+
+    Raises:
+        OutputError: E425 if it cannot be written, E426 if the path is a folder.
+    """
+    try:
+        with _completed(Path(os.path.realpath(path))) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+            yield file
+    except (EntityKitError, BrokenPipeError):
+        raise
+    except OSError as problem:
+        raise error("E425", path=path, reason=problem.strerror or problem) from problem
+
+
+@contextmanager
 def _stdout() -> Iterator[IO[bytes]]:
     try:
         yield sys.stdout.buffer

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from spacy.attrs import IS_SPACE
 from spacy.language import Language
 from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc, Span
@@ -26,7 +27,7 @@ from entitykit.bridge.shim import TorchShim
 from entitykit.components.batches import batch_by_words
 from entitykit.components.files import read_model, write_model
 from entitykit.errors import error
-from entitykit.types import Spans
+from entitykit.types import EntityPairs, Spans
 
 BATCH_WORDS = 8192
 
@@ -84,16 +85,16 @@ class TorchPipe(TrainablePipe):
         """The labels that one gold document has."""
         raise NotImplementedError
 
-    def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> Spans:
-        """The spans that the head must score; `examples` are given in training."""
+    def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> Spans | EntityPairs:
+        """The spans, or pairs of them, that the head must score; `examples` are given in training."""
         raise NotImplementedError
 
     def targets(self, examples: Sequence[Example], output: Any) -> tuple[Tensor, ...]:
         """What the head's `loss` takes after its output."""
         raise NotImplementedError
 
-    def decode(self, output: Any, lengths: Sequence[int]) -> list[Prediction]:
-        """Choose spans for each document from the head's output; `lengths` are the documents' words."""
+    def decode(self, output: Any, docs: Sequence[Doc]) -> list[Prediction]:
+        """Choose spans for each document from the head's output."""
         raise NotImplementedError
 
     def annotate(self, doc: Doc, prediction: Prediction) -> None:
@@ -144,11 +145,16 @@ class TorchPipe(TrainablePipe):
         if not tok2vec.has_dim("nO"):
             raise error("E105", name=self.name)
         settings = {**self.model.attrs["settings"], "width": tok2vec.get_dim("nO"), "labels": list(labels)}
+        settings.update(self.learned_settings(examples))
         window = proposed_window(tok2vec)
         if self.model.attrs["probe"] is not None and window is not None:
             settings.update({self.model.attrs["probe"]: None, "window": window})
         self.learn_corpus(examples, settings)
         self._shim.create(settings)
+
+    def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Settings of the head that come from the training examples, the labels aside; called by `initialize`."""
+        return {}
 
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
         """Check the training examples and take from them what must be saved; called by `initialize`.
@@ -187,7 +193,7 @@ class TorchPipe(TrainablePipe):
         """Predict each document's span groups, without changing it."""
         docs = list(docs)
         output = self.model.predict(HeadInput(docs, self.candidates(docs, None)))
-        return self.decode(output, [len(doc) for doc in docs])
+        return self.decode(output, docs)
 
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Prediction]) -> None:
         """Write predictions to documents."""
@@ -253,6 +259,24 @@ def per_document(spans: Spans, lengths: Sequence[int]) -> Iterator[tuple[slice, 
         rows = slice(*np.searchsorted(starts, [first, first + length]).tolist())
         yield rows, starts[rows] - first, ends[rows] - first
         first += length
+
+
+def may_be_spans(docs: Sequence[Doc], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether spans begin and end in visible words and hold no blank line.
+
+    Args:
+        docs: their words are numbered through.
+        starts: first words, any shape.
+        ends: ends, exclusive, of the same shape.
+    """
+    space = np.concatenate([np.zeros(0, dtype=bool), *(doc.to_array(IS_SPACE).astype(bool) for doc in docs)])
+    if not space.any():
+        return np.ones(starts.shape, dtype=bool)
+    texts = (word.text for doc in docs for word in doc)
+    blank = [is_space and text.count("\n") > 1 for is_space, text in zip(space.tolist(), texts, strict=True)]
+    n_blank = np.cumsum([False, *blank], dtype=np.int32)
+    found: NDArray[np.bool_] = ~space[starts] & ~space[ends - 1] & (n_blank[starts] == n_blank[ends])
+    return found
 
 
 def known_words(known: Sequence[bool], docs: Sequence[Doc], device: torch.device) -> Tensor:

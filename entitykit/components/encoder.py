@@ -88,6 +88,7 @@ class SharedEncoder(Transformer):
         self.gold = tuple(gold)
         self.given = tuple(given)
         self._pending: tuple[Callable[..., object], dict[int, Tensor]] | None = None
+        self._heard = False  # whether any head has run its backward pass
         self._late_optimizer: Optimizer | None = None
         self._reads: dict[str, tuple[set[int], set[int]]] = {}  # what each head reads, and its own probe if it has one
         _install_coverage()
@@ -116,6 +117,8 @@ class SharedEncoder(Transformer):
         nothing: tuple[set[int], set[int]] = set(), set()
         known = self._reads.get(component_name, nothing) if component_name in self.listener_map else nothing
         self._reads[component_name] = known[0] | reads, known[1] | probes
+        if isinstance(listener, EncoderListener):
+            listener.encoder = self.model
         super().add_listener(listener, component_name)
 
     def _request_layers(self) -> None:
@@ -219,6 +222,7 @@ class SharedEncoder(Transformer):
         gradients: dict[int, Tensor] = {}
 
         def accumulate(new: Gradients) -> None:
+            self._heard = True  # a head may have nothing for the words' states, and have given its gradient to the weights
             for layer, gradient in new.items():
                 gradients[layer] = gradients[layer] + gradient if layer in gradients else gradient
                 losses[self.name] += float((gradient**2).sum())
@@ -226,7 +230,7 @@ class SharedEncoder(Transformer):
         def accumulate_docs(new: Sequence[TransformerData]) -> None:
             accumulate({TOP: _pack_gradients(new)} if new else {})
 
-        self._pending = (backprop, gradients)
+        self._pending, self._heard = (backprop, gradients), False
         batch_id = TransformerListener.get_batch_id(docs)
         for listener in self.listeners:
             if isinstance(listener, EncoderListener):
@@ -246,10 +250,11 @@ class SharedEncoder(Transformer):
         """Run the pending backward pass; false if there is one that waits for gradients."""
         if self._pending is not None:
             backprop, gradients = self._pending
-            if not gradients:
+            if not self._heard:
                 return False
             self._pending = None
-            backprop(gradients)
+            if gradients:
+                backprop(gradients)
         return True
 
     def _finish_late(self) -> None:

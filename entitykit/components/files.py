@@ -53,6 +53,30 @@ def read_model(path: Path, model: Model[Any, Any]) -> dict[str, Any]:
     if model.layers:
         with _refuse_damaged(path / _TOK2VEC):
             model.layers[0].from_bytes((path / _TOK2VEC).read_bytes())
+    return read_cfg(path)
+
+
+def write_cfg(path: Path, cfg: dict[str, Any]) -> None:
+    """Write the settings of a component without weights.
+
+    Raises:
+        OutputError: E107 if the folder cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        srsly.write_json(path / _CFG, cfg)
+    except OSError as reason:
+        raise error("E107", path=path, reason=reason) from reason
+
+
+def read_cfg(path: Path) -> dict[str, Any]:
+    """Read a component's settings.
+
+    Raises:
+        CheckpointError: E108 for a missing file, E005 for a damaged one.
+    """
+    if not (path / _CFG).is_file():
+        raise error("E108", path=path / _CFG)
     with _refuse_damaged(path / _CFG):
         return dict(srsly.read_json(path / _CFG))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.tommer_files import load_tommer
-from entitykit.components.base import Prediction, SpanPrediction, TorchPipe, known_words
+from entitykit.components.base import Prediction, SpanPrediction, TorchPipe, known_words, may_be_spans
 from entitykit.components.gold import gold_spans, reference_spans
 from entitykit.decoding.spans import DECODERS, top_k
 from entitykit.errors import error, warn
@@ -146,15 +146,14 @@ class Mentions(TorchPipe):
         known = known_words(gold.known, [eg.predicted for eg in examples], output.band.device)
         return spans_to_band(gold.spans, output.band.shape).to(known.device), known
 
-    def decode(self, output: MentionOutput, lengths: Sequence[int]) -> list[Prediction]:
+    def decode(self, output: MentionOutput, docs: Sequence[Doc]) -> list[Prediction]:
         """Choose mentions by threshold or by rank, then by the decoder."""
         band = output.band.masked_fill(~output.valid, float("-inf")).float().cpu().numpy()
-        predictions = []
-        first = 0
-        for length in lengths:
-            predictions.append(self._decode_document(band[first : first + length]))
-            first += length
-        return predictions
+        words = np.arange(len(band), dtype=np.int32)[:, None]
+        starts = np.maximum(words - np.arange(band.shape[1], dtype=np.int32), 0)
+        band[~may_be_spans(docs, starts, np.broadcast_to(words + 1, starts.shape))] = float("-inf")
+        ends = np.cumsum([len(doc) for doc in docs]).tolist()
+        return [self._decode_document(band[end - len(doc) : end]) for doc, end in zip(docs, ends, strict=True)]
 
     def _decode_document(self, band: NDArray[np.float32]) -> Prediction:
         settings = self.settings

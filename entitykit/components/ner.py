@@ -16,7 +16,15 @@ from thinc.api import Model
 from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
-from entitykit.components.base import Prediction, SpanPrediction, TorchPipe, known_words, per_document, write_group
+from entitykit.components.base import (
+    Prediction,
+    SpanPrediction,
+    TorchPipe,
+    known_words,
+    may_be_spans,
+    per_document,
+    write_group,
+)
 from entitykit.components.gold import ENTS, Gold, gold_spans, reference_spans
 from entitykit.components.mentions import check_decoder, warn_wide
 from entitykit.decoding.spans import DECODERS
@@ -151,7 +159,7 @@ class NER(TorchPipe):
         wanted = dict(zip(_pairs(gold.spans), (numbers[label] for label in gold.labels), strict=True))
         return torch.tensor([wanted.get(pair, 0) for pair in _pairs(spans)], dtype=torch.long, device=spans.starts.device)
 
-    def decode(self, output: NEROutput, lengths: Sequence[int]) -> list[Prediction]:
+    def decode(self, output: NEROutput, docs: Sequence[Doc]) -> list[Prediction]:
         """Keep candidates that are more probably an entity than none, then let the decoder choose among those that overlap."""
         log_p = torch.log_softmax(output.logits.float(), dim=1).cpu().numpy()
         if log_p.shape[1] == 1:  # no labels
@@ -160,12 +168,14 @@ class NER(TorchPipe):
             best = log_p[:, 1:].argmax(1) + 1
             margin = log_p[np.arange(len(best)), best] - log_p[:, 0]
         scores = np.exp(log_p[np.arange(len(best)), best])
-        margin = np.where(scores >= self.settings["threshold"], margin, -1.0)
+        starts, ends = output.spans.starts.cpu().numpy(), output.spans.ends.cpu().numpy()
+        kept = (scores >= self.settings["threshold"]) & may_be_spans(docs, starts, ends)
+        margin = np.where(kept, margin, -1.0)
         predictions: list[Prediction] = []
-        for rows, starts, ends in per_document(output.spans, lengths):
-            kept: NDArray[np.int64] = DECODERS[self._decoder](starts, ends, margin[rows])
-            labels = [self.labels[i - 1] for i in best[rows][kept].tolist()]
-            predictions.append({self._key: SpanPrediction(starts[kept], ends[kept], labels, scores[rows][kept])})
+        for rows, starts, ends in per_document(output.spans, [len(doc) for doc in docs]):
+            chosen: NDArray[np.int64] = DECODERS[self._decoder](starts, ends, margin[rows])
+            labels = [self.labels[i - 1] for i in best[rows][chosen].tolist()]
+            predictions.append({self._key: SpanPrediction(starts[chosen], ends[chosen], labels, scores[rows][chosen])})
         return predictions
 
     def annotate(self, doc: Doc, prediction: Prediction) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from spacy.language import Language
@@ -11,7 +12,7 @@ from spacy.tokens import Doc, Span, SpanGroup
 from spacy.util import filter_spans
 
 from entitykit.corpora.align import align
-from entitykit.corpora.parsed import Mention, ParsedDoc, Relation
+from entitykit.corpora.parsed import NIL, Mention, ParsedDoc, Relation
 from entitykit.corpora.report import Report
 from entitykit.errors import error
 
@@ -22,7 +23,8 @@ def build_doc(parsed: ParsedDoc, nlp: Language, report: Report) -> Doc:
     """Make the `Doc` of a parsed document.
 
     Writes all entities to `doc.spans["sc"]`, their flat projection (longest first) to `doc.ents`, other groups to `doc.spans`,
-    scores to the groups' `attrs["scores"]`, and `id` and the parser's values to `doc.user_data`.
+    scores to the groups' `attrs["scores"]`, and `id` and the parser's values to `doc.user_data`. Tokens outside
+    `parsed.annotated` have no entity annotation.
 
     Args:
         parsed: the document.
@@ -39,18 +41,24 @@ def build_doc(parsed: ParsedDoc, nlp: Language, report: Report) -> Doc:
     if parsed.id:
         doc.user_data["id"] = parsed.id
     if parsed.relations is not None:
-        doc.user_data["relations"] = [_inside(doc, relation, parsed.where) for relation in parsed.relations]
+        doc.user_data["relations"] = list(_relations(doc, parsed))
+    if parsed.pair is not None:
+        first, second = _places(doc, [parsed.pair["first"], parsed.pair["second"]], parsed.pair["label"], parsed)
+        doc.user_data["relation_pair"] = {**parsed.pair, "first": first, "second": second}
     for problem, example in parsed.notes:
         report.note(problem, example)
     entities = list(_unique(_on_tokens(doc, parsed.entities, parsed, report), parsed.where, report))
     _set_group(doc, ENTITIES, entities)
-    doc.set_ents(filter_spans(list(doc.spans[ENTITIES])))
+    flat = filter_spans(list(doc.spans[ENTITIES]))
+    doc.set_ents(flat, missing=_unannotated(doc, parsed, flat))
     for name, mentions in parsed.groups.items():
         _set_group(doc, name, list(_on_tokens(doc, mentions, parsed, report)))
     report.documents += 1
     report.tokens += len(doc)
     report.entities += len(entities)
     report.not_flat += len(entities) - len(doc.ents)
+    report.nil += sum(mention.kb_id == NIL for mention in entities)
+    report.linked += sum(mention.kb_id not in ("", NIL) for mention in entities)
     report.labels.update(mention.label for mention in entities)
     return doc
 
@@ -68,9 +76,10 @@ def _tokenize(parsed: ParsedDoc, nlp: Language) -> Doc:
 
 def _check_strings(parsed: ParsedDoc) -> None:
     """Find in advance what spaCy cannot store: half characters, which JSON can spell, and entities without label."""
-    values = [parsed.id, parsed.text, parsed.words, parsed.entities, parsed.groups, parsed.relations, parsed.user_data]
+    texts = [parsed.id, parsed.text, parsed.words, parsed.user_data]
+    spans = [parsed.entities, parsed.groups, parsed.relations, parsed.pair]
     try:
-        json.dumps(values, ensure_ascii=False).encode("utf-8")
+        json.dumps([texts, spans], ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as problem:
         raise error("E209", where=parsed.where, found=f"U+{ord(problem.object[problem.start]):04X}") from problem
     if not all(mention.label for mention in parsed.entities):
@@ -96,10 +105,24 @@ def _on_tokens(doc: Doc, mentions: Sequence[Mention], parsed: ParsedDoc, report:
         yield mention._replace(start=span.start, end=span.end)
 
 
-def _inside(doc: Doc, relation: Relation, where: str) -> Relation:
-    for start, end in (relation["head"], relation["tail"]):
-        _check(doc, start, end, relation["label"], where)
-    return relation
+def _relations(doc: Doc, parsed: ParsedDoc) -> Iterator[Relation]:
+    """Give the relations in tokens."""
+    for relation in parsed.relations or ():
+        head, tail = _places(doc, [relation["head"], relation["tail"]], relation["label"], parsed)
+        yield {**relation, "head": head, "tail": tail}
+
+
+def _places(doc: Doc, places: Sequence[list[int]], label: str, parsed: ParsedDoc) -> list[list[int]]:
+    """Give places in tokens as `_on_tokens` gives mentions.
+
+    Raises:
+        CorpusError: E208 for one outside the tokens, E226 for one that holds no visible character.
+    """
+    # Arguments are entities, too, so what moves is counted there.
+    found = list(_on_tokens(doc, [Mention(start, end, label) for start, end in places], parsed, Report()))
+    if len(found) < len(places):
+        raise error("E226", where=parsed.where, found=f"'{label}' of a span without text", expected="visible characters")
+    return [[mention.start, mention.end] for mention in found]
 
 
 def _check(doc: Doc, start: int, end: int, label: str, where: str) -> None:
@@ -108,15 +131,29 @@ def _check(doc: Doc, start: int, end: int, label: str, where: str) -> None:
 
 
 def _unique(mentions: Iterator[Mention], where: str, report: Report) -> Iterator[Mention]:
-    """Keep the first of several entities with the same offsets and label: a metric over sets could not see the others."""
+    """Keep the first of several entities with the same offsets, label and link: a metric over sets could not see the others."""
     seen = set()
     for mention in mentions:
-        key = (mention.start, mention.end, mention.label)
+        key = (mention.start, mention.end, mention.label, mention.kb_id)
         if key in seen:
             report.note("duplicates", f"{mention.label} at tokens [{mention.start}, {mention.end}) ({where})")
         else:
             seen.add(key)
             yield mention
+
+
+def _unannotated(doc: Doc, parsed: ParsedDoc, entities: Sequence[Span]) -> list[Span]:
+    """Find the stretches of tokens that touch neither what is annotated nor an entity."""
+    if parsed.annotated is None:
+        return []
+    if parsed.offsets == "characters":
+        places = [(span.start, span.end) for span in align(doc, parsed.annotated) if span is not None]
+    else:
+        places = list(parsed.annotated)
+    places += [(span.start, span.end) for span in entities]
+    known = {token for start, end in places for token in range(start, end)}
+    unknown = [list(tokens) for is_known, tokens in groupby(range(len(doc)), key=known.__contains__) if not is_known]
+    return [doc[tokens[0] : tokens[-1] + 1] for tokens in unknown]
 
 
 def _set_group(doc: Doc, name: str, mentions: Sequence[Mention]) -> None:

@@ -61,6 +61,23 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 ) from problem
 
 
+def read_text(path: Path) -> str:
+    """Read a text file as it stands, line ends too, without a byte order mark.
+
+    Raises:
+        CorpusError: E204 for bytes that are not UTF-8, E238 if the file cannot be read.
+    """
+    try:
+        data = path.read_bytes().removeprefix(BOM)
+    except OSError as problem:
+        raise error("E238", path=path, reason=problem.strerror) from problem
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        line = data.count(b"\n", 0, problem.start) + 1
+        raise error("E204", path=path, line=line, reason=problem.reason, byte=f"0x{data[problem.start]:02x}") from problem
+
+
 def read_json(path: Path) -> Any:
     """Read a file that holds one JSON value.
 

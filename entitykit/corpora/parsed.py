@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypedDict
 
-Problem = Literal["duplicates", "expanded", "trimmed", "dropped", "discontinuous", "rewritten", "repaired", "skipped"]
+Problem = Literal[
+    "duplicates", "expanded", "trimmed", "dropped", "discontinuous", "rewritten", "repaired", "unmapped", "unnamed", "skipped"
+]
+
+NIL = "NIL"
+"""The `kb_id` of a mention whose entity is in no knowledge base; an empty one says that the corpus does not link it."""
+
+UNTYPED = "ENTITY"
+"""The label of entities in corpora that have no types."""
 
 
 class Mention(NamedTuple):
@@ -57,6 +65,22 @@ class Relation(TypedDict):
     label: str
 
 
+class RelationPair(TypedDict):
+    """The two spans of a text whose relation is asked for, a JSON value for `doc.user_data["relation_pair"]`.
+
+    Attributes:
+        first: start and end (exclusive) of the first span.
+        second: start and end (exclusive) of the second span.
+        label: what the corpus says, with the direction where it has one.
+        one_way: whether a relation can only lead from the first to the second.
+    """
+
+    first: list[int]
+    second: list[int]
+    label: str
+    one_way: bool
+
+
 @dataclass(frozen=True)
 class ParsedDoc:
     """One document of a corpus file.
@@ -70,8 +94,11 @@ class ParsedDoc:
         offsets: what the spans count. Spans in tokens must fit the words; spans in characters are aligned.
         entities: all entities, nested ones too, in any order.
         groups: further span groups by name.
-        relations: relations for `doc.user_data["relations"]`, always in tokens; None if the format has none.
+        relations: relations for `doc.user_data["relations"]`; None if the format has none.
+        pair: the pair of spans that the document is about; None if it is about all.
         sent_starts: for every word whether a sentence starts there; None if the corpus does not say.
+        annotated: the stretches whose entities are annotated, in the spans' offsets; None for the whole document. Other tokens
+            have no entity annotation (`ent_iob` 0), which is not the same as no entity: scorers pass over them.
         annotations: further values per word, by the name of the `Doc` argument: tags, pos, morphs, lemmas, heads, deps.
         user_data: JSON values for `doc.user_data`.
         notes: what the parser had to change or leave out.
@@ -88,7 +115,9 @@ class ParsedDoc:
     entities: Sequence[Mention] = ()
     groups: Mapping[str, Sequence[Mention]] = field(default_factory=dict)
     relations: Sequence[Relation] | None = None
+    pair: RelationPair | None = None
     sent_starts: Sequence[bool] | None = None
+    annotated: Sequence[tuple[int, int]] | None = None
     annotations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     user_data: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[Note] = ()

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from entitykit.corpora.files import read_lines
-from entitykit.corpora.parsed import Mention, ParsedDoc
+from entitykit.corpora.parsed import NIL, Mention, ParsedDoc
 from entitykit.errors import error
 
 SUFFIXES = (".txt", ".pubtator")
 
-NO_CONCEPT = "-1"
-NIL = "NIL"
+NO_CONCEPT = ("-1", "-")
+"""How BC5CDR and PubTator Central say that a mention has no concept."""
 
 TITLE = re.compile(r"(?P<id>[^|\t]+)\|t\|(?P<text>.*)")
 ABSTRACT = re.compile(r"(?P<id>[^|\t]+)\|a\|(?P<text>.*)")
@@ -32,8 +32,8 @@ def parse(path: Path) -> Iterator[ParsedDoc]:
     """Read documents that are separated by blank lines: `ID|t|title`, `ID|a|abstract`, then mentions and relations by tab.
 
     The text is title, space, abstract; character offsets count in it, and each mention repeats its text. A concept goes to the
-    span's `kb_id_`: as it stands (`D002318|D012131` for a mention of two), `NIL` for `-1`. The names that such a composite
-    mention stands for go to `doc.user_data["composite_mentions"]`, relations to `doc.user_data["concept_relations"]`.
+    span's `kb_id_`: as it stands (`D002318|D012131` for a mention of two), `NIL` for `-1` and `-`. The names that such a
+    composite mention stands for go to `doc.user_data["composite_mentions"]`, relations to `doc.user_data["concept_relations"]`.
 
     Args:
         path: the file.
@@ -84,4 +84,4 @@ def _mention(text: str, start: int, end: int, words: str, label: str, concept: S
     if text[start:end] != words or end > len(text):
         raise error("E218", where=where, n=len(text), start=start, end=end, found=text[start:end], expected=words)
     kb_id = concept[0] if concept else ""
-    return Mention(start, end, label, NIL if kb_id == NO_CONCEPT else kb_id)
+    return Mention(start, end, label, NIL if kb_id in NO_CONCEPT else kb_id)

@@ -11,7 +11,31 @@ from typing import Any, NamedTuple
 from spacy.language import Language
 from spacy.tokens import Doc
 
-from entitykit.corpora import columns, conll04, dygie, gum, hub, jsonl, layered, links, pubtator
+from entitykit.corpora import (
+    aida,
+    columns,
+    conll04,
+    conll2012,
+    docred,
+    dygie,
+    ecbplus,
+    elevant,
+    gap,
+    gum,
+    hub,
+    jsonl,
+    layered,
+    linking_jsonl,
+    links,
+    litbank,
+    nif,
+    propara,
+    pubtator,
+    salience,
+    semeval2010_task8,
+    tacred,
+    wordnet_linking,
+)
 from entitykit.corpora.build import build_doc
 from entitykit.corpora.files import corpus_files
 from entitykit.corpora.parsed import ParsedDoc
@@ -44,8 +68,23 @@ FORMATS = {
     "dygie": Format(dygie.parse, dygie.SUFFIXES),
     "gum": Format(gum.parse, gum.SUFFIXES),
     "pubtator": Format(pubtator.parse, pubtator.SUFFIXES),
+    "elevant": Format(elevant.parse, elevant.SUFFIXES),
+    "aida": Format(aida.parse, aida.SUFFIXES),
+    "blink": Format(linking_jsonl.parse_blink, linking_jsonl.SUFFIXES),
+    "genre": Format(linking_jsonl.parse_genre, linking_jsonl.SUFFIXES),
+    "nif": Format(nif.parse, nif.SUFFIXES),
+    "wordnet_linking": Format(wordnet_linking.parse, wordnet_linking.SUFFIXES),
     "jsonl": Format(jsonl.parse, jsonl.SUFFIXES),
     "links": Format(links.parse, links.SUFFIXES),
+    "conll2012": Format(conll2012.parse, conll2012.SUFFIXES),
+    "litbank": Format(litbank.parse, litbank.SUFFIXES),
+    "ecbplus": Format(ecbplus.parse, ecbplus.SUFFIXES),
+    "gap": Format(gap.parse, gap.SUFFIXES),
+    "propara": Format(propara.parse, propara.SUFFIXES),
+    "salience": Format(salience.parse),
+    "docred": Format(docred.parse, docred.SUFFIXES),
+    "semeval2010_task8": Format(semeval2010_task8.parse, semeval2010_task8.SUFFIXES),
+    "tacred": Format(tacred.parse, tacred.SUFFIXES),
     "hub": Format(hub.parse),
 }
 
@@ -75,7 +114,8 @@ def read_docs(
     """Read a corpus as `Doc`s with gold annotations.
 
     All entities are in `doc.spans["sc"]`, a flat projection (longest first) in `doc.ents`, further layers in other span groups
-    and, as JSON values, in `doc.user_data`, where `id` names the document.
+    and, as JSON values, in `doc.user_data`, where `id` names the document. An entity's link is its `kb_id_`: `NIL` says that no
+    knowledge base has it, an empty one that the corpus does not link it.
 
     Args:
         path: a file, or a folder whose files are read in the order of their paths; for `hub` also a name.

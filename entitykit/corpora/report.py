@@ -16,6 +16,10 @@ ROWS = {
     "tokens": "tokens",
     "entities": "entities",
     "not_flat": "entities not in doc.ents (nested or overlapping)",
+    "linked": "entities with a link",
+    "nil": "entities linked to NIL",
+    "unmapped": "links without an id, read as NIL",
+    "unnamed": "relations without a name, read by their ids",
     "duplicates": "entities given twice, kept once",
     "expanded": "spans expanded to whole tokens",
     "trimmed": "spans trimmed of white space",
@@ -38,7 +42,12 @@ class Report:
         tokens: their tokens.
         entities: their entities, nested ones included.
         not_flat: entities that are in `doc.spans["sc"]` and not in `doc.ents`.
-        duplicates: entities with the offsets and label of another one; one of them is kept.
+        linked: entities with an id of a knowledge base.
+        nil: entities that are in no knowledge base.
+        unmapped: links that have no id of the kind that was asked for, read as NIL; some may be in groups other than the
+            entities.
+        unnamed: relations whose property the file of names does not have; their label is the property.
+        duplicates: entities with the offsets, label and link of another one; one of them is kept.
         expanded: spans whose ends lay inside tokens, expanded to whole tokens.
         trimmed: spans that lost white space at an end, or what lay outside the text.
         dropped: spans that hold no visible character and were left out.
@@ -56,6 +65,10 @@ class Report:
     tokens: int = 0
     entities: int = 0
     not_flat: int = 0
+    linked: int = 0
+    nil: int = 0
+    unmapped: int = 0
+    unnamed: int = 0
     duplicates: int = 0
     expanded: int = 0
     trimmed: int = 0
@@ -94,7 +107,8 @@ class Report:
     def warn(self, path: Path | str) -> None:
         """Sum up in warnings what was changed.
 
-        W201 is for offsets, W202 for tags, W203 for discontinuous entities, W204 for multi-word tokens.
+        W201 is for offsets, W202 for tags, W203 for discontinuous entities, W204 for multi-word tokens, W207 for links and W208
+        for properties.
 
         Args:
             path: the file that was read.
@@ -108,3 +122,7 @@ class Report:
             warn("W203", path=path, n=self.discontinuous, first=self.examples["discontinuous"])
         if self.rewritten:
             warn("W204", path=path, n=self.rewritten, first=self.examples["rewritten"])
+        if self.unmapped:
+            warn("W207", path=path, n=self.unmapped, first=self.examples["unmapped"])
+        if self.unnamed:
+            warn("W208", path=path, n=self.unnamed, first=self.examples["unnamed"])

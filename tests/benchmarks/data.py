@@ -61,7 +61,7 @@ def write_data(folder: Path, *, copies: int = 2) -> Path:
 
 def tiny_settings(folder: Path, checkpoint: Path, **values: object) -> Settings:
     """Settings for the quick form with the data and the configs that are written to the folder."""
-    for name in ("ner", "ner_nested", "mentions"):
+    for name in ("ner", "ner_nested", "mentions", "relations"):
         config = Config().from_disk(CONFIGS / f"{name}.cfg", interpolate=False)
         config["components"]["entitykit_encoder"]["model"]["entities"]["inject_layer"] = 1
         config["training"]["eval_frequency"] = 2
@@ -79,7 +79,9 @@ def tiny_settings(folder: Path, checkpoint: Path, **values: object) -> Settings:
 
 
 def _files(copies: int) -> dict[str, str]:
-    conll04 = json.dumps([{"tokens": words, "entities": entities} for words, entities in SENTENCES] * copies)
+    conll04 = json.dumps(
+        [{"tokens": words, "entities": entities, "relations": _relations(entities)} for words, entities in SENTENCES] * copies
+    )
     scierc = f"{json.dumps(_dygie())}\n" * copies
     columns = "\n".join(_columns(words, entities) for words, entities in SENTENCES * copies)
     layered = "\n".join(_columns(words, entities).replace("\n", "\t\n") for words, entities in SENTENCES)
@@ -98,13 +100,21 @@ def _files(copies: int) -> dict[str, str]:
     }
 
 
+def _relations(entities: list[tuple[int, int, str]]) -> list[list[object]]:
+    """Each person was in each place."""
+    people, places = ([entity[:2] for entity in entities if entity[2] == label] for label in ("person", "location"))
+    return [[*person, *place, "was_in"] for person in people for place in places]
+
+
 def _dygie() -> dict[str, object]:
-    sentences, ner, start = [], [], 0
+    sentences, ner, relations, start = [], [], [], 0
     for words, entities in SENTENCES:
         sentences.append(words)
         ner.append([[start + first, start + end - 1, label] for first, end, label in entities])
+        pairs = [(start + a, start + b - 1, start + c, start + d - 1) for a, b, c, d, _ in _relations(entities)]
+        relations.append([[*pair, "was_in"] for pair in pairs])
         start += len(words)
-    return {"doc_key": "letters", "sentences": sentences, "ner": ner}
+    return {"doc_key": "letters", "sentences": sentences, "ner": ner, "relations": relations}
 
 
 def _columns(words: list[str], entities: list[tuple[int, int, str]]) -> str:

@@ -18,8 +18,20 @@ KEYS = {
         "conll04_ner_f1",
         *(f"{data}_{system}" for data in ("scierc", "wnut17") for system in ("ner_f1", "spacy_ner", "spacy_spancat")),
     },
+    "relations": {"conll04_ner_f1", "conll04_rel_f1", "scierc_ner_f1", "scierc_rel_f1", "cost_over_ner"},
     "injection": {f"{data}_{form}" for data in ("conll04", "litbank") for form in ("spert", "pooled", "tokens_half", "gold")},
     "mentions": {"gum_recall", "litbank_recall"},
+    "trie": {"trie_mb", "build_s", "lookup_us", "vs_dict_memory"},
+    "linking": {
+        *("wordnet_recall64", "wordnet_bi_acc"),
+        *(f"{data}_{baseline}_acc" for data in ("wordnet", "bc5cdr") for baseline in ("prior", "bm25")),
+        *(f"{data}_{baseline}_f1" for data in ("wikifair", "newsfair") for baseline in ("prior", "bm25")),
+    },
+    "index": {
+        f"{key}{size}"
+        for key in ("ms_per_mention", "recall64_vs_exact", "index_gb", "build_s")
+        for size in ("", "_1m", "_100k")
+    },
 }
 
 

@@ -41,6 +41,19 @@ def test_every_system_trains_and_is_scored(key: str, settings: Settings, in_proc
     assert len(in_process) == 1
 
 
+@pytest.mark.parametrize("form", ["", "_published", "_luke", "_enrico", "_enrico_joint"])
+def test_entities_and_relations(form: str, settings: Settings, in_process: list[Path]) -> None:
+    keys = [f"conll04_ner_f1{form}", f"conll04_rel_f1{form}"]
+    report = run_benchmark("relations", settings, only=keys)
+    assert all(0 <= report.figures[key].value <= 1 for key in keys)
+    assert report.settings[keys[1]]["max_steps"] == 2
+    assert len(in_process) == 1
+
+
+def test_cost_of_relations(settings: Settings) -> None:
+    assert run_benchmark("relations", settings, only=["cost_over_ner"]).figures["cost_over_ner"].value > 0
+
+
 @pytest.mark.parametrize("name", mentions.READERS)
 def test_recall_of_mentions(name: str, settings: Settings, in_process: list[Path]) -> None:
     figures = run_benchmark("mentions", settings, only=[f"{name}_recall{at}" for at in mentions.RECALLS]).figures

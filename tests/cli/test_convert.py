@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,20 @@ def test_convert(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         ["label", "PER", "1"],
     ]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_links_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = tmp_path / "x.tsv", tmp_path / "x.spacy"
+    source.write_text(
+        "-DOCSTART- (1testa X)\nAda\tB\tAda\tAda\thttp://en.wikipedia.org/wiki/Ada_B.\t000\nmet\n", encoding="utf-8"
+    )
+    assert run(source, target, "--format", "aida", "--option", "split=testa") == 0
+    (doc,) = DocBin().from_disk(target).get_docs(spacy.blank("en").vocab)
+    assert [(ent.text, ent.kb_id_) for ent in doc.ents] == [("Ada", "Ada B.")]
+    assert ["entities", "with", "a", "link", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    with pytest.warns(EntityKitWarning, match="W207"):
+        run(source, target, "--format", "aida", "--option", "kb_id=page")
+    assert "links without an id, read as NIL" in capsys.readouterr().out
 
 
 def test_changes_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,5 +160,5 @@ def test_help_lists_the_options_of_every_format(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         run("--help")
     out = capsys.readouterr().out
-    assert "columns   token_column, tag_column, scheme, n_sents" in out
-    assert "jsonl     none" in out
+    assert re.search(r"^  columns +token_column, tag_column, scheme, n_sents$", out, re.MULTILINE)
+    assert re.search(r"^  jsonl +none$", out, re.MULTILINE)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import spacy
 import torch
+from spacy.tokens import Doc
 
 from entitykit.components.base import SpanPrediction
 from entitykit.components.mentions import Mentions
@@ -20,7 +21,8 @@ BAND = torch.tensor(
     [[3.0, 0, 0], [-1, 2.0, 0], [0.5, -2, 1.0], [-4, -300, -0.5], [1.5, 0, 0], [-3.0, -9.0, 0]],
 )
 VALID = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=torch.bool)
-LENGTHS = [4, 0, 2]
+VOCAB = spacy.blank("xx").vocab
+DOCS = [Doc(VOCAB, words=["word"] * n) for n in (4, 0, 2)]
 
 
 def make_component(**settings: Any) -> Mentions:
@@ -31,7 +33,7 @@ def make_component(**settings: Any) -> Mentions:
 
 def decode(component: Mentions, group: str = "mentions") -> list[list[tuple[int, int, float]]]:
     """Each document's spans with their logits."""
-    predictions = component.decode(MentionOutput(BAND, VALID), LENGTHS)
+    predictions = component.decode(MentionOutput(BAND, VALID), DOCS)
 
     def read(prediction: SpanPrediction) -> list[tuple[int, int, float]]:
         assert all(label == "" for label in prediction.labels)
@@ -74,6 +76,19 @@ def test_rank() -> None:
     assert decode(make_component(per_word=0.0)) == [[], [], []]
 
 
+def test_white_space() -> None:
+    """No mention begins or ends in it, or reaches over a blank line; where it is a word within, it does not matter."""
+    component = make_component(decoder="overlapping")
+    for words, expected in (
+        (["a", " ", "c", "d"], [(0, 3), (0, 1), (2, 3)]),
+        (["a", "\n\n", "c", "d"], [(0, 1), (2, 3)]),
+        (["\n", "b", "c", "d"], [(2, 3)]),
+    ):
+        docs = [Doc(VOCAB, words=words), *DOCS[1:]]
+        found = component.decode(MentionOutput(BAND, VALID), docs)[0]["mentions"]
+        assert list(zip(found.starts.tolist(), found.ends.tolist(), strict=True)) == expected
+
+
 def test_ranked_candidates_beside_mentions() -> None:
     component = make_component(threshold=0.9, candidates=1.0)
     assert decode(component) == [[(0, 1, 3.0)], [], []]
@@ -86,6 +101,6 @@ def test_ranked_candidates_beside_mentions() -> None:
 
 
 def test_scores_are_single_precision_probabilities() -> None:
-    prediction = make_component().decode(MentionOutput(BAND, VALID), LENGTHS)[0]["mentions"]
+    prediction = make_component().decode(MentionOutput(BAND, VALID), DOCS)[0]["mentions"]
     assert prediction.scores.dtype == np.float32
     np.testing.assert_allclose(prediction.scores, 1 / (1 + np.exp(-np.array([1.0, 2.0, 3.0, 0.5]))), rtol=1e-6)

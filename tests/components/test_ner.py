@@ -27,7 +27,8 @@ PROBABILITIES = [
     [0.05, 0.05, 0.90],
     [0.40, 0.10, 0.50],
 ]
-LENGTHS = [5, 0, 3]
+VOCAB = spacy.blank("xx").vocab
+DOCS = [Doc(VOCAB, words=["word"] * n) for n in (5, 0, 3)]
 
 
 def make_component(kind: str = "span_ner", *, labels: tuple[str, ...] = ("X", "Y"), **settings: Any) -> NER:
@@ -40,7 +41,7 @@ def make_component(kind: str = "span_ner", *, labels: tuple[str, ...] = ("X", "Y
 
 def decode(component: NER, key: str) -> list[list[tuple[int, int, str, float]]]:
     output = NEROutput(SPANS, torch.tensor(PROBABILITIES).log() + 7)  # logits are known up to a constant
-    predictions = [prediction[key] for prediction in component.decode(output, LENGTHS)]
+    predictions = [prediction[key] for prediction in component.decode(output, DOCS)]
     return [
         list(zip(p.starts.tolist(), p.ends.tolist(), p.labels, np.round(p.scores, 5).tolist(), strict=True))
         for p in predictions
@@ -72,13 +73,22 @@ def test_threshold() -> None:
     ]
 
 
+@pytest.mark.parametrize(("space", "expected"), [("\n", [(0, 4), (0, 2)]), ("\n \n", [(0, 2)])])
+def test_white_space(space: str, expected: list[tuple[int, int]]) -> None:
+    """No entity ends in it, or reaches over a blank line."""
+    docs = [Doc(VOCAB, words=words) for words in (["a", "b", space, "d", "e"], [], [" ", "a", "b"])]
+    output = NEROutput(SPANS, torch.tensor(PROBABILITIES).log())
+    found = [prediction["sc"] for prediction in make_component("nested").decode(output, docs)]
+    assert [list(zip(p.starts.tolist(), p.ends.tolist(), strict=True)) for p in found] == [expected, [], [(2, 3)]]
+
+
 def test_other_group() -> None:
     assert len(decode(make_component("nested", spans_key="mine"), "mine")[0]) == 2
 
 
 def test_no_labels() -> None:
     output = NEROutput(SPANS, torch.zeros(6, 1))
-    predictions = make_component(labels=()).decode(output, LENGTHS)
+    predictions = make_component(labels=()).decode(output, DOCS)
     assert [len(prediction["ents"].starts) for prediction in predictions] == [0, 0, 0]
 
 

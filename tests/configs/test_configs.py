@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import spacy
@@ -11,6 +12,10 @@ from spacy.training.initialize import init_nlp
 from spacy.training.loop import train
 from spacy.util import load_config
 
+from entitykit.bridge.link_texts import build_index
+from entitykit.knowledge.entities import Entity
+from entitykit.knowledge.store import EntityStore
+
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.cfg"))
 
 
@@ -18,26 +23,64 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.cfg"))
 def corpus(tmp_path: Path) -> Path:
     """Two annotated sentences as a `.spacy` file."""
     nlp = spacy.blank("en")
-    docs = DocBin()
+    docs = DocBin(store_user_data=True)
     for words, entities in (
         (["Ada", "met", "Lord", "Byron", "in", "London", "."], [(0, 1, "PERSON"), (2, 4, "PERSON"), (5, 6, "PLACE")]),
         (["The", "poet", "left", "."], []),
     ):
         doc = Doc(nlp.vocab, words=words)
-        doc.set_ents([Span(doc, start, end, label=label) for start, end, label in entities])
+        links = [f"Q:{' '.join(words[start:end])}" for start, end, _ in entities]
+        doc.set_ents([Span(doc, *entity, kb_id=link) for entity, link in zip(entities, links, strict=True)])
         doc.spans["sc"] = doc.spans["mentions"] = list(doc.ents)
+        pairs = [(a, b) for a in doc.ents for b in doc.ents if a.label_ == "PERSON" and b.label_ == "PLACE"]
+        doc.user_data["relations"] = [
+            {"head": [a.start, a.end], "tail": [b.start, b.end], "label": "Live_In"} for a, b in pairs
+        ]
         docs.add(doc)
     docs.to_disk(tmp_path / "corpus.spacy")
     return tmp_path / "corpus.spacy"
 
 
+@pytest.fixture
+def kb(tmp_path: Path) -> Path:
+    """The entities of the sentences."""
+    names = ["Ada", "Lord Byron", "London"]
+    EntityStore.build(tmp_path / "kb", [Entity(id=f"Q:{name}", name=name, description="a name") for name in names])
+    return tmp_path / "kb"
+
+
 def test_the_configs_of_the_readme_are_there() -> None:
-    assert {"mentions.cfg", "ner.cfg", "ner_nested.cfg", "tiny.cfg", "en_entitykit_sm.cfg"} <= {path.name for path in CONFIGS}
+    assert {
+        "linking.cfg",
+        "linking_distilled.cfg",
+        "reranker.cfg",
+        "mentions.cfg",
+        "ner.cfg",
+        "relations.cfg",
+        "relations_head.cfg",
+        "ner_nested.cfg",
+        "tiny.cfg",
+        "en_entitykit_sm.cfg",
+    } <= {path.name for path in CONFIGS}
+
+
+START = {"linker": "linking.cfg", "teacher": "linking.cfg", "pipeline": "en_entitykit_sm.cfg"}
+"""Of a config that goes on from another pipeline: the setting with its path, and the config that makes it."""
+
+
+def make_start(config: str, overrides: dict[str, Any], path: Path) -> Path:
+    """A pipeline from which a config goes on."""
+    if config == "en_entitykit_sm.cfg":
+        layers = {"mentions.model.layer": 1, "ner.model.probe_layer": 1}
+        overrides = overrides | {f"components.entitykit_{key}": value for key, value in layers.items()}
+    nlp = init_nlp(load_config(CONFIGS[0].parent / config, overrides=overrides, interpolate=False))
+    build_index()(nlp).to_disk(path)
+    return path
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_trains_two_steps(path: Path, corpus: Path, tiny_bert: Path, tmp_path: Path) -> None:
-    overrides: dict[str, object] = {
+def test_trains_two_steps(path: Path, corpus: Path, kb: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    overrides: dict[str, Any] = {
         "paths.train": str(corpus),
         "paths.dev": str(corpus),
         "training.max_steps": 2,
@@ -47,6 +90,16 @@ def test_trains_two_steps(path: Path, corpus: Path, tiny_bert: Path, tmp_path: P
         "components.entitykit_encoder.model.overlap": 32,
     }
     config = load_config(path)
+    if "kb" in config["paths"]:
+        overrides["paths.kb"] = str(kb)
+    for key in START.keys() & config["paths"].keys():
+        overrides[f"paths.{key}"] = str(make_start(START[key], overrides, tmp_path / "start"))
+    if "source" in config["components"]["entitykit_encoder"]:
+        overrides = {key: value for key, value in overrides.items() if not key.startswith("components.entitykit_encoder")}
+    if "entitykit_reranker" in config["components"]:
+        own = {"name": str(tiny_bert), "window": 128, "overlap": 32}
+        overrides |= {f"components.entitykit_reranker.model.tok2vec.{key}": value for key, value in own.items()}
+        overrides |= {f"components.entitykit_reranker.model.{part}_pieces": 64 for part in ("context", "entity")}
     for name, component in config["components"].items():
         for layer in ("layer", "probe_layer"):
             if layer in component.get("model", {}):
@@ -61,7 +114,7 @@ def test_trains_two_steps(path: Path, corpus: Path, tiny_bert: Path, tmp_path: P
     trained, saved = train(nlp, tmp_path / "out")
     assert saved is not None
     for name, pipe in trained.pipeline:
-        if name in before:
+        if name in before and name not in config["training"].get("frozen_components", ()):
             assert pipe.model.to_bytes() != before[name], name
     again = spacy.load(tmp_path / "out" / "model-last")
     doc = again("Ada met Lord Byron in London.")

@@ -11,7 +11,18 @@ from spacy.tokens import Doc
 
 from entitykit.corpora.read import read_docs
 
-SUFFIXES = {"gum": "conllu", "conll04": "json", "dygie": "json", "jsonl": "jsonl", "links": "jsonl", "pubtator": "txt"}
+SUFFIXES = {
+    "gum": "conllu",
+    "conll04": "json",
+    "dygie": "json",
+    "pubtator": "txt",
+    "nif": "ttl",
+    "docred": "json",
+    "semeval2010_task8": "txt",
+    "tacred": "json",
+}
+SUFFIXES |= {"conll2012": "conll", "propara": "json"}
+SUFFIXES |= dict.fromkeys(["jsonl", "links", "elevant", "blink", "genre", "wordnet_linking"], "jsonl")
 
 
 @pytest.fixture(scope="session")

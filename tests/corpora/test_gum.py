@@ -9,7 +9,7 @@ from spacy.tokens import Doc
 
 from entitykit.corpora.read import read_docs
 from entitykit.corpora.report import Report
-from entitykit.errors import CorpusError, EntityKitWarning
+from entitykit.errors import ConfigError, CorpusError, EntityKitWarning
 from tests.corpora.util import entities, offsets, starts, words
 
 Read = Callable[..., list[Doc]]
@@ -71,6 +71,21 @@ def test_nested_entities_and_clusters(read: Read) -> None:
     assert offsets(doc.spans["coref_clusters_1"]) == [(0, 6, "animal"), (5, 6, "animal"), (8, 9, "animal")]
     assert (report.documents, report.tokens, report.entities, report.not_flat) == (1, 10, 4, 2)
     assert dict(report.labels) == {"animal": 3, "person": 1}
+
+
+def test_clusters_of_one_mention(read: Read) -> None:
+    (doc,) = read(document(), "gum", clusters="all")
+    assert [offsets(doc.spans[f"coref_clusters_{i}"]) for i in (1, 2)] == [
+        [(0, 6, "animal"), (5, 6, "animal"), (8, 9, "animal")],
+        [(0, 3, "person")],
+    ]
+    with pytest.raises(ConfigError, match=r"\[E213\] The option clusters is 'some'; expected: repeated or all"):
+        read(document(), "gum", clusters="some")
+
+
+def test_a_document_without_clusters(read: Read) -> None:
+    (doc,) = read(document(body=body(("1", "a", "(1-x)"))), "gum")
+    assert list(doc.spans["coref_clusters_1"]) == []
 
 
 def test_everything_else_is_kept_as_published(read: Read) -> None:
@@ -224,3 +239,49 @@ def test_no_list_of_splits(read: Read) -> None:
 def test_malformed(read: Read, text: str | bytes, code: str, reason: str) -> None:
     with pytest.raises(CorpusError, match=rf"\[{code}\] .*corpus.conllu.*{reason}"):
         read(text, "gum")
+
+
+def test_identities_are_links(read: Read) -> None:
+    report = Report()
+    (doc,) = read(document(), "gum", report=report)
+    assert [(span.text, span.kb_id_) for span in doc.spans["sc"]][1:] == [("The mayor's", ""), ("Rex", "Rex (dog)"), ("It", "")]
+    assert (report.linked, report.nil) == (1, 0)
+
+
+MAP = """#FormattedTitle	URLTitle	WikidataID	DateUpdated
+Rex_%28dog%29	Rex_(dog)	Q12	2025-03-13
+Rex_%28dog%29	Rex_(dog)	None	2025-03-14
+"""
+
+
+@pytest.mark.parametrize("folder", ["", "dep"])
+def test_identities_in_wikidata(tmp_path: Path, nlp: Language, folder: str) -> None:
+    (tmp_path / "wiki_map.tab").write_text(MAP, encoding="utf-8")
+    path = tmp_path / folder / "x.conllu"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(document(), encoding="utf-8")
+    (doc,) = read_docs(path, "gum", nlp, kb_id="qid")
+    assert [span.kb_id_ for span in doc.spans["sc"]] == ["", "", "Q12", ""]
+
+
+def test_identities_without_an_id_are_counted(tmp_path: Path, nlp: Language) -> None:
+    (tmp_path / "wiki_map.tab").write_text(MAP.replace("Q12", "None"), encoding="utf-8")
+    path = tmp_path / "x.conllu"
+    path.write_text(document(), encoding="utf-8")
+    report = Report()
+    with pytest.warns(EntityKitWarning, match=r"\[W207\] .*: 1 links have no id .* The first: Rex_%28dog%29 \(.*line 13\)"):
+        (doc,) = read_docs(path, "gum", nlp, kb_id="qid", report=report)
+    assert [span.kb_id_ for span in doc.spans["sc"]] == ["", "", "NIL", ""]
+    assert (report.unmapped, report.nil) == (1, 1)
+
+
+def test_maps_that_cannot_be_used(tmp_path: Path, nlp: Language) -> None:
+    path = tmp_path / "x.conllu"
+    path.write_text(document(), encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"\[E246\] .*there is no file .*wiki_map.tab or .*wiki_map.tab"):
+        list(read_docs(path, "gum", nlp, kb_id="qid"))
+    (tmp_path / "wiki_map.tab").write_text("Rex\tRex\tQ12\nRex Q12\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"\[E246\] .*wiki_map.tab, line 2, has less than 3 columns: 'Rex Q12'"):
+        list(read_docs(path, "gum", nlp, kb_id="qid"))
+    with pytest.raises(ConfigError, match=r"\[E213\] The option kb_id is 'wikidata'; expected: title or qid"):
+        list(read_docs(path, "gum", nlp, kb_id="wikidata"))

@@ -60,6 +60,14 @@ def test_several_documents(read: Read, end: str) -> None:
     assert entities(docs[2]) == [("Only", "X")]
 
 
+def test_links_are_counted(read: Read) -> None:
+    report = Report()
+    central = "22|t|ab cd\n22|a|\n22\t0\t2\tab\tGene\t-\n22\t3\t5\tcd\tGene\t672;7157\n"  # PubTator Central
+    docs = read(f"{DOCUMENT}\n{central}", "pubtator", report=report)
+    assert [ent.kb_id_ for ent in docs[1].ents] == ["NIL", "672;7157"]
+    assert (report.entities, report.linked, report.nil) == (6, 4, 2)
+
+
 def test_mentions_inside_tokens_are_expanded(read: Read) -> None:
     report = Report()
     with pytest.warns(

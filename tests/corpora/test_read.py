@@ -77,7 +77,9 @@ def test_an_empty_file_among_others(folder: Path, nlp: Language) -> None:
 def test_mistakes_are_found_before_reading(tmp_path: Path, nlp: Language) -> None:
     with pytest.raises(ConfigError, match=rf"\[E232\] There is no corpus format 'xml'; expected one of: {', '.join(FORMATS)}"):
         read_docs(tmp_path, "xml", nlp)
-    with pytest.raises(ConfigError, match=r"\[E233\] The format 'gum' has no option 'n_sents, x'; expected: genres, split\."):
+    with pytest.raises(
+        ConfigError, match=r"\[E233\] The format 'gum' has no option 'n_sents, x'; expected: genres, split, kb_id, clusters\."
+    ):
         read_docs(tmp_path, "gum", nlp, n_sents=1, x=2)
     with pytest.raises(ConfigError, match=r"\[E233\] .*'jsonl' has no option 'x'; expected: none"):
         read_docs(tmp_path, "jsonl", nlp, x=2)
@@ -90,4 +92,8 @@ def test_mistakes_are_found_before_reading(tmp_path: Path, nlp: Language) -> Non
 
 
 def test_formats() -> None:
-    assert list(FORMATS) == ["columns", "layered", "conll04", "dygie", "gum", "pubtator", "jsonl", "links", "hub"]
+    linking = ["elevant", "aida", "blink", "genre", "nif", "wordnet_linking"]
+    coreference = ["conll2012", "litbank", "ecbplus", "gap", "propara", "salience"]
+    first = ["columns", "layered", "conll04", "dygie", "gum", "pubtator"]
+    relations = ["docred", "semeval2010_task8", "tacred"]
+    assert list(FORMATS) == [*first, *linking, "jsonl", "links", *coreference, *relations, "hub"]

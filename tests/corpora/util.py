@@ -47,3 +47,13 @@ def words(doc: Doc) -> list[str]:
 def starts(doc: Doc) -> list[int]:
     """The tokens that start a sentence."""
     return [token.i for token in doc if token.is_sent_start]
+
+
+def linked(group: SpanGroup) -> list[tuple[str, str, str]]:
+    """Text, label and id of all spans."""
+    return [(span.text, span.label_, span.kb_id_) for span in group]
+
+
+def annotated(doc: Doc) -> list[str]:
+    """The tokens that are known to be in an entity or in none."""
+    return [token.text for token in doc if token.ent_iob != 0]

@@ -1,0 +1,155 @@
+"""Entities and relations of CoNLL04 and SciERC by `configs/relations.cfg`, in one joint run; and what each part is good for.
+
+The figures are strict micro F1 on the test set after the last step, the mean over seeds: relations count where label, both
+spans and both types are right. CoNLL04 trains on train and dev, SciERC on train. `cost_over_ner` is the time of the whole
+pipeline on the test set of CoNLL04 over that without the relations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from spacy.language import Language
+from spacy.tokens import Span
+from spacy.training import Corpus, Example
+from spacy.util import load_model_from_config
+from thinc.api import Config, fix_random_seed
+
+from entitykit.benchmarks import ner
+from entitykit.benchmarks.parts import Part, Result, Settings, mean
+from entitykit.benchmarks.pipelines import ENCODER, read_config
+from entitykit.benchmarks.timing import in_turn, ratio
+from entitykit.benchmarks.training import Task, run_seeds, work_folder
+
+NER, RELATIONS = "entitykit_ner", "entitykit_relations"
+SCORES = ["ents_f", "rel_strict_f", "rel_boundaries_f", "rel_strict_macro_f"]
+"""What is kept of the scores; the first two are the figures."""
+THRESHOLD = 0.9
+ROUNDS = 5
+
+Change = Callable[[Config], None]
+
+
+def _model(**settings: Any) -> Change:
+    """Other settings of the relation model."""
+    return lambda config: config["components"][RELATIONS]["model"].update(settings)
+
+
+def _component(**settings: Any) -> Change:
+    """Other settings of the relation component."""
+    return lambda config: config["components"][RELATIONS].update(settings)
+
+
+def _architecture(name: str, **settings: Any) -> Change:
+    """Another relation model."""
+
+    def change(config: Config) -> None:
+        listener = config["components"][RELATIONS]["model"]["tok2vec"]
+        config["components"][RELATIONS]["model"] = {"@architectures": name, "tok2vec": listener, **settings}
+
+    return change
+
+
+def _tokens(config: Config) -> None:
+    """Entity tokens in the place of pooled states."""
+    config["components"][ENCODER]["model"]["entities"]["tokens"] = True
+
+
+def _luke(config: Config) -> None:
+    _tokens(config)
+    _architecture("entitykit.LukePair.v1")(config)
+
+
+def _enrico_joint(config: Config) -> None:
+    """EnriCo finds the entities itself, in the place of `entitykit_ner`, and trains the probe."""
+    _architecture("entitykit.EnriCo.v1", joint=True)(config)
+    config["nlp"]["pipeline"] = [ENCODER, RELATIONS]
+    config["components"] = {name: config["components"][name] for name in config["nlp"]["pipeline"]}
+    config["training"]["score_weights"] = {"ents_f": 0.5, "rel_strict_f": 0.5}
+
+
+def _as_it_is(config: Config) -> None:
+    pass
+
+
+FORMS: Mapping[str, Change] = {
+    "": _as_it_is,
+    "_published": _model(hidden=0, product=0, ends=False, types=0, directed=False, near=False),
+    "_no_between": _model(between=False),
+    "_no_types": _model(types=0),
+    "_no_product": _model(product=0),
+    "_no_near": _model(near=False),
+    "_negatives": _model(negatives=0.3),
+    "_no_schema": _component(schema=None),
+    "_exact": _component(decoder="exact"),
+    "_tokens": _tokens,
+    "_luke": _luke,
+    "_enrico": _architecture("entitykit.EnriCo.v1", joint=False),
+    "_enrico_joint": _enrico_joint,
+}
+"""What is changed of the config; the first is the config as it stands."""
+
+KEYS = {(data, form): (f"{data}_ner_f1{form}", f"{data}_rel_f1{form}") for data in ("conll04", "scierc") for form in FORMS}
+
+
+def measure_f1(settings: Settings, *, data: str, form: str) -> Result:
+    """Train and score one form on one data set, once per seed."""
+    keys = KEYS[data, form]
+    config = read_config(settings, "relations")
+    FORMS[form](config)
+    settings = _quickened(settings)
+    with work_folder(settings) as work:
+        corpora = ner.prepare(data, settings, work, user_data=True)
+        outcomes = run_seeds(Task(keys[1], config, *corpora, SCORES), settings, work)
+    shown = zip(keys, SCORES, strict=False)
+    figures = {key: mean([outcome[score] for outcome in outcomes.values()]) for key, score in shown}
+    details = {"max_steps": settings.max_steps or config["training"]["max_steps"], "seeds": outcomes}
+    return Result(figures, {keys[1]: details})
+
+
+def measure_cost(settings: Settings) -> Result:
+    """Time the pipeline with and without the relations, the two in turn.
+
+    The weights are random, so both sides are given the gold entities after `entitykit_ner`, and the threshold is high.
+    """
+    config = read_config(settings, "relations")
+    config["components"][RELATIONS]["threshold"] = THRESHOLD
+    nlp = load_model_from_config(config.interpolate(), auto_fill=True)
+    with work_folder(settings) as work:
+        train, _, test = (list(Corpus(path)(nlp)) for path in ner.prepare("conll04", settings, work, user_data=True))
+    fix_random_seed(0)
+    nlp.initialize(lambda: train)
+    sides = {"with": partial(_annotate, nlp, test), "without": partial(_annotate, nlp, test, without=RELATIONS)}
+    seconds = in_turn(sides, rounds=2 if settings.quick else ROUNDS)
+    n_words = sum(len(eg.reference) for eg in test)
+    return Result(
+        {"cost_over_ner": ratio(seconds["with"], seconds["without"])}, {"cost_over_ner": {"words": n_words, **seconds}}
+    )
+
+
+def _annotate(nlp: Language, examples: Sequence[Example], *, without: str = "") -> None:
+    docs = [eg.predicted.copy() for eg in examples]
+    for name, pipe in nlp.pipeline:
+        if name != without:
+            docs = list(pipe.pipe(docs, batch_size=nlp.batch_size))  # type: ignore[attr-defined]
+        if name == NER:
+            for doc, eg in zip(docs, examples, strict=True):
+                doc.set_ents([Span(doc, ent.start, ent.end, label=ent.label_) for ent in eg.reference.ents])
+
+
+def _quickened(settings: Settings) -> Settings:
+    if not settings.quick:
+        return settings
+    return replace(settings, seeds=settings.seeds[:1], max_steps=settings.max_steps or ner.QUICK_STEPS)
+
+
+PARTS = [
+    *(
+        Part(keys, partial(measure_f1, data=data, form=form), form in ("", "_enrico_joint"))
+        for (data, form), keys in KEYS.items()
+    ),
+    Part(("cost_over_ner",), measure_cost),
+]

@@ -1,0 +1,87 @@
+"""`entitykit triples`: write the relations of annotated documents as a table, as RDF or as a graph."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from spacy.tokens import Doc, DocBin
+from spacy.vocab import Vocab
+
+from entitykit.cli.convert import print_table
+from entitykit.cli.outputs import open_text
+from entitykit.corpora.files import corpus_files
+from entitykit.corpora.triples import BASE, LINKS, Names, Triple, csv_lines, graphml_lines, nt_lines, read_triples
+from entitykit.errors import error
+
+FORMATS = ("csv", "nt", "graphml")
+
+IRI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x20<>\"{}|^`\\]*")
+
+DESCRIPTION = """Write the relations of annotated documents as triples, those in doc._.relations or else gold ones.
+
+csv is a table with texts, types, ids and offsets; nt is N-Triples; graphml is a graph. A linked entity is one node of the whole
+corpus, other mentions with the same text are one node of their document."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.description = DESCRIPTION
+    parser.add_argument("input", type=Path, metavar="IN.spacy", help="annotated documents; a file, or a folder of them")
+    parser.add_argument("output", metavar="OUT", help="file to write")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of OUT, otherwise csv")
+    parser.add_argument(
+        "--base", default=BASE, metavar="IRI", help="of relations, types and unlinked entities (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--links", default=LINKS, metavar="IRI", help="of linked entities, before their id (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write triples and print how many; the answer is the exit code, 0.
+
+    Raises:
+        CorpusError: E201, E202 and E424 for inputs that cannot be read.
+        InputError: E345 for relations that cannot be read, E427 if the input would be replaced, E428 for an IRI that is none.
+        OutputError: E425 and E426 if the output cannot be written.
+    """
+    for option in ("base", "links"):
+        if not IRI.fullmatch(getattr(args, option)):
+            raise error("E428", option=f"--{option}", found=repr(getattr(args, option)), expected="an absolute IRI")
+    files = corpus_files(args.input, (".spacy",))
+    if Path(args.output).resolve() in {file.resolve() for file in files}:
+        raise error("E427", path=args.output)
+    ending = Path(args.output).suffix.lower().removeprefix(".")
+    names = Names(args.base, args.links)
+    counts = {"documents": 0, "triples": 0}
+    triples = _counted(files, counts)
+    kind = args.format or (ending if ending in FORMATS else "csv")
+    lines = csv_lines(triples) if kind == "csv" else {"nt": nt_lines, "graphml": graphml_lines}[kind](triples, names)
+    with open_text(args.output) as file:
+        file.writelines(lines)
+    print_table(list(counts.items()))
+    return 0
+
+
+def _counted(files: list[Path], counts: dict[str, int]) -> Iterator[Triple]:
+    vocab = Vocab()
+    for file in files:
+        for number, doc in enumerate(_read(file, vocab), start=1):
+            counts["documents"] += 1
+            for triple in read_triples(doc, f"{file.stem}-{number}"):
+                counts["triples"] += 1
+                yield triple
+
+
+def _read(path: Path, vocab: Vocab) -> Iterator[Doc]:
+    number = 0
+    try:
+        for number, doc in enumerate(DocBin().from_disk(path).get_docs(vocab), start=1):  # noqa: B007 - also for the message
+            yield doc
+    except OSError as problem:
+        raise error("E422", path=path, reason=problem.strerror or problem) from problem
+    except Exception as problem:  # what a damaged file raises depends on where it is damaged
+        raise error("E424", path=path, kind="a DocBin", place=f"document {number + 1}", reason=problem) from problem

@@ -1,0 +1,207 @@
+"""Pairs of entities that may be related: which are near enough, how they are packed, and how relations are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from spacy.tokens import Doc
+
+from entitykit.errors import error
+from entitykit.types import EntityPairs
+
+Ints = NDArray[np.int64]
+
+RELATIONS = "relations"
+SCOPES = ("sentence", "window", "document")
+
+
+class Scope(NamedTuple):
+    """Which pairs are near enough.
+
+    Attributes:
+        kind: both entities begin in one ``sentence``; at most `window` words lie between them; or they are in one ``document``.
+        window: words between the two, for ``window``.
+        limit: pairs of a document at most, the nearest ones.
+    """
+
+    kind: str
+    window: int
+    limit: int
+
+
+class Found(NamedTuple):
+    """One document's entities, and the pairs of them that are looked at.
+
+    Attributes:
+        starts: *(n_entities,)* first words, sorted.
+        ends: *(n_entities,)* ends, exclusive.
+        labels: of each entity, empty where it has none.
+        pairs: *(n_pairs, 2)* rows of head and tail, by head, then by tail.
+    """
+
+    starts: Ints
+    ends: Ints
+    labels: list[str]
+    pairs: Ints
+
+
+def pairs_in_scope(doc: Doc, starts: Ints, ends: Ints, scope: Scope, name: str) -> tuple[Ints, int]:
+    """All ordered pairs of a document's entities within the scope.
+
+    Args:
+        doc: with sentence boundaries for the scope ``sentence``.
+        starts: *(n_entities,)* first words, sorted.
+        ends: *(n_entities,)* ends, exclusive.
+        scope: which pairs are wanted.
+        name: the component's, for messages.
+
+    Returns:
+        Rows *(n_pairs, 2)* of head and tail, by head, then by tail, and the number of pairs that the limit left out. Spans in
+        the same place make no pair.
+
+    Raises:
+        ConfigError: E120 if sentences are asked for and the document has none.
+    """
+    if len(starts) < 2:
+        return np.zeros((0, 2), dtype=np.int64), 0
+    left, right = _right_of(doc, starts, ends, scope, name)
+    apart = (starts[left] != starts[right]) | (ends[left] != ends[right])
+    left, right = left[apart], right[apart]
+    n_lost = max(0, len(left) - scope.limit // 2)
+    if n_lost:
+        distances = np.maximum(starts[right] - ends[left], 0)
+        nearest = np.sort(np.argsort(distances, kind="stable")[: scope.limit // 2])
+        left, right = left[nearest], right[nearest]
+    pairs = np.concatenate([np.stack([left, right], axis=1), np.stack([right, left], axis=1)])
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))], 2 * n_lost
+
+
+def _right_of(doc: Doc, starts: Ints, ends: Ints, scope: Scope, name: str) -> tuple[Ints, Ints]:
+    """Pairs of rows, the first before the second; for each row the second ones are those up to some place."""
+    n = len(starts)
+    if scope.kind == "document":
+        stops = np.full(n, n)
+    elif scope.kind == "window":
+        stops = np.searchsorted(starts, ends + scope.window, side="right")
+    else:
+        stops = np.searchsorted(starts, sentence_ends(doc, name)[starts])
+    rows = np.arange(n)
+    counts = np.maximum(stops - rows - 1, 0)
+    left = np.repeat(rows, counts)
+    within = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return left, left + 1 + within
+
+
+def sentence_ends(doc: Doc, name: str) -> Ints:
+    """For each word the end of its sentence *(n_words,)*.
+
+    Raises:
+        ConfigError: E120 if the document has no sentences.
+    """
+    if not doc.has_annotation("SENT_START"):
+        raise error("E120", name=name, text=doc.text[:40])
+    sentences = list(doc.sents)
+    return np.repeat(np.array([sent.end for sent in sentences]), [len(sent) for sent in sentences])
+
+
+def pack_pairs(docs: Sequence[Doc], found: Sequence[Found], types: Sequence[str]) -> EntityPairs:
+    """Lay documents' entities and pairs end to end.
+
+    Args:
+        docs: the documents.
+        found: of each document.
+        types: the known entity types, in the order of their numbers, which begin with 1.
+    """
+    numbers = {label: i for i, label in enumerate(types, start=1)}
+    words = np.cumsum([0, *(len(doc) for doc in docs)])
+    rows = np.cumsum([0, *(len(each.starts) for each in found)])
+
+    def join(parts: Iterable[Ints], firsts: Ints) -> torch.Tensor:
+        nothing = np.zeros(0, dtype=np.int64)
+        return torch.from_numpy(np.concatenate([nothing, *(p + first for p, first in zip(parts, firsts, strict=False))]))
+
+    return EntityPairs(
+        join((each.starts for each in found), words),
+        join((each.ends for each in found), words),
+        torch.tensor([numbers.get(label, 0) for each in found for label in each.labels], dtype=torch.long),
+        join((each.pairs[:, 0] for each in found), rows),
+        join((each.pairs[:, 1] for each in found), rows),
+    )
+
+
+def unpack_pairs(entities: EntityPairs, lengths: Sequence[int]) -> tuple[list[Found], list[slice]]:
+    """Cut entities that a model has found into documents; they are without labels.
+
+    Returns:
+        Of each document its entities and pairs, and its rows among the entities.
+    """
+    starts, ends, _, heads, tails = (part.cpu().numpy() for part in entities)
+    firsts = np.cumsum([0, *lengths])
+    rows = np.searchsorted(starts, firsts)
+    pairs = np.searchsorted(heads, rows)
+    found, own = [], []
+    for i, first in enumerate(firsts[:-1].tolist()):
+        low, high = int(rows[i]), int(rows[i + 1])
+        sides = np.stack([side[pairs[i] : pairs[i + 1]] - low for side in (heads, tails)], axis=1)
+        found.append(Found(starts[low:high] - first, ends[low:high] - first, [""] * (high - low), sides))
+        own.append(slice(low, high))
+    return found, own
+
+
+def unpack_kept(entities: EntityPairs, found: Sequence[Found]) -> list[Found]:
+    """The documents' entities with those pairs only that a model has kept."""
+    heads, tails = (part.cpu().numpy() for part in (entities.heads, entities.tails))
+    rows = np.cumsum([0, *(len(each.starts) for each in found)])
+    pairs = np.stack([heads, tails], axis=1)
+    edges = np.searchsorted(heads, rows)
+    return [each._replace(pairs=pairs[edges[i] : edges[i + 1]] - rows[i]) for i, each in enumerate(found)]
+
+
+def as_json(doc: Doc, found: Found, chosen: Iterable[tuple[int, int, str, float]]) -> list[dict[str, Any]]:
+    """What is written to a document.
+
+    Args:
+        doc: the document.
+        found: its entities.
+        chosen: rows of head and tail, label and probability of relations.
+
+    Returns:
+        For each relation `head` and `tail`, start and end in tokens; `head_span` and `tail_span`, the same in characters;
+        `label`; `score`; and `sentence`, the number of the sentence in which both begin, or None.
+    """
+    number: Ints | None = None
+    if doc.has_annotation("SENT_START"):
+        number = np.repeat(*np.array([(i, len(sent)) for i, sent in enumerate(doc.sents)], dtype=np.int64).reshape(-1, 2).T)
+    written = []
+    for *rows, label, score in chosen:
+        head, tail = (doc[int(found.starts[row]) : int(found.ends[row])] for row in rows)
+        sentence = None if number is None or number[head.start] != number[tail.start] else int(number[head.start])
+        written.append(
+            {
+                "head": [head.start, head.end],
+                "tail": [tail.start, tail.end],
+                "head_span": [head.start_char, head.end_char],
+                "tail_span": [tail.start_char, tail.end_char],
+                "label": label,
+                "score": float(score),
+                "sentence": sentence,
+            }
+        )
+    return written
+
+
+def register_relations() -> None:
+    """Make ``doc._.relations`` and its alias ``doc._.rel`` known to spaCy, once; where nothing looked, they are None."""
+    if not Doc.has_extension(RELATIONS):
+        Doc.set_extension(RELATIONS, default=None)
+    if not Doc.has_extension("rel"):
+        Doc.set_extension("rel", getter=_relations)
+
+
+def _relations(doc: Doc) -> list[dict[str, Any]] | None:
+    found: list[dict[str, Any]] | None = doc._.relations
+    return found

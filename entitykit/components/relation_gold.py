@@ -1,0 +1,146 @@
+"""Gold relations of examples, in the words of the predicted documents, and what heads must say of pairs and spans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from spacy.attrs import ORTH
+from spacy.tokens import Doc
+from spacy.training import Example
+from torch import Tensor
+
+from entitykit.components.gold import Gold
+from entitykit.components.pairs import RELATIONS
+from entitykit.errors import error, warn
+from entitykit.types import EntityPairs, Spans
+
+
+class Arguments(NamedTuple):
+    """A gold relation in the predicted document's words.
+
+    Attributes:
+        head: start and end of the first argument.
+        tail: of the second one.
+        label: relation type.
+    """
+
+    head: tuple[int, int]
+    tail: tuple[int, int]
+    label: str
+
+
+class Wanted(NamedTuple):
+    """The gold relations of a packed batch.
+
+    Attributes:
+        n_labels: relation types.
+        relations: numbers of relation types by start and end of head and of tail.
+        known: for each word whether its document is annotated.
+    """
+
+    n_labels: int
+    relations: dict[tuple[int, ...], list[int]]
+    known: list[bool]
+
+    def of_pairs(self, entities: EntityPairs) -> tuple[Tensor, Tensor]:
+        """Which relations pairs have *(n_pairs, n_labels)*, and whether their documents are annotated *(n_pairs,)*."""
+        device = entities.starts.device
+        places = [part[side] for side in (entities.heads, entities.tails) for part in (entities.starts, entities.ends)]
+        columns = zip(*(part.tolist() for part in places), strict=True)
+        cells = [(row, label) for row, place in enumerate(columns) for label in self.relations.get(place, ())]
+        targets = torch.zeros(len(entities.heads), self.n_labels, device=device)
+        if cells:
+            targets[tuple(torch.tensor(cells, device=device).T)] = 1.0
+        return targets, torch.tensor(self.known, dtype=torch.bool, device=device)[places[0]]
+
+
+def wanted_relations(examples: Sequence[Example], labels: Sequence[str], name: str) -> Wanted:
+    """Collect a batch's gold relations.
+
+    Args:
+        examples: the batch.
+        labels: the known relation types, in the order of their numbers.
+        name: the component's, for messages.
+
+    Raises:
+        ConfigError: E110 for a label that is not known.
+
+    Warns:
+        W121 for relations with an argument that touches no predicted word.
+    """
+    numbers = {label: i for i, label in enumerate(labels)}
+    wanted = Wanted(len(labels), {}, [])
+    n_lost = 0
+    for eg in examples:
+        relations, lost = gold_relations(eg)
+        n_lost += lost
+        for head, tail, label in relations or ():
+            if label not in numbers:
+                raise error("E110", name=name, label=label, labels=", ".join(labels))
+            place = tuple(i + len(wanted.known) for i in (*head, *tail))
+            wanted.relations.setdefault(place, []).append(numbers[label])
+        wanted.known.extend([relations is not None] * len(eg.predicted))
+    if n_lost:
+        warn("W121", n=n_lost, stacklevel=5)
+    return wanted
+
+
+def entity_classes(gold: Gold, spans: Spans | EntityPairs, annotated: Tensor, types: Sequence[str], name: str) -> Tensor:
+    """Numbers of spans' entity types *(n_spans,)*, 0 for none, -100 where nothing is annotated.
+
+    Args:
+        gold: the batch's entities.
+        spans: of the same batch.
+        annotated: *(n_words,)* words of annotated documents.
+        types: the known entity types, in the order of their numbers, which begin with 1.
+        name: the component's, for messages.
+
+    Raises:
+        ConfigError: E110 for a type that is not known.
+    """
+    numbers = {label: i for i, label in enumerate(types, start=1)}
+    for label in gold.labels:
+        if label and label not in numbers:
+            raise error("E110", name=name, label=label, labels=", ".join(types))
+    places = zip(gold.spans.starts.tolist(), gold.spans.ends.tolist(), strict=True)
+    classes = dict(zip(places, (numbers.get(label, 0) for label in gold.labels), strict=True))
+    found = [classes.get(place, 0) for place in zip(spans.starts.tolist(), spans.ends.tolist(), strict=True)]
+    numbered = torch.tensor(found, dtype=torch.long, device=annotated.device)
+    return numbered.masked_fill(~annotated[spans.starts], -100)
+
+
+def reference_relations(doc: Doc) -> Sequence[Mapping[str, Any]] | None:
+    """The gold relations of a reference, in its own words; none if it has no such annotation."""
+    found: Sequence[Mapping[str, Any]] | None = doc.user_data.get(RELATIONS)
+    return found
+
+
+def gold_relations(eg: Example) -> tuple[list[Arguments] | None, int]:
+    """The gold relations in the words of the predicted document.
+
+    Returns:
+        The relations, or none if the reference has no such annotation; and how many touch no predicted word.
+    """
+    relations = reference_relations(eg.reference)
+    if relations is None:
+        return None, 0
+    same = len(eg.predicted) == len(eg.reference) and np.array_equal(eg.predicted.to_array(ORTH), eg.reference.to_array(ORTH))
+    found, n_lost = [], 0
+    for relation in relations:
+        (head, tail), label = (_place(eg, relation[key], same) for key in ("head", "tail")), relation["label"]
+        if head is None or tail is None:
+            n_lost += 1
+        else:
+            found.append(Arguments(head, tail, label))
+    return found, n_lost
+
+
+def _place(eg: Example, place: Sequence[int], same: bool) -> tuple[int, int] | None:
+    start, end = place
+    if same:
+        return start, end
+    words = eg.alignment.y2x[start:end]
+    return (int(words.min()), int(words.max()) + 1) if len(words) else None

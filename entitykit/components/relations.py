@@ -1,0 +1,374 @@
+"""`entitykit_relations`: relations between the entities of a document, as plain values in ``doc._.relations``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+from thinc.api import Model, Optimizer
+from torch import Tensor
+
+from entitykit.bridge.head import HeadInput
+from entitykit.bridge.linking import heard_encoder
+from entitykit.bridge.texts import TextReader
+from entitykit.components.base import SpanPrediction, TorchPipe, known_words, write_group
+from entitykit.components.gold import ENTS, gold_spans, reference_spans
+from entitykit.components.pairs import (
+    SCOPES,
+    Found,
+    Scope,
+    as_json,
+    pack_pairs,
+    pairs_in_scope,
+    register_relations,
+    unpack_kept,
+    unpack_pairs,
+)
+from entitykit.components.relation_gold import entity_classes, gold_relations, reference_relations, wanted_relations
+from entitykit.decoding.relations import DECODERS, ORDERS, Constraints, Entities, decode_relations
+from entitykit.decoding.schema import RelationSchema
+from entitykit.errors import error, warn
+from entitykit.models.mentions import spans_to_band
+from entitykit.models.relations_enrico import EnriCoOutput
+from entitykit.scoring.ner import ner_score
+from entitykit.types import EntityPairs
+
+Floats = NDArray[np.float32]
+
+LEARNED = "learned"
+DESCRIPTION = 64
+"""Pieces that are read of a relation's description."""
+
+DEFAULT_CONFIG = {
+    "model": {"@architectures": "entitykit.SpERTRelations.v1", "tok2vec": {"@architectures": "entitykit.EncoderListener.v1"}},
+    "entities": ENTS,
+    "scope": "window",
+    "window": 100,
+    "max_pairs": 100000,
+    "schema": LEARNED,
+    "decoder": "greedy",
+    "order": "joint",
+    "threshold": 0.5,
+    "descriptions": {},
+    "scorer": {"@scorers": "entitykit.relations_scorer.v1"},
+}
+
+
+@Language.factory(
+    "entitykit_relations",
+    assigns=["doc._.relations", "doc._.rel"],
+    default_config=DEFAULT_CONFIG,
+    default_score_weights={"rel_strict_f": 1.0, "rel_strict_p": 0.0, "rel_strict_r": 0.0},
+)
+def make_relations(
+    nlp: Language,
+    name: str,
+    model: Model[HeadInput, Any],
+    entities: str,
+    scope: str,
+    window: int,
+    max_pairs: int,
+    schema: str | dict[str, Any] | None,
+    decoder: str,
+    order: str,
+    threshold: float,
+    descriptions: dict[str, str],
+    scorer: Callable[..., Any] | None,
+) -> Relations:
+    """Make the relation component.
+
+    Args:
+        nlp: the pipeline.
+        name: the component's name.
+        model: `entitykit.SpERTRelations.v1`, `entitykit.LukePair.v1` or `entitykit.EnriCo.v1`.
+        entities: where entities are, in gold and in predicted documents: ``ents`` or a span group. A joint model finds them by
+            itself, and writes them there.
+        scope: pairs that are looked at: of one ``sentence``, which needs sentence boundaries; with few words between them, a
+            ``window``; or of the whole ``document``.
+        window: words between two entities at most, for ``window``.
+        max_pairs: pairs of a document at most, the nearest ones; a warning says how many were left out.
+        schema: what relations may be, see `entitykit.decoding.schema`: its settings, or a JSON file with them, which is read
+            whenever the pipeline is loaded; ``learned``: between the types of entities that they have in the training data;
+            none: anything.
+        decoder: how relations are chosen that the schema does not allow together: ``greedy``, ``beam`` or ``exact``.
+        order: of decisions of a joint model: ``entity_first``, ``relation_first`` or ``joint``.
+        threshold: a relation's probability must be above it.
+        descriptions: what relations are in words, by label, for a model that reads descriptions; of others it reads the label.
+        scorer: scores examples.
+    """
+    settings = {
+        "entities": entities,
+        "scope": scope,
+        "window": window,
+        "max_pairs": max_pairs,
+        "schema": schema,
+        "decoder": decoder,
+        "order": order,
+        "threshold": threshold,
+        "descriptions": dict(descriptions),
+    }
+    return Relations(nlp.vocab, model, name, settings=settings, scorer=scorer)
+
+
+class Chosen(NamedTuple):
+    """What is predicted of one document.
+
+    Attributes:
+        relations: as they are written.
+        entities: of a joint model.
+    """
+
+    relations: list[dict[str, Any]]
+    entities: SpanPrediction | None
+
+
+class Relations(TorchPipe):
+    """Writes ``doc._.relations``, which is also ``doc._.rel``: dicts of JSON values, see `as_json`.
+
+    With a joint model also ``doc.ents``, or a span group.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        register_relations()
+        self.cfg |= {"entity_types": [], "schema": {}, "descriptions": dict(self.settings["descriptions"])}
+        settings = self.settings
+        for setting, allowed in (("scope", SCOPES), ("decoder", DECODERS), ("order", ORDERS)):
+            if settings[setting] not in allowed:
+                raise error("E109", name=self.name, setting=setting, found=settings[setting], expected=" or ".join(allowed))
+        for setting, least in (("window", 0), ("max_pairs", 2)):
+            if settings[setting] < least:
+                raise error("E109", name=self.name, setting=setting, found=settings[setting], expected=f"at least {least}")
+        if not 0 <= settings["threshold"] <= 1:
+            raise error("E109", name=self.name, setting="threshold", found=settings["threshold"], expected="0 to 1")
+        self._schema = None if settings["schema"] == LEARNED else RelationSchema.load(settings["schema"])
+        self._constraints: Constraints | None = None
+
+    @property
+    def constraints(self) -> Constraints:
+        """What relations may be, in numbers of labels.
+
+        Raises:
+            ConfigError: E341 if the schema has labels that the component does not know.
+        """
+        if self._constraints is None:
+            schema = RelationSchema.load(self.cfg["schema"]) if self._schema is None else self._schema
+            if self.is_joint and self.settings["entities"] == ENTS:
+                schema = replace(schema, no_overlap=True)
+            self._constraints = schema.constrain(self.labels, self.cfg["entity_types"])
+        return self._constraints
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the model finds the entities, too."""
+        return bool(self.model.attrs.get("joint"))
+
+    def set_descriptions(self, descriptions: Mapping[str, str]) -> None:
+        """Look for other relations than those of the training, of a model that reads descriptions.
+
+        A schema that was learned keeps what it says of those that were known.
+
+        Args:
+            descriptions: what the relations are in words, by label.
+
+        Raises:
+            ConfigError: E121 if the model does not read descriptions.
+        """
+        if not self.model.attrs.get("described"):
+            raise error("E121", name=self.name)
+        self.cfg["labels"], self.cfg["descriptions"] = list(descriptions), dict(descriptions)
+        rules = self.cfg["schema"].get("relations", {})
+        self.cfg["schema"] = {**self.cfg["schema"], "relations": {k: rule for k, rule in rules.items() if k in descriptions}}
+        self._constraints = None
+
+    def _read_descriptions(self) -> None:
+        """Give the head the states of the relations' descriptions, as the encoder reads them now."""
+        if not self.model.attrs.get("described"):
+            return
+        given = self.cfg["descriptions"]
+        texts = [given.get(label) or label.replace("_", " ") for label in self.labels]
+        reader = TextReader.of(heard_encoder(self.model.layers[0]))
+        composed = reader.described(texts, [""] * len(texts), size=min(reader.longest, DESCRIPTION), mark=False)
+        if composed.cut.any():
+            warn("W124", n=int((composed.cut > 0).sum()), name=self.name, longest=DESCRIPTION, stacklevel=5)
+        self.head.set_descriptions(reader.read(composed.ids).to(self._shim.device))
+
+    # Learning
+
+    def labels_in(self, reference: Doc) -> Iterable[str]:
+        """The relation types of a gold document."""
+        return (relation["label"] for relation in reference_relations(reference) or ())
+
+    def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """The types of entities."""
+        spans = [span for eg in examples for span in reference_spans(eg.reference, [self.settings["entities"]]) or ()]
+        self.cfg["entity_types"] = sorted({span.label_ for span in spans if span.label_})
+        return {"entity_types": self.cfg["entity_types"]}
+
+    def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
+        """Learn the schema, and say which gold relations are out of reach."""
+        if examples and not self.labels:
+            raise error("E106", name=self.name, keys='user_data["relations"]')
+        triples, n_far, n_odd, n = [], 0, 0, 0
+        for eg in examples:
+            relations, _ = gold_relations(eg)
+            if not relations:
+                continue
+            found = self._gold(eg)
+            places = list(zip(found.starts.tolist(), found.ends.tolist(), strict=True))
+            types = dict(zip(places, found.labels, strict=True))
+            near = {(places[head], places[tail]) for head, tail in found.pairs.tolist()}
+            n += len(relations)
+            for head, tail, label in relations:
+                n_odd += not (types[head] and types[tail])
+                n_far += (head, tail) not in near
+                if types[head] and types[tail]:
+                    triples.append((types[head], label, types[tail]))
+        if n_far:
+            warn("W122", name=self.name, n=n_far, total=n, stacklevel=4)
+        if n_odd:
+            warn("W123", name=self.name, n=n_odd, total=n, entities=self.settings["entities"], stacklevel=4)
+        self.cfg["schema"] = RelationSchema.learn(triples).to_dict()
+        self._constraints = None
+        _ = self.constraints  # what is wrong with the schema is said here
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from the gold relations of a batch, and with a joint model from its gold entities."""
+        self._read_descriptions()
+        return super().update(examples, drop=drop, sgd=sgd, losses=losses)
+
+    def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> EntityPairs:
+        """Pairs of gold entities in training; else of those that the documents have, or none where the model finds them."""
+        found = [self._find(doc) for doc in docs] if examples is None else [self._gold(eg) for eg in examples]
+        return pack_pairs(docs, found, self.cfg["entity_types"])
+
+    def _find(self, doc: Doc) -> Found:
+        spans = () if self.is_joint else reference_spans(doc, [self.settings["entities"]]) or ()
+        return self._pair(doc, [(span.start, span.end, span.label_) for span in spans])
+
+    def _gold(self, eg: Example) -> Found:
+        """The gold entities, and whatever gold relations have as arguments besides."""
+        gold = gold_spans([eg], [self.settings["entities"]])
+        found = list(zip(gold.spans.starts.tolist(), gold.spans.ends.tolist(), gold.labels, strict=True))
+        places = {(start, end) for start, end, _ in found}
+        relations, _ = gold_relations(eg)
+        further = {place for relation in relations or () for place in (relation.head, relation.tail)} - places
+        return self._pair(eg.predicted, [*found, *((start, end, "") for start, end in further)])
+
+    def _pair(self, doc: Doc, entities: Iterable[tuple[int, int, str]]) -> Found:
+        ordered = sorted(set(entities))
+        starts, ends = (np.array([entity[side] for entity in ordered], dtype=np.int64) for side in (0, 1))
+        scope = Scope(self.settings["scope"], self.settings["window"], self.settings["max_pairs"])
+        pairs, n_lost = pairs_in_scope(doc, starts, ends, scope, self.name)
+        if n_lost:
+            warn("W120", name=self.name, n=n_lost, total=n_lost + len(pairs), n_entities=len(ordered), stacklevel=5)
+        return Found(starts, ends, [label for _, _, label in ordered], pairs)
+
+    def targets(self, examples: Sequence[Example], output: Any) -> tuple[Tensor, ...]:
+        """Which relations pairs have, and whether their documents are annotated; and what EnriCo's filters must say."""
+        gold = wanted_relations(examples, self.labels, self.name)
+        targets: tuple[Tensor, ...] = gold.of_pairs(output.entities)
+        if not isinstance(output, EnriCoOutput):
+            return targets
+        targets += gold.of_pairs(output.seen_pairs)
+        if output.seen_spans is None:
+            return targets
+        entities, types = gold_spans(examples, [self.settings["entities"]]), self.cfg["entity_types"]
+        annotated = known_words(entities.known, [eg.predicted for eg in examples], output.logits.device)
+        both = (output.entities, output.seen_spans)
+        targets += tuple(entity_classes(entities, spans, annotated, types, self.name) for spans in both)
+        if output.mentions is None:
+            return targets
+        return (*targets, spans_to_band(entities.spans, output.mentions.band.shape).to(annotated.device), annotated)
+
+    # Predicting
+
+    def predict(self, docs: Iterable[Doc]) -> list[Any]:
+        """Find each document's relations, and entities with a joint model, without changing it."""
+        docs = list(docs)
+        self._read_descriptions()
+        found = [self._find(doc) for doc in docs]
+        output = self.model.predict(HeadInput(docs, pack_pairs(docs, found, self.cfg["entity_types"])))
+        log_p: list[Any] = [None] * len(docs)
+        probabilities = output.logits.float().sigmoid().cpu().numpy()
+        if self.is_joint:
+            lengths = [len(doc) for doc in docs]
+            found, rows = unpack_pairs(output.entities, lengths)
+            log_p = [output.type_logits.float().log_softmax(dim=1).cpu().numpy()[own] for own in rows]
+        elif len(output.entities.heads) < sum(len(each.pairs) for each in found):
+            found = unpack_kept(output.entities, found)
+        edges = np.cumsum([0, *(len(each.pairs) for each in found)]).tolist()
+        return [
+            self._choose(doc, each, own, probabilities[low:high])
+            for doc, each, own, low, high in zip(docs, found, log_p, edges[:-1], edges[1:], strict=True)
+        ]
+
+    def _choose(self, doc: Doc, found: Found, log_p: Floats | None, probabilities: Floats) -> Chosen:
+        numbers = {label: i for i, label in enumerate(self.cfg["entity_types"])}
+        types = np.array([numbers.get(label, -1) for label in found.labels], dtype=np.int64) if log_p is None else None
+        chosen = decode_relations(
+            Entities(found.starts, found.ends, types, log_p),
+            found.pairs,
+            probabilities,
+            self.constraints,
+            decoder=self.settings["decoder"],
+            order=self.settings["order"],
+            threshold=self.settings["threshold"],
+        )
+        relations = as_json(doc, found, [(m.head, m.tail, self.labels[m.relation], m.score) for m in chosen.relations])
+        if log_p is None:
+            return Chosen(relations, None)
+        rows, kinds = chosen.entities, chosen.types
+        labels = [self.cfg["entity_types"][kind] for kind in kinds.tolist()]
+        scores = np.exp(log_p[rows, kinds + 1]).astype(np.float32)
+        return Chosen(relations, SpanPrediction(found.starts[rows], found.ends[rows], labels, scores))
+
+    def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
+        """Write relations, and entities of a joint model."""
+        key = self.settings["entities"]
+        for doc, chosen in zip(docs, scores, strict=True):
+            doc._.relations = chosen.relations
+            if chosen.entities is not None:
+                spans = write_group(doc, key, chosen.entities)
+                if key == ENTS:
+                    doc.set_ents(spans)
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """Score relations, and entities of a joint model."""
+        examples, key = list(examples), self.settings["entities"]
+        scores = super().score(examples, **kwargs)
+        if self.is_joint and self.scorer is not None:
+            scores |= ner_score(examples, annotate="ents" if key == ENTS else "spans", spans_key=key)
+        return scores
+
+    def scorer_arguments(self) -> dict[str, Any]:
+        """Where the entities are, and which relations have no direction."""
+        given = self.constraints
+        symmetric = [label for label, is_symmetric in zip(self.labels, given.symmetric, strict=True) if is_symmetric]
+        return {"entities": self.settings["entities"], "symmetric": () if given.both_directions else symmetric}
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> Relations:
+        """Read what `to_disk` wrote."""
+        super().from_disk(path, exclude=exclude)
+        self._constraints = None
+        return self
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> Relations:
+        """Read what `to_bytes` gave."""
+        super().from_bytes(bytes_data, exclude=tuple(exclude))
+        self._constraints = None
+        return self

@@ -1,0 +1,203 @@
+"""Relations of annotated documents as triples: a table (CSV), RDF (N-Triples) or a graph (GraphML).
+
+A linked entity is one node of the whole corpus. Other mentions with the same text are one node of their document: there, and
+only there, the same words are taken to mean the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from html import escape
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from spacy.tokens import Doc
+
+from entitykit.corpora.parsed import NIL
+from entitykit.errors import error
+
+RELATIONS = "relations"
+WRITTEN = ("._.", RELATIONS, None, None)
+"""Where spaCy keeps `doc._.relations`, also in a file and in a process that does not know the extension."""
+
+BASE = "https://example.org/"
+LINKS = "http://www.wikidata.org/entity/"
+LABEL = "http://www.w3.org/2000/01/rdf-schema#label"
+TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
+
+NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+ESCAPES = {ord(character): written for character, written in {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"}.items()}
+
+
+class Entity(NamedTuple):
+    """An argument of a relation.
+
+    Attributes:
+        text: its words, with one space for white space between them.
+        label: entity type; empty if it is no entity.
+        kb_id: id in a knowledge base; empty if there is none.
+        start: first character.
+        end: one past the last character.
+    """
+
+    text: str
+    label: str
+    kb_id: str
+    start: int
+    end: int
+
+
+class Triple(NamedTuple):
+    """A relation.
+
+    Attributes:
+        document: name of the document.
+        sentence: number of the sentence, from 0; none if it is in several, or not known.
+        head: its first argument.
+        relation: its label.
+        tail: its second argument.
+        score: its probability; none for gold relations.
+    """
+
+    document: str
+    sentence: int | None
+    head: Entity
+    relation: str
+    tail: Entity
+    score: float | None
+
+
+class Names(NamedTuple):
+    """IRIs begin with these.
+
+    Attributes:
+        base: relations, types, and entities without link.
+        links: ids of a knowledge base; ids that are IRIs stay as they are.
+    """
+
+    base: str = BASE
+    links: str = LINKS
+
+
+def read_triples(doc: Doc, name: str = "") -> Iterator[Triple]:
+    """Give the relations of a document: `doc._.relations`, or where no component has written any, `doc.user_data["relations"]`.
+
+    Types and ids are those of `doc.ents` and span groups with the same offsets.
+
+    Args:
+        doc: the document.
+        name: of the document, if `doc.user_data` has no `id`.
+
+    Raises:
+        InputError: E345 for a relation that cannot be read.
+    """
+    data: Mapping[Any, Any] = doc.user_data
+    values = data.get(WRITTEN)
+    if values is None:
+        values = data.get(RELATIONS) or ()
+    entities: dict[tuple[int, int], tuple[str, str]] = {}
+    for span in [*doc.ents, *(span for group in doc.spans.values() for span in group)]:
+        label, kb_id = entities.get((span.start, span.end), ("", ""))
+        entities[span.start, span.end] = label or span.label_, kb_id or ("" if span.kb_id_ == NIL else span.kb_id_)
+
+    def entity(start: int, end: int) -> Entity:
+        span = doc[start:end]
+        return Entity(" ".join(span.text.split()), *entities.get((start, end), ("", "")), span.start_char, span.end_char)
+
+    for value in values:
+        match value:
+            case {
+                "head": [int(head), int(head_end)],
+                "tail": [int(tail), int(tail_end)],
+                "label": str(label),
+            } if 0 <= head < head_end <= len(doc) and 0 <= tail < tail_end <= len(doc):
+                ends = entity(head, head_end), entity(tail, tail_end)
+                document = str(data.get("id") or name)
+                yield Triple(document, value.get("sentence"), ends[0], label, ends[1], value.get("score"))
+            case _:
+                raise error("E345", found=repr(value)[:80], n=len(doc))
+
+
+def csv_lines(triples: Iterable[Triple]) -> Iterator[str]:
+    """Write a table with a header, one row per relation."""
+    parts = [f"{end}{name}" for end in ("head", "tail") for name in ("", "_type", "_id", "_start", "_end")]
+    yield _csv_row(["document", "sentence", *parts[:5], "relation", *parts[5:], "score"])
+    for one in triples:
+        score = "" if one.score is None else f"{one.score:.6g}"
+        yield _csv_row([one.document, one.sentence, *one.head, one.relation, *one.tail, score])
+
+
+def nt_lines(triples: Iterable[Triple], names: Names = Names()) -> Iterator[str]:  # noqa: B008 - it never changes
+    """Write N-Triples (RDF 1.1): each different statement once, among them the texts and types of entities."""
+    written: set[tuple[str, str, str]] = set()
+    for one in triples:
+        head, tail = node_iri(one, one.head, names), node_iri(one, one.tail, names)
+        statements = [(head, f"{names.base}relation/{_encoded(one.relation)}", f"<{tail}>")]
+        for iri, entity in ((head, one.head), (tail, one.tail)):
+            statements.append((iri, LABEL, _literal(entity.text)))
+            if entity.label:
+                statements.append((iri, TYPE, f"<{names.base}type/{_encoded(entity.label)}>"))
+        for statement in sorted(set(statements) - written):
+            written.add(statement)
+            yield f"<{statement[0]}> <{statement[1]}> {statement[2]} .\n"
+
+
+def graphml_lines(triples: Iterable[Triple], names: Names = Names()) -> Iterator[str]:  # noqa: B008 - it never changes
+    """Write GraphML: a node for each entity, with the text and type where it occurs first, and an edge for each relation."""
+    yield '<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n'
+    for owner, name, kind in (
+        *(("node", name, "string") for name in ("text", "type", "kb_id", "iri")),
+        *(("edge", name, "string") for name in ("relation", "document")),
+        ("edge", "sentence", "int"),
+        ("edge", "score", "double"),
+    ):
+        yield f'<key id="{name}" for="{owner}" attr.name="{name}" attr.type="{kind}"/>\n'
+    yield '<graph edgedefault="directed">\n'
+    numbers: dict[str, int] = {}
+    for one in triples:
+        ends = []
+        for entity in (one.head, one.tail):
+            iri = node_iri(one, entity, names)
+            if iri not in numbers:
+                numbers[iri] = len(numbers)
+                data = {"text": entity.text, "type": entity.label, "kb_id": entity.kb_id, "iri": iri}
+                yield f'<node id="n{numbers[iri]}">{_data(data)}</node>\n'
+            ends.append(numbers[iri])
+        data = {"relation": one.relation, "document": one.document}
+        data |= {name: str(value) for name, value in (("sentence", one.sentence), ("score", one.score)) if value is not None}
+        yield f'<edge source="n{ends[0]}" target="n{ends[1]}">{_data(data)}</edge>\n'
+    yield "</graph>\n</graphml>\n"
+
+
+def node_iri(triple: Triple, entity: Entity, names: Names) -> str:
+    """The IRI of an argument: of what it is linked to, or of its text in its document; percent-encoded, so in ASCII."""
+    if re.match(r"https?://", entity.kb_id):
+        return quote(entity.kb_id, safe="%/:=&?~#+!$,;'@()*[]")
+    if entity.kb_id:
+        return f"{names.links}{_encoded(entity.kb_id)}"
+    return f"{names.base}entity/{_encoded(triple.document)}/{_encoded(entity.text)}"
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _literal(text: str) -> str:
+    """Quote a text; control characters are written by their numbers."""
+    escaped = text.translate(ESCAPES)
+    return '"' + re.sub("[\x00-\x1f\x7f]", lambda found: f"\\u{ord(found[0]):04X}", escaped) + '"'
+
+
+def _data(values: dict[str, str]) -> str:
+    """Write values; characters that no XML can hold become U+FFFD."""
+    shown = {name: escape(NOT_XML.sub("\N{REPLACEMENT CHARACTER}", value)) for name, value in values.items() if value}
+    return "".join(f'<data key="{name}">{value}</data>' for name, value in shown.items())
+
+
+def _csv_row(values: Iterable[object]) -> str:
+    row = io.StringIO()
+    csv.writer(row, lineterminator="\n").writerow(["" if value is None else value for value in values])
+    return row.getvalue()

@@ -1,0 +1,369 @@
+"""What relations may hold: types of their arguments, symmetry, inverses, and how often; from a config, a file or training data.
+
+As JSON, every key optional: ``{"relations": {"Live_In": {"head": ["Peop"], "tail": ["Loc"], "functional": true},
+"Spouse": {"symmetric": true}, "Part_Of": {"inverse": "Has_Part", "types": [["Loc", "Loc"], ["Org", "Org"]]}},
+"one_per_pair": true, "no_overlap": true}``. A relation that is not named may hold between all types.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entitykit.errors import error
+
+TypePair = tuple[str, str]
+
+FLAGS = ("one_per_pair", "no_overlap", "no_self", "both_directions")
+"""Settings of a schema that are not about one relation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationRule:
+    """What one relation may be; what is not given is not restricted.
+
+    Attributes:
+        head: types that its head may have.
+        tail: types that its tail may have.
+        types: pairs of types that its head and tail may have.
+        symmetric: whether it holds in both directions; then both are one fact.
+        inverse: the relation that holds in the other direction, always; then both are one fact.
+        functional: whether a head has one tail at most.
+        inverse_functional: whether a tail has one head at most.
+    """
+
+    head: frozenset[str] | None = None
+    tail: frozenset[str] | None = None
+    types: frozenset[TypePair] | None = None
+    symmetric: bool = False
+    inverse: str | None = None
+    functional: bool = False
+    inverse_functional: bool = False
+
+    def allows(self, head: str, tail: str) -> bool:
+        """Whether it may hold between entities of two types."""
+        one_by_one = (self.head is None or head in self.head) and (self.tail is None or tail in self.tail)
+        return one_by_one and (self.types is None or (head, tail) in self.types)
+
+    def mirrored(self) -> RelationRule:
+        """The rule of the other direction, without `inverse`."""
+        types = None if self.types is None else frozenset((tail, head) for head, tail in self.types)
+        return replace(
+            self,
+            head=self.tail,
+            tail=self.head,
+            types=types,
+            inverse=None,
+            functional=self.inverse_functional,
+            inverse_functional=self.functional,
+        )
+
+    def labels(self) -> Iterator[str]:
+        """All entity types that it names."""
+        yield from self.head or ()
+        yield from self.tail or ()
+        for pair in self.types or ():
+            yield from pair
+
+
+class Constraints(NamedTuple):
+    """A schema in numbers of labels, as decoders read it.
+
+    Attributes:
+        relations: labels.
+        types: entity types.
+        allowed: *(n_relations, n_types + 1, n_types + 1)* whether a relation may hold between a head and a tail of two types;
+            the last type is unknown, which may be any.
+        symmetric: *(n_relations,)*.
+        inverse: *(n_relations,)* number of the inverse relation, or -1.
+        functional: *(n_relations,)* whether a head has one tail at most.
+        inverse_functional: *(n_relations,)* whether a tail has one head at most.
+        one_per_pair: see `RelationSchema`, like the others below.
+        no_overlap: of entities.
+        no_self: relations.
+        both_directions: of symmetric relations are written.
+    """
+
+    relations: tuple[str, ...]
+    types: tuple[str, ...]
+    allowed: NDArray[np.bool_]
+    symmetric: NDArray[np.bool_]
+    inverse: NDArray[np.int64]
+    functional: NDArray[np.bool_]
+    inverse_functional: NDArray[np.bool_]
+    one_per_pair: bool
+    no_overlap: bool
+    no_self: bool
+    both_directions: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationSchema:
+    """What a set of relations may be.
+
+    Attributes:
+        relations: rules by label.
+        one_per_pair: whether a pair of head and tail has one relation at most; the pair in the other direction is another.
+        no_overlap: whether the words of entities may not overlap.
+        no_self: whether no entity may be related to itself.
+        both_directions: whether symmetric relations are written in both directions; else once, from the entity that comes first
+            in the text. Relations with an inverse are always written with it.
+
+    Raises:
+        ConfigError: E342 if rules contradict each other.
+    """
+
+    relations: Mapping[str, RelationRule] = field(default_factory=dict)
+    one_per_pair: bool = False
+    no_overlap: bool = False
+    no_self: bool = True
+    both_directions: bool = False
+
+    def __post_init__(self) -> None:
+        problems = list(_contradictions(self.relations)) or list(_impossible(self.relations))
+        if problems:
+            raise error("E342", n=len(problems), found="; ".join(problems))
+
+    @classmethod
+    def load(cls, source: RelationSchema | Mapping[str, Any] | str | Path | None) -> RelationSchema:
+        """Make a schema of what a config gives: its settings, the path of a JSON file with them, or nothing for no constraint.
+
+        Raises:
+            ConfigError: E340 for a file or settings that cannot be read, E342 for contradictions.
+        """
+        if source is None or isinstance(source, RelationSchema):
+            return source or cls()
+        if isinstance(source, Mapping):
+            return cls(**_settings(source, "The relation schema"))
+        where = f"The relation schema '{source}'"
+        try:
+            values = json.loads(Path(source).read_text(encoding="utf-8-sig"))
+        except OSError as problem:
+            raise error("E340", where=where, found=f"no readable file ({problem.strerror})", expected="JSON") from problem
+        except ValueError as problem:  # no JSON, or no UTF-8
+            raise error("E340", where=where, found=f"no JSON ({problem})", expected="JSON") from problem
+        return cls(**_settings(values, where))
+
+    @classmethod
+    def learn(cls, triples: Iterable[tuple[str, str, str]], *, min_count: int = 1, **flags: bool) -> RelationSchema:
+        """Allow the types that relations have in training data.
+
+        Args:
+            triples: type of the head, relation, type of the tail, of every relation.
+            min_count: how often a triple must occur; a relation without any such triple keeps its most frequent ones.
+            flags: settings such as `one_per_pair`.
+        """
+        counts: dict[str, Counter[TypePair]] = {}
+        for head, relation, tail in triples:
+            counts.setdefault(relation, Counter())[head, tail] += 1
+        rules = {}
+        for relation, pairs in sorted(counts.items()):
+            least = min(min_count, max(pairs.values()))
+            rules[relation] = RelationRule(types=frozenset(pair for pair, n in pairs.items() if n >= least))
+        return cls(relations=rules, **flags)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The schema as JSON values, which `load` reads."""
+        return {
+            "relations": {label: _rule_to_dict(rule) for label, rule in self.relations.items()},
+            **{flag: getattr(self, flag) for flag in FLAGS},
+        }
+
+    def constrain(self, relations: Sequence[str], types: Sequence[str]) -> Constraints:
+        """Put the schema in numbers of labels.
+
+        Args:
+            relations: all relation labels that are decoded.
+            types: all entity types, without "no entity".
+
+        Raises:
+            ConfigError: E341 for labels that the schema names and are not among these.
+        """
+        _check_known("relations", [*self.relations, *(rule.inverse for rule in self.relations.values())], relations)
+        _check_known("entity types", [label for rule in self.relations.values() for label in rule.labels()], types)
+        rules = completed(self.relations)
+        free = RelationRule()
+        each = [rules.get(label, free) for label in relations]
+        allowed = np.ones((len(relations), len(types) + 1, len(types) + 1), dtype=bool)
+        for number, rule in enumerate(each):
+            for i, head in enumerate(types):
+                allowed[number, i, :-1] = [rule.allows(head, tail) for tail in types]
+        allowed[:, -1, :-1] = allowed[:, :-1, :-1].any(axis=1) | (len(types) == 0)
+        allowed[:, :-1, -1] = allowed[:, :-1, :-1].any(axis=2) | (len(types) == 0)
+        allowed[:, -1, -1] = allowed[:, -1, :-1].any(axis=1) | (len(types) == 0)
+        numbers = {label: number for number, label in enumerate(relations)}
+        return Constraints(
+            relations=tuple(relations),
+            types=tuple(types),
+            allowed=allowed,
+            symmetric=np.array([rule.symmetric for rule in each], dtype=bool),
+            inverse=np.array([-1 if rule.inverse is None else numbers[rule.inverse] for rule in each], dtype=np.int64),
+            functional=np.array([rule.functional for rule in each], dtype=bool),
+            inverse_functional=np.array([rule.inverse_functional for rule in each], dtype=bool),
+            one_per_pair=self.one_per_pair,
+            no_overlap=self.no_overlap,
+            no_self=self.no_self,
+            both_directions=self.both_directions,
+        )
+
+
+def completed(relations: Mapping[str, RelationRule]) -> dict[str, RelationRule]:
+    """Give rules what follows from them: an inverse has the mirrored rule, a symmetric relation is its own mirror."""
+    found = dict(relations)
+    for label, rule in relations.items():
+        if rule.symmetric:
+            found[label] = _joined(rule, rule.mirrored())
+        elif rule.inverse is not None:
+            mirror = rule.mirrored()
+            other = replace(found.get(rule.inverse, mirror), inverse=label)
+            found[rule.inverse] = _joined(other, mirror)
+            found[label] = _joined(rule, found[rule.inverse].mirrored())
+    return found
+
+
+def _joined(rule: RelationRule, other: RelationRule) -> RelationRule:
+    """A rule with what only the other one restricts."""
+    return replace(
+        rule,
+        head=other.head if rule.head is None else rule.head,
+        tail=other.tail if rule.tail is None else rule.tail,
+        types=other.types if rule.types is None else rule.types,
+        functional=rule.functional or other.functional,
+        inverse_functional=rule.inverse_functional or other.inverse_functional,
+    )
+
+
+def _contradictions(relations: Mapping[str, RelationRule]) -> Iterator[str]:
+    """Say what cannot be true at once."""
+    inverse_of: dict[str, str] = {}
+    for label, rule in relations.items():
+        yield from _own_contradictions(label, rule)
+        if rule.inverse is None or rule.inverse == label:
+            continue
+        if (first := inverse_of.setdefault(rule.inverse, label)) != label:
+            yield f"'{rule.inverse}' is the inverse of '{first}' and of '{label}'"
+        other = relations.get(rule.inverse)
+        if other is None:
+            continue
+        if other.inverse not in (None, label):
+            yield f"the inverse of '{label}' is '{rule.inverse}', whose inverse is '{other.inverse}'"
+        if other.symmetric:
+            yield f"'{rule.inverse}' is symmetric and the inverse of '{label}'"
+        if label < rule.inverse or other.inverse is None:
+            yield from _differences(f"the inverse of '{rule.inverse}'", label, rule, other.mirrored())
+
+
+def _own_contradictions(label: str, rule: RelationRule) -> Iterator[str]:
+    for name in ("head", "tail", "types"):
+        if getattr(rule, name) is not None and not getattr(rule, name):
+            yield f"'{label}' has an empty '{name}', so that it can never hold"
+    for head, tail in sorted(rule.types or ()):
+        if not replace(rule, types=None).allows(head, tail):
+            yield f"'{label}' has ('{head}', '{tail}') in 'types', which its 'head' or 'tail' does not allow"
+    if rule.inverse == label:
+        yield f"'{label}' is its own inverse: set 'symmetric' instead"
+    elif rule.symmetric and rule.inverse is not None:
+        yield f"'{label}' is symmetric and has the inverse '{rule.inverse}'"
+    if rule.symmetric:
+        yield from _differences("symmetric", label, rule, rule.mirrored())
+
+
+def _impossible(relations: Mapping[str, RelationRule]) -> Iterator[str]:
+    """Name relations of which what follows from the other direction leaves nothing."""
+    for label, rule in completed(relations).items():
+        if rule.types is not None and not any(rule.allows(*pair) for pair in rule.types):
+            yield f"'{label}' can never hold: its types are not those of '{rule.inverse or label}' the other way round"
+
+
+def _differences(what: str, label: str, rule: RelationRule, mirror: RelationRule) -> Iterator[str]:
+    """Compare the types of a rule with those that it must have by its other direction."""
+    for name in ("head", "tail", "types"):
+        own, expected = getattr(rule, name), getattr(mirror, name)
+        if own is None or expected is None or own == expected or (name == "tail" and rule.symmetric):
+            continue
+        extra = sorted(own ^ expected)[0]
+        yield f"'{label}' is {what}, but {extra!r} is allowed in one direction only ('{name}')"
+
+
+def _check_known(what: str, found: Iterable[str | None], known: Sequence[str]) -> None:
+    unknown = sorted({label for label in found if label is not None} - set(known))
+    if unknown:
+        raise error("E341", what=what, found=", ".join(unknown), known=", ".join(known) or "none")
+
+
+def _settings(values: object, where: str) -> dict[str, Any]:
+    """Check the JSON form of a schema and give the arguments of `RelationSchema`."""
+    given = _object(values, {"relations", *FLAGS}, where)
+    settings: dict[str, Any] = {flag: _flag(given[flag], f"{where}, '{flag}'") for flag in FLAGS if flag in given}
+    rules = given.get("relations", {})
+    if not isinstance(rules, Mapping):
+        raise error("E340", where=f"{where}, 'relations'", found=repr(rules)[:60], expected="an object of rules by label")
+    settings["relations"] = {str(label): _rule(rule, f"{where}, relation '{label}'") for label, rule in rules.items()}
+    return settings
+
+
+def _rule(values: object, where: str) -> RelationRule:
+    given = _object(values, {each.name for each in fields(RelationRule)}, where)
+    settings: dict[str, Any] = {}
+    for name, value in given.items():
+        place = f"{where}, '{name}'"
+        if name in ("head", "tail"):
+            settings[name] = frozenset(_strings(value, place))
+        elif name == "types":
+            pairs = [_strings(pair, place) for pair in _list(value, place, "a list of pairs")]
+            if any(len(pair) != 2 for pair in pairs):
+                raise error("E340", where=place, found=repr(value)[:60], expected="a list of pairs")
+            settings[name] = frozenset((head, tail) for head, tail in pairs)
+        elif name == "inverse":
+            if not isinstance(value, str | None):
+                raise error("E340", where=place, found=repr(value)[:60], expected="the label of a relation")
+            settings[name] = value
+        else:
+            settings[name] = _flag(value, place)
+    return RelationRule(**settings)
+
+
+def _object(values: object, known: set[str], where: str) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise error("E340", where=where, found=repr(values)[:60], expected=f"an object with {', '.join(sorted(known))}")
+    unknown = [str(key) for key in values if key not in known]
+    if unknown:
+        raise error("E340", where=where, found=f"the key '{unknown[0]}'", expected=", ".join(sorted(known)))
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _flag(value: object, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise error("E340", where=where, found=repr(value)[:60], expected="true or false")
+    return value
+
+
+def _list(value: object, where: str, expected: str) -> Sequence[Any]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise error("E340", where=where, found=repr(value)[:60], expected=expected)
+    return value
+
+
+def _strings(value: object, where: str) -> list[str]:
+    values = _list(value, where, "a list of labels")
+    if not all(isinstance(each, str) for each in values):
+        raise error("E340", where=where, found=repr(value)[:60], expected="a list of labels")
+    return list(values)
+
+
+def _rule_to_dict(rule: RelationRule) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for each in fields(rule):
+        value = getattr(rule, each.name)
+        if isinstance(value, frozenset):
+            values[each.name] = [list(one) if isinstance(one, tuple) else one for one in sorted(value)]
+        elif value:
+            values[each.name] = value
+    return values

@@ -1,0 +1,216 @@
+"""Vectors of all entities of a knowledge base that one encoder has made, by row, and an index of them.
+
+A folder::
+
+    vectors.safetensors   `rows` (n,) that rise and `vectors` (n, width) in half precision, mapped into memory
+    index                 a `VectorIndex`
+    meta.json             the encoder's fingerprint, and the version of the knowledge base; written last
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import struct
+import tempfile
+import weakref
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entitykit.errors import error
+from entitykit.knowledge.files import sync_names, write_file
+from entitykit.knowledge.index import VectorIndex
+
+VECTORS, INDEX, META = "vectors.safetensors", "index", "meta.json"
+BLOCK = 2**14
+"""Vectors that are in memory at once while the index is built."""
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityIndexMeta:
+    """What meta.json says.
+
+    Attributes:
+        fingerprint: of the encoder.
+        version: of the knowledge base whose entities were read.
+        n: entities.
+        width: size of a vector.
+    """
+
+    fingerprint: str
+    version: int
+    n: int
+    width: int
+
+
+class EntityIndex:
+    """Entity vectors; use `build` or `load`. Where it is unpickled, it is made anew from its bytes."""
+
+    def __init__(self, meta: EntityIndexMeta, rows: Rows, vectors: NDArray[np.float16], index: VectorIndex) -> None:
+        self.meta = meta
+        self.rows = rows
+        self.index = index
+        self._vectors = vectors
+
+    @classmethod
+    def build(
+        cls, blocks: Iterable[tuple[Rows, Floats]], *, width: int, fingerprint: str, version: int, kind: str = "auto"
+    ) -> EntityIndex:
+        """Build from blocks of rows, which rise, and vectors; only a block is in memory at once.
+
+        Args:
+            blocks: rows *(m,)* and vectors *(m, width)*.
+            width: size of a vector.
+            fingerprint: of the encoder.
+            version: of the knowledge base.
+            kind: see `VectorIndex.build`.
+        """
+        parts = [np.zeros(0, dtype=np.int64)]
+        stored: NDArray[np.float16] = np.zeros((0, width), dtype=np.float16)
+        with tempfile.TemporaryFile() as file:  # which lives on as long as the map does
+            for rows, vectors in blocks:
+                parts.append(rows)
+                file.write(vectors.astype(np.float16).data)
+            rows = np.concatenate(parts)
+            file.flush()
+            if len(rows):
+                stored = np.memmap(file, dtype=np.float16, mode="r", shape=(len(rows), width))
+        index = VectorIndex.build(_Blocks(stored), rows, fingerprint=fingerprint, width=width, kind=kind)
+        meta = EntityIndexMeta(fingerprint=fingerprint, version=version, n=len(rows), width=width)
+        return cls(meta, rows, stored, index)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def vectors(self, rows: Rows) -> tuple[Floats, NDArray[np.bool_]]:
+        """Vectors *(m, width)* of rows *(m,)*, zeros for those that are not there, and which are there *(m,)*."""
+        found = np.zeros((len(rows), self.meta.width), dtype=np.float32)
+        if not len(self.rows):
+            return found, np.zeros(len(rows), dtype=bool)
+        places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        known = np.asarray(self.rows[places] == rows)
+        found[known] = self._vectors[places[known]]
+        return found, known
+
+    def search(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
+        """The nearest rows *(n, k)* of queries *(n, width)* with their scores; see `VectorIndex.search`."""
+        return self.index.search(queries, k, exact=lambda rows: self.vectors(rows)[0])
+
+    def save(self, folder: Path) -> None:
+        """Write to a folder, in the place of an index that is there.
+
+        Raises:
+            OutputError: E558 if the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / META).unlink(missing_ok=True)
+            blocks = (block.data.cast("B") for block in self._blocks())
+            write_file(folder / f"{VECTORS}.new", blocks)
+            (folder / f"{VECTORS}.new").replace(folder / VECTORS)
+            self.index.save(folder / INDEX)
+            write_file(folder / META, [json.dumps(asdict(self.meta)).encode()])
+            sync_names(folder)
+        except OSError as reason:
+            raise error("E558", path=folder, reason=reason) from reason
+
+    def _blocks(self) -> Iterator[NDArray[Any]]:
+        """The file of vectors: a header as safetensors has it, then both tensors."""
+        n, width = self._vectors.shape
+        sizes = (8 * n, 8 * n + 2 * n * width)
+        header = {
+            "rows": {"dtype": "I64", "shape": [n], "data_offsets": [0, sizes[0]]},
+            "vectors": {"dtype": "F16", "shape": [n, width], "data_offsets": list(sizes)},
+        }
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        yield np.frombuffer(struct.pack("<Q", len(text)) + text, dtype=np.uint8)
+        if n:
+            yield self.rows.astype("<i8")
+        for start in range(0, n, BLOCK):
+            yield np.ascontiguousarray(self._vectors[start : start + BLOCK], dtype="<f2")
+
+    @classmethod
+    def load(cls, folder: Path) -> EntityIndex:
+        """Open what `save` wrote; vectors are mapped into memory.
+
+        Raises:
+            CheckpointError: E550 if there is no index, E551 if it is damaged.
+        """
+        try:
+            meta = EntityIndexMeta(**json.loads((folder / META).read_text(encoding="utf-8")))
+        except OSError as reason:
+            raise error("E550", path=folder, reason=reason) from reason
+        except (ValueError, TypeError) as reason:
+            raise error("E551", path=folder / META, found=reason, expected="JSON that save() wrote") from reason
+        rows, vectors = _map(folder / VECTORS, meta)
+        return cls(meta, rows, vectors, VectorIndex.load(folder / INDEX, meta.fingerprint))
+
+    def to_bytes(self) -> bytes:
+        """The folder as one archive."""
+        with tempfile.TemporaryDirectory() as name, io.BytesIO() as archive:
+            self.save(Path(name))
+            with zipfile.ZipFile(archive, "w") as files:
+                for path in sorted(Path(name).rglob("*")):
+                    files.write(path, path.relative_to(name))
+            return archive.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> EntityIndex:
+        """Open what `to_bytes` gave, in a temporary folder that exists as long as this object.
+
+        Raises:
+            CheckpointError: E551 if the bytes are damaged.
+        """
+        folder = tempfile.mkdtemp()
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as files:
+                files.extractall(folder)
+        except zipfile.BadZipFile as reason:
+            raise error("E551", path="the bytes", found=reason, expected="what to_bytes() gave") from reason
+        index = cls.load(Path(folder))
+        weakref.finalize(index, shutil.rmtree, folder, ignore_errors=True)
+        return index
+
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        return EntityIndex.from_bytes, (self.to_bytes(),)
+
+
+class _Blocks:
+    """Stored vectors in single precision, block by block, as often as somebody reads them."""
+
+    def __init__(self, vectors: NDArray[np.float16]) -> None:
+        self._vectors = vectors
+
+    def __iter__(self) -> Iterator[Floats]:
+        for start in range(0, len(self._vectors), BLOCK):
+            yield self._vectors[start : start + BLOCK].astype(np.float32)
+
+
+def _map(path: Path, meta: EntityIndexMeta) -> tuple[Rows, NDArray[np.float16]]:
+    """Map a file of vectors into memory."""
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+        expected = 8 + size + 8 * meta.n + 2 * meta.n * meta.width
+        if path.stat().st_size != expected:
+            raise error("E551", path=path, found=f"{path.stat().st_size} bytes", expected=f"{expected} bytes")
+    except OSError as reason:
+        raise error("E550", path=path, reason=reason) from reason
+    except struct.error as reason:
+        raise error("E551", path=path, found=reason, expected="a safetensors file") from reason
+    if not meta.n:
+        return np.zeros(0, dtype=np.int64), np.zeros((0, meta.width), dtype=np.float16)
+    rows = np.memmap(path, dtype="<i8", mode="r", offset=8 + size, shape=(meta.n,))
+    vectors = np.memmap(path, dtype="<f2", mode="r", offset=8 + size + 8 * meta.n, shape=(meta.n, meta.width))
+    return np.array(rows), vectors

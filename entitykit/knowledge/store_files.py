@@ -1,0 +1,126 @@
+"""A store's files as a whole: built, copied, and described by meta.json."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from entitykit import __version__
+from entitykit.errors import EntityKitError, error
+from entitykit.knowledge.connection import Database, check_sqlite, connect
+from entitykit.knowledge.entities import Entity, Phrase
+from entitykit.knowledge.files import locked
+from entitykit.knowledge.schema import (
+    FILE,
+    META,
+    NEW_META,
+    Meta,
+    complete_tables,
+    create_tables,
+    newest_meta,
+    prepare_meta,
+    publish_meta,
+    read_meta,
+)
+from entitykit.knowledge.store_write import BATCH, Adding, StoreReport, batches, put_totals
+
+_NEW = f"{FILE}.new"
+_CACHE = 512 * 2**10  # KiB of pages in memory while a store is built
+
+
+def build_store(folder: Path, entities: Iterable[Entity], phrases: Iterable[Phrase], source: str) -> StoreReport:
+    """Make a store; see `EntityStore.build`."""
+    check_sqlite()
+    with _making(folder) as new:
+        killed = (folder / NEW_META).exists()  # between the database and meta.json, so that it may be made anew
+        for name in (META, FILE):
+            if (folder / name).exists() and not (killed and name == FILE):
+                reason = f"it holds {name} already; change it with `entitykit kb add`, or remove it first"
+                raise error("E502", path=folder, reason=reason)
+        with closing(connect(new, "mode=rwc")) as connection:
+            report, meta = _fill(connection, entities, phrases, source)
+        _publish(folder, meta)
+    report.warn()
+    return report
+
+
+def copy_store(database: Database, folder: Path) -> None:
+    """Copy a store as it is now to a folder, in the place of one that is there; nothing to do in its own."""
+    if folder.exists() and folder.samefile(database.folder):
+        return
+    with _making(folder) as new:
+        with database.snapshot() as connection:
+            meta = newest_meta(connection, database.meta)
+            with suppress(EntityKitError):
+                if replace(read_meta(folder), built=meta.built) == meta:
+                    return
+            with closing(connect(new, "mode=rwc")) as target:
+                connection.backup(target)
+        for name in (META, f"{FILE}-wal", f"{FILE}-shm"):
+            (folder / name).unlink(missing_ok=True)
+        _publish(folder, meta)
+
+
+def renew_meta(database: Database) -> None:
+    """Write meta.json as the tables are now; nobody else writes meanwhile."""
+    with database.writing() as connection:
+        meta = newest_meta(connection, database.meta)
+        try:
+            prepare_meta(database.folder, meta)
+            publish_meta(database.folder)
+        except OSError as problem:
+            raise error("E502", path=database.folder, reason=problem) from problem
+
+
+def _fill(
+    connection: sqlite3.Connection, entities: Iterable[Entity], phrases: Iterable[Phrase], source: str
+) -> tuple[StoreReport, Meta]:
+    """Write a database that nobody sees before it is complete, and so without a journal."""
+    for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE}"):
+        connection.execute(f"PRAGMA {setting}").fetchall()
+    store = os.urandom(8).hex()
+    connection.execute("BEGIN IMMEDIATE")
+    create_tables(connection, store)
+    adding, report = Adding(connection, search=False), StoreReport()
+    for batch in batches(entities, BATCH):
+        report.add(adding.put(connection, batch))
+    put_totals(connection, phrases)
+    complete_tables(connection)
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    built = {"by": f"entitykit {__version__}", "from": source}
+    return report, newest_meta(connection, Meta(store=store, version=0, entities=0, aliases=0, built=built))
+
+
+@contextmanager
+def _making(folder: Path) -> Iterator[Path]:
+    """Lock a folder, and give the name of a database to make in it; it is deleted unless it was published."""
+    new = folder / _NEW
+    parts = [new, *(folder / f"{_NEW}{end}" for end in ("-wal", "-shm", "-journal"))]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            for path in parts:
+                path.unlink(missing_ok=True)
+            try:
+                yield new
+            finally:
+                for path in parts:
+                    path.unlink(missing_ok=True)
+    except EntityKitError:
+        raise
+    except (OSError, sqlite3.OperationalError) as problem:
+        raise error("E502", path=folder, reason=problem) from problem
+
+
+def _publish(folder: Path, meta: Meta) -> None:
+    """Bring a database that is closed to the disk, and give it and its meta.json their names."""
+    with (folder / _NEW).open("r+b") as file:
+        os.fsync(file.fileno())
+    prepare_meta(folder, meta)
+    os.replace(folder / _NEW, folder / FILE)
+    publish_meta(folder)

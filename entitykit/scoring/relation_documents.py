@@ -1,0 +1,158 @@
+"""Scores of relations between entity clusters of documents, as DocRED defines them: F1, Ign-F1 and F1 of evidence.
+
+Definitions: Yao et al., "DocRED" (ACL 2019), and its scorer (github.com/thunlp/DocRED): Ign-F1 takes right predictions of facts
+that the training data have out of precision, and leaves recall as it is; evidence counts sentences of all predictions, of which
+those of right ones can be right. Left out is the scorer's 1e-5 in the denominator of that precision.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from spacy.tokens import Doc
+from spacy.training import Example
+
+from entitykit.errors import error
+from entitykit.scoring.spans import PRF, Scores, char_positions, locate, macro_average, prf
+
+CLUSTER_RELATIONS = "cluster_relations"
+"""Gold relations between clusters are `doc.user_data["cluster_relations"]`, predicted ones `doc._.cluster_relations`."""
+
+CLUSTER = re.compile(r"coref_clusters_(\d+)")
+
+Fact = tuple[str, str, str]
+"""The head's and the tail's names as they are written in a text, and the relation."""
+
+Cluster = frozenset[tuple[int, int]]
+"""The places of a cluster's mentions."""
+
+
+class ClusterRelations(NamedTuple):
+    """The relations of one document between clusters.
+
+    Attributes:
+        evidence: of each relation (head, tail, label), the numbers of the sentences that say so.
+        names: texts of the mentions of each cluster.
+    """
+
+    evidence: dict[tuple[Cluster, Cluster, str], frozenset[int]]
+    names: dict[Cluster, frozenset[str]]
+
+
+def known_facts(docs: Iterable[Doc]) -> set[Fact]:
+    """All facts that annotated documents say, by each name of the head with each of the tail.
+
+    Args:
+        docs: with clusters in `doc.spans["coref_clusters_1"]`, … and relations in `doc.user_data["cluster_relations"]`.
+
+    Raises:
+        InputError: E346 for relations that cannot be read.
+    """
+    facts = set()
+    for doc in docs:
+        relations = _read(doc, doc.user_data.get(CLUSTER_RELATIONS) or (), np.arange(len(doc.text)))
+        for head, tail, label in relations.evidence:
+            facts |= {(a, b, label) for a in relations.names[head] for b in relations.names[tail]}
+    return facts
+
+
+def document_scores(examples: Iterable[Example], known: Set[Fact] | None = None) -> Scores:
+    """Score relations between clusters.
+
+    Reads `doc.user_data["cluster_relations"]` of references and `doc._.cluster_relations` of predicted Docs: lists of dicts
+    with `head` and `tail` (numbers of clusters), `label`, and optionally `evidence` (numbers of sentences). References without
+    are skipped. A predicted cluster is right if it has the mentions of a gold cluster; with given clusters that is always so.
+
+    Args:
+        examples: predicted and reference Docs.
+        known: from `known_facts` of the training data; None leaves `rel_doc_ign_…` None.
+
+    Returns:
+        `rel_doc_p`, `_r`, `_f`, `_macro_f`, `_per_type`; `rel_doc_ign_p`, `_f`; `rel_doc_evidence_p`, `_r`, `_f`. None where
+        there is nothing to score.
+
+    Raises:
+        InputError: E305 for an example whose texts differ, E346 for relations that cannot be read.
+    """
+    gold_labels: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    correct: Counter[str] = Counter()
+    n_known = 0
+    evidence = np.zeros(3, dtype=np.int64)  # right, predicted, gold
+    for eg in examples:
+        if CLUSTER_RELATIONS not in eg.reference.user_data:
+            continue
+        in_predicted, in_reference = char_positions(eg)
+        gold = _read(eg.reference, eg.reference.user_data[CLUSTER_RELATIONS], in_reference)
+        values = (eg.predicted._.get(CLUSTER_RELATIONS) or ()) if Doc.has_extension(CLUSTER_RELATIONS) else ()
+        predicted = _read(eg.predicted, values, in_predicted)
+        right = gold.evidence.keys() & predicted.evidence.keys()
+        for count, keys in ((gold_labels, gold.evidence), (labels, predicted.evidence), (correct, right)):
+            count.update(label for *_, label in keys)
+        n_known += sum(_is_known(gold, *triple, known or frozenset()) for triple in right)
+        evidence += [
+            sum(len(gold.evidence[triple] & predicted.evidence[triple]) for triple in right),
+            sum(map(len, predicted.evidence.values())),
+            sum(map(len, gold.evidence.values())),
+        ]
+    return _scores(gold_labels, labels, correct, None if known is None else n_known, evidence)
+
+
+def _scores(
+    gold: Counter[str], predicted: Counter[str], correct: Counter[str], n_known: int | None, evidence: NDArray[np.int64]
+) -> Scores:
+    n_gold, n_predicted, n_correct = gold.total(), predicted.total(), correct.total()
+    any_at_all = bool(n_gold + n_predicted)
+    per_type = {
+        label: prf(n_correct=correct[label], n_predicted=predicted[label], n_gold=gold[label])
+        for label in sorted(gold.keys() | predicted.keys())
+    }
+    macro = macro_average(per_type)
+    micro = prf(n_correct=n_correct, n_predicted=n_predicted, n_gold=n_gold) if any_at_all else None
+    right, found, wanted = evidence.tolist()
+    ign_p = ign_f = None
+    if micro is not None and n_known is not None:
+        ign_p = prf(n_correct=n_correct - n_known, n_predicted=n_predicted - n_known, n_gold=n_gold).precision
+        ign_f = 2 * ign_p * micro.recall / (ign_p + micro.recall) if ign_p else 0.0
+    return {
+        **_named("rel_doc", micro),
+        "rel_doc_macro_f": macro.f1 if macro else None,
+        "rel_doc_per_type": {label: {"p": each[0], "r": each[1], "f": each[2]} for label, each in per_type.items()} or None,
+        "rel_doc_ign_p": ign_p,
+        "rel_doc_ign_f": ign_f,
+        **_named("rel_doc_evidence", prf(n_correct=right, n_predicted=found, n_gold=wanted) if found + wanted else None),
+    }
+
+
+def _named(prefix: str, scores: PRF | None) -> Scores:
+    precision, recall, f1 = scores[:3] if scores else (None, None, None)
+    return {f"{prefix}_p": precision, f"{prefix}_r": recall, f"{prefix}_f": f1}
+
+
+def _is_known(gold: ClusterRelations, head: Cluster, tail: Cluster, label: str, known: Set[Fact]) -> bool:
+    return any((a, b, label) in known for a in gold.names[head] for b in gold.names[tail])
+
+
+def _read(doc: Doc, values: Sequence[Any], positions: NDArray[np.int64]) -> ClusterRelations:
+    """Read relations between clusters; the same relation given twice counts once, with the evidence of both."""
+    clusters: dict[int, Cluster] = {}
+    names: dict[Cluster, frozenset[str]] = {}
+    for key, group in doc.spans.items():
+        number = CLUSTER.fullmatch(key)
+        if number is not None:
+            cluster = clusters[int(number[1])] = frozenset(locate(span, positions) for span in group)
+            names[cluster] = frozenset(span.text for span in group)
+    evidence: dict[tuple[Cluster, Cluster, str], frozenset[int]] = {}
+    for value in values:
+        match value:
+            case {"head": int(head), "tail": int(tail), "label": str(label)} if head in clusters and tail in clusters:
+                triple = clusters[head], clusters[tail], label
+                evidence[triple] = evidence.get(triple, frozenset()) | frozenset(value.get("evidence") or ())
+            case _:
+                raise error("E346", found=repr(value)[:80], n=len(clusters))
+    return ClusterRelations(evidence, names)

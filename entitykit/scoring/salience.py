@@ -1,0 +1,133 @@
+"""Measures of entity salience: precision, recall, F1 and ROC AUC of salient entities, nDCG of graded ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entitykit.errors import error
+from entitykit.scoring.spans import PRF, prf
+
+Floats = NDArray[np.float64]
+
+NDCG_AT = (1, 5, 10)
+"""Ranks at which nDCG is reported."""
+
+
+class SalienceScores(NamedTuple):
+    """Scores over the entities of all documents.
+
+    Attributes:
+        micro: of the entities that are predicted to be salient, all documents in one.
+        auc: area under the ROC curve of all entities: the probability that a salient one has a higher score than another one,
+            equal scores counting half. None without both kinds.
+        map: mean average precision: over the documents with a salient entity, the mean of the precision at the rank of each.
+            None without such a document.
+        ndcg: nDCG of the graded scores at each rank, and of the whole ranking at 0: the mean over the documents with a grade
+            above 0. None without any.
+    """
+
+    micro: PRF
+    auc: float | None
+    map: float | None
+    ndcg: dict[int, float | None]
+
+
+def score_salience(
+    gold: Iterable[Sequence[float]],
+    predicted: Iterable[Sequence[float]],
+    *,
+    salient: float = 1.0,
+    threshold: float = 0.5,
+    at: Sequence[int] = NDCG_AT,
+) -> SalienceScores:
+    """Score predicted salience against grades, or against 0 and 1.
+
+    Args:
+        gold: the grade of every entity of each document, at least 0.
+        predicted: the same entities' predicted scores.
+        salient: entities with at least this grade are salient, for all measures but nDCG.
+        threshold: entities with at least this score are predicted to be salient, for `micro`.
+        at: ranks for nDCG.
+
+    Raises:
+        InputError: E335 for scores that do not fit the grades, are not finite, or negative grades.
+    """
+    documents = [_check(grades, scores) for grades, scores in zip(gold, predicted, strict=True)]
+    grades = np.concatenate([document[0] for document in documents]) if documents else np.empty(0)
+    scores = np.concatenate([document[1] for document in documents]) if documents else np.empty(0)
+    is_salient, is_predicted = grades >= salient, scores >= threshold
+    graded = [document for document in documents if document[0].any()]
+    precisions = [average_precision(gold_of >= salient, found) for gold_of, found in documents if (gold_of >= salient).any()]
+    return SalienceScores(
+        micro=prf(
+            n_correct=int((is_salient & is_predicted).sum()), n_predicted=int(is_predicted.sum()), n_gold=int(is_salient.sum())
+        ),
+        auc=roc_auc(is_salient, scores),
+        map=float(np.mean(precisions)) if precisions else None,
+        ndcg={k: float(np.mean([ndcg(*document, k) for document in graded])) if graded else None for k in (*at, 0)},
+    )
+
+
+def roc_auc(is_salient: NDArray[np.bool_], scores: Floats) -> float | None:
+    """Compute the area under the ROC curve from ranks (Mann and Whitney's U).
+
+    Args:
+        is_salient: `(n_entities,)`.
+        scores: `(n_entities,)`.
+
+    Returns:
+        None if all entities are of one kind.
+    """
+    n_salient = int(is_salient.sum())
+    n_others = len(is_salient) - n_salient
+    if not n_salient or not n_others:
+        return None
+    _, tied, n_tied = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(n_tied) - (n_tied - 1) / 2)[tied]  # equal scores have the mean of their ranks
+    return float((ranks[is_salient].sum() - n_salient * (n_salient + 1) / 2) / (n_salient * n_others))
+
+
+def average_precision(is_salient: NDArray[np.bool_], scores: Floats) -> float:
+    """Compute the mean precision at the ranks of the salient entities, at least one; of equal scores the first ranks first.
+
+    Args:
+        is_salient: `(n_entities,)`.
+        scores: `(n_entities,)`.
+    """
+    ranked = is_salient[np.argsort(-scores, kind="stable")]
+    return float((np.cumsum(ranked) / np.arange(1, len(ranked) + 1))[ranked].mean())
+
+
+def ndcg(grades: Floats, scores: Floats, k: int) -> float:
+    """Compute the normalised discounted cumulative gain: Σ grade / log2(1 + rank), of what the best ranking has.
+
+    Järvelin and Kekäläinen, TOIS 20, 2002. Entities with equal scores share the discounts of their ranks, as the mean over all
+    their orders (McSherry and Najork, ECIR 2008).
+
+    Args:
+        grades: `(n_entities,)`, one above 0 at least.
+        scores: `(n_entities,)`.
+        k: the last rank that counts; 0 for all.
+    """
+    ranks = np.arange(1, len(grades) + 1)
+    discounts = np.where(ranks <= (k or len(grades)), 1 / np.log2(ranks + 1), 0.0)
+    _, tied, n_tied = np.unique(-scores, return_inverse=True, return_counts=True)
+    gains = np.bincount(tied, weights=grades) / n_tied  # mean grade of each group of equal scores, the best first
+    ends = np.cumsum(n_tied)
+    shared = np.add.reduceat(discounts, ends - n_tied)
+    return float((gains * shared).sum() / (np.sort(grades)[::-1] * discounts).sum())
+
+
+def _check(grades: Sequence[float], scores: Sequence[float]) -> tuple[Floats, Floats]:
+    in_gold, in_predicted = np.asarray(grades, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if in_gold.shape != in_predicted.shape:
+        raise error("E335", found=f"{len(in_predicted)} scores", expected=f"{len(in_gold)}, one per entity")
+    if not np.isfinite(in_predicted).all():
+        raise error("E335", found="a score that is not finite", expected="numbers")
+    if not np.isfinite(in_gold).all() or (in_gold < 0).any():
+        raise error("E335", found=f"grades from {in_gold.min()} to {in_gold.max()}", expected="finite ones of at least 0")
+    return in_gold, in_predicted

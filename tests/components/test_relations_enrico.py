@@ -1,0 +1,111 @@
+"""EnriCo in a pipeline: entities and relations found together, and relations by description."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+from spacy.language import Language
+from spacy.training import Example
+
+from entitykit.errors import ConfigError, EntityKitWarning
+from tests.components.test_relations import TEXTS, component, example, triples_of
+from tests.pipelines import OURS, PROPOSING, READING, encoder_config, encoder_gradient, train
+
+MODEL: dict[str, Any] = {"@architectures": "entitykit.EnriCo.v1", "size": 16, "keep_spans": 1.0, "tok2vec": OURS}
+
+
+def make(checkpoint: Path, *, encoder: dict[str, Any] = PROPOSING, model: dict[str, Any], **settings: Any) -> Language:
+    nlp = spacy.blank("xx")
+    nlp.add_pipe("entitykit_encoder", config=encoder_config(checkpoint, **encoder))
+    nlp.add_pipe("entitykit_relations", config={"model": MODEL | model, **settings})
+    return nlp
+
+
+def initialized(checkpoint: Path, **settings: Any) -> tuple[Language, list[Example]]:
+    nlp = make(checkpoint, **settings)
+    examples = [example(nlp, *each) for each in TEXTS]
+    nlp.initialize(lambda: examples)
+    return nlp, examples
+
+
+@pytest.mark.parametrize("encoder", [PROPOSING, READING], ids=["pooled", "tokens"])
+@pytest.mark.parametrize("order", ["entity_first", "relation_first", "joint"])
+def test_finds_entities_and_relations(tiny_bert: Path, encoder: dict[str, Any], order: str) -> None:
+    nlp, examples = initialized(tiny_bert, encoder=encoder, model={}, order=order)
+    train(nlp, examples, 60)
+    for eg, (text, entities, triples) in zip(examples, TEXTS, strict=True):
+        doc = nlp(text)
+        assert [(ent.start, ent.end, ent.label_) for ent in doc.ents] == entities
+        assert triples_of(doc) == triples_of_gold(eg, entities, triples)
+        assert [(span.start, span.end) for span in doc.spans["ents"]] == [entity[:2] for entity in entities]
+        assert all(0.5 < score <= 1 for score in doc.spans["ents"].attrs["scores"])
+    scores = nlp.evaluate(examples)
+    assert scores["rel_strict_f"] == scores["ents_f"] == 1.0
+
+
+def triples_of_gold(eg: Example, entities: Any, triples: Any) -> list[tuple[str, str, str]]:
+    texts = [eg.y[start:end].text for start, end, _ in entities]
+    return [(texts[head], label, texts[tail]) for head, tail, label in triples]
+
+
+def test_nested_entities_are_written_to_a_group(tiny_bert: Path) -> None:
+    nlp = make(tiny_bert, model={}, entities="all", schema=None)
+    nested = [(0, 5, "PERSON"), (3, 5, "PLACE")]
+    one = example(nlp, "the mayor of New York", nested, [(0, 1, "Rules")])
+    nlp.initialize(lambda: [one])
+    train(nlp, [one], 60)
+    doc = nlp("the mayor of New York")
+    assert [(span.start, span.end, span.label_) for span in doc.spans["all"]] == nested
+    assert triples_of(doc) == [("the mayor of New York", "Rules", "New York")]
+    assert not doc.ents
+
+
+def test_needs_proposals(tiny_bert: Path) -> None:
+    nlp, _ = initialized(tiny_bert, encoder={}, model={})
+    with pytest.raises(ConfigError, match="E113"):
+        nlp("Mary lives in London")
+
+
+def test_heads_must_divide_the_size() -> None:
+    with pytest.raises(ConfigError, match="E007.*size.*15"):
+        spacy.blank("xx").add_pipe("entitykit_relations", config={"model": MODEL | {"size": 15}})
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_described_relations(tiny_bert: Path, joint: bool) -> None:
+    """They are learned like others; a label that was never trained, with the same words, means the same."""
+    descriptions = {"Live_In": "home of somebody"}
+    nlp, examples = initialized(tiny_bert, model={"described": True, "joint": joint}, descriptions=descriptions)
+    train(nlp, examples, 60)
+    text, entities, _ = TEXTS[0]
+    given = example(nlp, text, entities, []).x
+    assert triples_of(nlp(given.copy())) == [("Mary Jones", "Live_In", "New York")]
+    component(nlp).set_descriptions({"Wohnt_In": "home of somebody"})
+    assert component(nlp).labels == ("Wohnt_In",)
+    assert triples_of(nlp(given.copy())) == [("Mary Jones", "Wohnt_In", "New York")]
+    again = make(tiny_bert, model={"described": True, "joint": joint}).from_bytes(nlp.to_bytes())
+    assert triples_of(again(given.copy())) == [("Mary Jones", "Wohnt_In", "New York")]
+    component(nlp).set_descriptions({})
+    assert nlp(given.copy())._.relations == []
+
+
+def test_labels_have_no_descriptions(tiny_bert: Path) -> None:
+    nlp, _ = initialized(tiny_bert, model={"joint": False})
+    with pytest.raises(ConfigError, match="E121.*described = true"):
+        component(nlp).set_descriptions({"Near": "not far"})
+
+
+def test_long_descriptions_are_cut_with_a_warning(tiny_bert: Path) -> None:
+    nlp, examples = initialized(tiny_bert, model={"described": True, "joint": False}, descriptions={"Met": "word " * 99})
+    with pytest.warns(EntityKitWarning, match="W124. 1 descriptions"):
+        nlp(examples[0].x)
+
+
+def test_the_encoders_probe_learns(tiny_bert: Path) -> None:
+    nlp, examples = initialized(tiny_bert, model={"probe_weight": 1.0})
+    nlp.update(examples, sgd=False, losses={})  # type: ignore[arg-type]
+    nlp.get_pipe("entitykit_encoder")._backward()
+    assert any("probe" in name and gradient.any() for name, gradient in encoder_gradient(nlp).items())

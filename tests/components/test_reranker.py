@@ -1,0 +1,354 @@
+"""The reranker: what it takes from a linker, what it leaves, where its gradients go, and what a bi-encoder learns from it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+from spacy.util import registry
+
+from entitykit.components.linker import Linker
+from entitykit.components.reranker import Reranker
+from entitykit.corpora.distilled_links import distilled_links
+from entitykit.errors import ConfigError, EntityKitWarning
+from entitykit.knowledge.augment import Augmenter
+from entitykit.knowledge.entities import Entity
+from entitykit.knowledge.store import EntityStore
+from tests.pipelines import (
+    BI_ENCODER,
+    CROSS_ENCODER,
+    OURS,
+    encoder_config,
+    encoder_gradient,
+    encoder_weights,
+    fast_optimizer,
+    train,
+)
+
+ENCODER, LINKER, RERANKER = "entitykit_encoder", "entitykit_linker", "entitykit_reranker"
+
+TEXTS = [
+    ("Mary Jones went to New York", [(0, 2, "Q1"), (4, 6, "Q2")]),
+    ("on the river New York sank", [(3, 5, "Q3")]),
+    ("in New York the river is long", [(1, 3, "Q2"), (4, 5, "NIL")]),
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> EntityStore:
+    store = EntityStore.create(tmp_path_factory.mktemp("reranker") / "kb")
+    store.add(
+        [
+            Entity(id="Q1", name="Mary Jones", description="a mayor"),
+            Entity(id="Q2", name="New York", description="a city in the north"),
+            Entity(id="Q3", name="New York", description="a ship of long ago"),
+            Entity(id="Q4", name="New York", description="a song"),
+        ]
+    )
+    return store
+
+
+def make(
+    checkpoint: Path, store: EntityStore, *, own: bool = True, linker: dict[str, Any] | None = None, **config: Any
+) -> Language:
+    nlp = spacy.blank("xx")
+    encoder = encoder_config(checkpoint)
+    kb = {"@misc": "entitykit.KB.v1", "path": str(store.folder)}
+    nlp.add_pipe(ENCODER, config=encoder)
+    nlp.add_pipe(LINKER, config={"kb": kb, "model": BI_ENCODER | {"tok2vec": OURS}, **(linker or {})})
+    model = CROSS_ENCODER | {"tok2vec": encoder["model"] if own else OURS} | config.pop("model", {})
+    nlp.add_pipe(RERANKER, config={"kb": kb, "model": model, **config})
+    return nlp
+
+
+def make_examples(nlp: Language) -> list[Example]:
+    found = []
+    for text, links in TEXTS:
+        predicted, reference = (Doc(nlp.vocab, words=text.split()) for _ in range(2))
+        reference.set_ents([Span(reference, a, b, label="X", kb_id=id_) for a, b, id_ in links])
+        predicted.set_ents([Span(predicted, a, b, label="X") for a, b, _ in links])
+        found.append(Example(predicted, reference))
+    return found
+
+
+def initialized(checkpoint: Path, store: EntityStore, **options: Any) -> tuple[Language, Linker, Reranker]:
+    nlp = make(checkpoint, store, **options)
+    nlp.initialize(lambda: make_examples(nlp))
+    linker, reranker = nlp.get_pipe(LINKER), nlp.get_pipe(RERANKER)
+    assert isinstance(linker, Linker)
+    assert isinstance(reranker, Reranker)
+    return nlp, linker, reranker
+
+
+def teach(nlp: Language, steps: int) -> list[dict[str, float]]:
+    """Train the reranker alone, as configs/reranker.cfg does."""
+    others = [ENCODER, LINKER]
+    optimizer = fast_optimizer(encoder_learn_rate=2e-3)
+    return train(nlp, make_examples(nlp), steps, optimizer=optimizer, exclude=others, annotates=others)
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_bert: Path, store: EntityStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline whose reranker knows the examples, and whose linker knows nothing."""
+    nlp, linker, _ = initialized(tiny_bert, store)
+    linker.build_index()
+    teach(nlp, 80)
+    nlp.to_disk(tmp_path_factory.mktemp("saved") / "nlp")
+    return tmp_path_factory.getbasetemp() / "saved0" / "nlp"
+
+
+def read(nlp: Language) -> list[Doc]:
+    return [nlp(eg.predicted) for eg in make_examples(nlp)]
+
+
+def test_links_are_decided_anew_and_explained(saved: Path) -> None:
+    nlp = spacy.load(saved)
+    linker = nlp.get_pipe(LINKER)
+    docs = read(nlp)
+    assert [[ent.kb_id_ for ent in doc.ents] for doc in docs] == [["Q1", "Q2"], ["Q3"], ["Q2", docs[2].ents[1].kb_id_]]
+    ent = docs[0].ents[1]
+    assert ent._.kb_ents[0][0] == "Q2"
+    assert sum(p for _, p in ent._.kb_ents) == pytest.approx(1)
+    explained = linker.explain(ent)
+    assert explained.id == "Q2"
+    assert [(each.id, pytest.approx(each.score)) for each in explained.candidates] == ent._.kb_ents
+    first = explained.candidates[0]
+    assert first.prior == pytest.approx(1 / 3)
+    assert first.rerank == max(each.rerank for each in explained.candidates)
+    assert first.rerank != first.dense
+    assert f"{first.rerank:.3f}" in str(explained)
+    nlp.disable_pipe(RERANKER)
+    alone = linker.explain(nlp(docs[0].copy()).ents[1])
+    assert {each.rerank for each in alone.candidates} == {None}
+
+
+def test_probabilities_are_those_of_the_scores(saved: Path) -> None:
+    """And those of a linker count as much as the setting says."""
+    for weight in (0.0, 2.0):
+        nlp = spacy.load(saved, config={f"components.{RERANKER}.linker_weight": weight})
+        ent = read(nlp)[1].ents[0]
+        noted = ent._.kb_reranked["candidates"]
+        scores = torch.tensor([score for _, _, score in noted]) + weight * torch.tensor([p for _, p, _ in noted]).log()
+        expected = dict(zip([id_ for id_, _, _ in noted], scores.softmax(0).tolist(), strict=True))
+        assert dict(ent._.kb_ents) == pytest.approx(expected, abs=1e-5)
+        assert sum(p for _, p, _ in noted) == pytest.approx(1, abs=1e-3)  # the linker's own
+
+
+def test_candidates_behind_the_best(saved: Path) -> None:
+    """They stay where they are; and what was scored once gives the same when it is scored again."""
+    nlp = spacy.load(saved, config={f"components.{RERANKER}.top_k": 2})
+    doc = read(nlp)[0]
+    pairs = doc.ents[1]._.kb_ents
+    assert len(pairs) == 4
+    assert pairs[0][1] + pairs[1][1] == pytest.approx(1)
+    assert [p for _, p in pairs[2:]] == [0.0, 0.0]
+    alone = spacy.load(saved, disable=[RERANKER])
+    left = read(alone)[0].ents[1]._.kb_ents
+    assert [id_ for id_, _ in pairs[2:]] == [id_ for id_, _ in left[2:]]
+    assert {id_ for id_, _ in pairs[:2]} == {id_ for id_, _ in left[:2]}
+    again = nlp.get_pipe(RERANKER)(doc)
+    assert again.ents[1]._.kb_ents == pairs
+    back = Doc(nlp.vocab).from_bytes(doc.to_bytes())
+    assert nlp.get_pipe(LINKER).explain(back.ents[1]) == nlp.get_pipe(LINKER).explain(doc.ents[1])
+
+
+def test_threshold_and_calibration(saved: Path, tmp_path: Path) -> None:
+    nlp = spacy.load(saved)
+    examples = [Example(doc, eg.reference) for doc, eg in zip(read(nlp), make_examples(nlp), strict=True)]
+    found = nlp.get_pipe(RERANKER).calibrate(examples)
+    assert found.nil is not None  # the river is in no knowledge base
+    assert nlp.get_pipe(RERANKER).calibrate(examples) == found  # of documents that it has read, too
+    docs = read(nlp)
+    assert [[ent.kb_id_ for ent in doc.ents] for doc in docs] == [["Q1", "Q2"], ["Q3"], ["Q2", ""]]
+    assert nlp.get_pipe(LINKER).explain(docs[2].ents[1]).nil > 0.5
+    nlp.to_disk(tmp_path / "nlp")
+    loaded = spacy.load(tmp_path / "nlp", config={f"components.{RERANKER}.threshold": 1.0})
+    assert loaded.get_pipe(RERANKER).calibration == found
+    docs = read(loaded)
+    assert not any(ent.kb_id_ for doc in docs for ent in doc.ents)
+    assert loaded.get_pipe(LINKER).explain(docs[0].ents[0]).id == ""
+
+
+def test_groups(tiny_bert: Path, store: EntityStore) -> None:
+    nlp, *_ = initialized(tiny_bert, store, mentions="sc", linker={"mentions": "sc", "candidates": {"alias": 5}})
+    doc = nlp.make_doc("in New York the river")
+    doc.spans["sc"] = [Span(doc, 1, 3, label="A"), Span(doc, 0, 3, label="B"), Span(doc, 1, 3, label="C")]
+    doc.spans["sc"].attrs["scores"] = [0.1, 0.2, 0.3]
+    doc = nlp(doc)
+    assert [(s.start, s.end, s.label_, s.kb_id_[:1]) for s in doc.spans["sc"]] == [
+        (1, 3, "A", "Q"),
+        (0, 3, "B", ""),
+        (1, 3, "C", "Q"),
+    ]
+    assert doc.spans["sc"].attrs["scores"] == [0.1, 0.2, 0.3]
+    assert not nlp("no group").spans
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "shared"])
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(tiny_bert: Path, store: EntityStore, own: bool) -> None:
+    """Of the encoder that reads, and of no other."""
+    nlp, _, reranker = initialized(tiny_bert, store, own=own, model={"dropout": 0.0})
+    shared, examples = nlp.get_pipe(ENCODER), make_examples(nlp)
+    for eg in examples:
+        eg.predicted = nlp.get_pipe(LINKER)(shared(eg.predicted))
+    reader = reranker._texts.reader
+    gradients, values = [], []
+    for pieces in (1, 40, 10_000):
+        reader.batch_pieces = pieces
+        shared.update(examples, losses={})
+        values.append(reranker.update(examples, losses={})[RERANKER])
+        shared._backward()
+        module = reader.shim.module
+        gradients.append({name: p.grad.to_dense().clone() for name, p in module.named_parameters() if p.grad is not None})
+        module.zero_grad()
+        reranker.head.zero_grad()
+        assert not (own and encoder_gradient(nlp))
+    assert any(gradient.any() for gradient in gradients[0].values())
+    for other in (1, 2):
+        assert values[other] == pytest.approx(values[0], rel=1e-4)
+        torch.testing.assert_close(gradients[other], gradients[0], rtol=1e-3, atol=1e-6)
+
+
+def test_a_frozen_shared_encoder_gets_nothing(tiny_bert: Path, store: EntityStore) -> None:
+    nlp, _, reranker = initialized(tiny_bert, store, own=False)
+    before, head = encoder_weights(nlp), reranker.model.to_bytes()
+    teach(nlp, 2)
+    assert torch.equal(encoder_weights(nlp), before)
+    assert not encoder_gradient(nlp)
+    assert reranker.model.to_bytes() != head
+    train(nlp, make_examples(nlp), 2, exclude=[LINKER], annotates=[ENCODER, LINKER])
+    assert not torch.equal(encoder_weights(nlp), before)
+
+
+def test_what_is_missing(tiny_bert: Path, store: EntityStore) -> None:
+    nlp, *_ = initialized(tiny_bert, store)
+    with pytest.warns(EntityKitWarning, match="W591"):
+        nlp.update(make_examples(nlp), sgd=False, losses={})  # type: ignore[arg-type]
+    nlp.disable_pipe(LINKER)
+    with pytest.raises(ConfigError, match="E593.*Mary Jones"):
+        nlp(make_examples(nlp)[0].predicted)
+    nlp("nothing to link")
+    nlp = make(tiny_bert, store, kb=None)
+    with pytest.raises(ConfigError, match="E538"):
+        nlp.initialize(lambda: make_examples(nlp))
+    nlp = make(tiny_bert, store, own=False)
+    nlp.initialize(lambda: make_examples(nlp))
+    nlp.get_pipe(RERANKER).model.layers[0].encoder = None
+    nlp.get_pipe(RERANKER)._texts.forget()
+    with pytest.raises(ConfigError, match="E595"):
+        _ = nlp.get_pipe(RERANKER)._texts.reader
+
+
+def test_cut_candidates_are_counted_once(tiny_bert: Path, store: EntityStore) -> None:
+    nlp, *_ = initialized(tiny_bert, store, model={"entity_pieces": 12})
+    with pytest.warns(EntityKitWarning, match="W590.*3 of 3"):
+        nlp(make_examples(nlp)[1].predicted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nlp(make_examples(nlp)[1].predicted)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"top_k": 0},
+        {"negatives": 0},
+        {"linker_weight": -1.0},
+        {"model": {"form": "x"}},
+        {"model": {"pooling": "max"}},
+        {"model": {"context_pieces": 100}},
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be(tiny_bert: Path, store: EntityStore, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="E109|E594"):
+        initialized(tiny_bert, store, **settings)
+
+
+def test_an_encoder_of_another_kind(tiny_bert: Path, store: EntityStore) -> None:
+    cnn = {"@architectures": "spacy.HashEmbedCNN.v2", "width": 8, "depth": 1, "embed_size": 9, "window_size": 1}
+    cnn |= {"maxout_pieces": 2, "subword_features": True, "pretrained_vectors": None}
+    with pytest.raises(ConfigError, match="E595"):
+        initialized(tiny_bert, store, model={"tok2vec": cnn})
+
+
+def test_descriptions_are_read(saved: Path, tiny_bert: Path, store: EntityStore) -> None:
+    """By both, and each mention is described once if they share the memory."""
+    nlp = spacy.load(saved)
+    linker, reranker = nlp.get_pipe(LINKER), nlp.get_pipe(RERANKER)
+    calls = []
+
+    def describe(text: str, mention: str) -> str:
+        calls.append((text, mention))
+        return "New York, a ship of long ago"
+
+    before = read(nlp)[0].ents[1]._.kb_reranked["candidates"]
+    linker._texts.augment = reranker._texts.augment = Augmenter(describe)
+    after = read(nlp)[0].ents[1]._.kb_reranked["candidates"]
+    for column in (1, 2):  # what the linker says, and the reranker
+        assert {each[0]: each[column] for each in before} != pytest.approx({each[0]: each[column] for each in after})
+    assert len(calls) == len(set(calls)) == 5
+    assert calls[1] == ("Mary Jones went to { New York }", "New York")
+    registry.misc("tests_says.v1", func=lambda: describe)
+    augment = {"@misc": "entitykit.Augmenter.v1", "describe": {"@misc": "tests_says.v1"}}
+    nlp = make(tiny_bert, store, linker={"augment": augment}, augment=augment)
+    assert [nlp.get_pipe(name)._texts.augment.describe for name in (LINKER, RERANKER)] == [describe] * 2
+    with pytest.raises(ConfigError, match="E109.*augment"):
+        make(tiny_bert, store, linker={"augment": augment, "model": BI_ENCODER | {"tok2vec": OURS, "mention": "state"}})
+
+
+def make_student(checkpoint: Path, store: EntityStore, **settings: Any) -> tuple[Language, Linker]:
+    nlp = spacy.blank("xx")
+    nlp.add_pipe(ENCODER, config=encoder_config(checkpoint))
+    kb = {"@misc": "entitykit.KB.v1", "path": str(store.folder)}
+    nlp.add_pipe(LINKER, config={"kb": kb, "model": BI_ENCODER | {"tok2vec": OURS}, **settings})
+    nlp.initialize(lambda: make_examples(nlp))
+    linker = nlp.get_pipe(LINKER)
+    assert isinstance(linker, Linker)
+    return nlp, linker
+
+
+def test_a_student_learns_the_probabilities(saved: Path, tiny_bert: Path, store: EntityStore) -> None:
+    """Of its teacher, which reads each document once; without the gold entities' loss, it learns nothing else."""
+    nlp, linker = make_student(tiny_bert, store, distill=1.0, distill_temperature=1.0, negatives=0)
+    reader = distilled_links(lambda nlp: make_examples(nlp), saved, top_k=3)
+    examples = list(reader(nlp))
+    teacher = reader._nlp
+    assert teacher is not None
+    reader._nlp = None
+    assert [eg.reference.ents[0]._.kb_ents for eg in reader(nlp)] == [eg.reference.ents[0]._.kb_ents for eg in examples]
+    assert reader._nlp is None
+    assert all(len(ent._.kb_ents) <= 3 for eg in examples for ent in eg.reference.ents)
+    assert [(e.kb_id_, e.label_) for e in examples[0].reference.ents] == [("Q1", "X"), ("Q2", "X")]
+    wanted = dict(examples[1].reference.ents[0]._.kb_ents)
+    history = train(nlp, examples, 60)
+    assert history[-1][LINKER] < 0.05 * history[0][LINKER]
+    linker.build_index()
+    explained = linker.explain(nlp(make_examples(nlp)[1].predicted).ents[0])
+    found = {each.id: each.score for each in explained.candidates if each.id in wanted}
+    assert {id_: p / sum(found.values()) for id_, p in found.items()} == pytest.approx(
+        {id_: p / sum(wanted.values()) for id_, p in wanted.items()}, abs=0.1
+    )
+
+
+def test_a_student_without_a_teacher(tiny_bert: Path, store: EntityStore, tmp_path: Path, saved: Path) -> None:
+    nlp, _ = make_student(tiny_bert, store, distill=0.5)
+    with pytest.warns(EntityKitWarning, match="W592"):
+        train(nlp, make_examples(nlp), 2)
+    for path in (None, tmp_path / "nothing"):
+        with pytest.raises(ConfigError, match="E596"):
+            list(distilled_links(lambda nlp: make_examples(nlp), path)(nlp))
+    with pytest.raises(ConfigError, match="E596.*no candidates"):
+        list(distilled_links(lambda nlp: make_examples(nlp), saved, disable=[LINKER, RERANKER])(nlp))
+    with pytest.raises(ConfigError, match="E213"):
+        distilled_links(lambda nlp: make_examples(nlp), saved, top_k=0)
+    for settings in ({"distill": 1.5}, {"distill": -1.0}, {"distill_temperature": 0.0}):
+        with pytest.raises(ConfigError, match="E109.*distill"):
+            make_student(tiny_bert, store, **settings)

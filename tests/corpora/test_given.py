@@ -1,0 +1,39 @@
+"""Readers whose gold mentions the pipeline is given."""
+
+from __future__ import annotations
+
+import pytest
+import spacy
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from entitykit.corpora.given import given_mentions
+from entitykit.errors import EntityKitWarning
+
+NLP = spacy.blank("xx")
+
+
+def example(predicted: list[str], reference: list[str]) -> Example:
+    doc = Doc(NLP.vocab, words=reference, spaces=[False] * len(reference))
+    doc.set_ents([Span(doc, 0, 2, label="A", kb_id="Q1")])
+    doc.spans["sc"] = [Span(doc, 0, 2, label="A", kb_id="Q1"), Span(doc, 1, 3, label="B", kb_id="Q2")]
+    return Example(Doc(NLP.vocab, words=predicted, spaces=[False] * len(predicted)), doc)
+
+
+def test_mentions_without_their_entities() -> None:
+    (eg,) = given_mentions(lambda nlp: [example(["a", "b", "c"], ["a", "b", "c"])])(NLP)
+    assert [(ent.text, ent.label_, ent.kb_id_) for ent in eg.predicted.ents] == [("ab", "A", "")]
+    assert eg.reference.ents[0].kb_id_ == "Q1"
+
+
+def test_groups() -> None:
+    (eg,) = given_mentions(lambda nlp: [example(["a", "b", "c"], ["a", "b", "c"])], "sc")(NLP)
+    assert [(span.text, span.label_, span.kb_id_) for span in eg.predicted.spans["sc"]] == [("ab", "A", ""), ("bc", "B", "")]
+    assert not eg.predicted.ents
+
+
+def test_other_tokens() -> None:
+    reader = given_mentions(lambda nlp: [example(["ab", "c"], ["a", "b", "c"])], "sc")
+    with pytest.warns(EntityKitWarning, match="1 of 2 gold mentions"):
+        (eg,) = reader(NLP)
+    assert [span.text for span in eg.predicted.spans["sc"]] == ["ab"]

@@ -1,0 +1,159 @@
+"""Candidates from several sources, and vectors of entities on disk."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from entitykit.errors import CheckpointError, InputError
+from entitykit.knowledge.candidates import (
+    AliasSource,
+    DenseSource,
+    Mention,
+    all_sources,
+    find_candidates,
+    hard_negatives,
+    nearest_words,
+)
+from entitykit.knowledge.entities import Alias, Entity
+from entitykit.knowledge.entity_index import META, VECTORS, EntityIndex
+from entitykit.knowledge.store import EntityStore
+
+WIDTH = 8
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EntityStore:
+    store = EntityStore.create(tmp_path / "kb")
+    store.add(
+        [
+            Entity(id="P1", name="Paris", aliases=(Alias("Paris", 9),), description="the capital of France on the Seine"),
+            Entity(id="P2", name="Paris", aliases=(Alias("Paris", 1),), description="a town in Texas"),
+            Entity(id="P3", name="Parish", description="a church district"),
+            Entity(id="S", name="Seine", description="a river through the capital"),
+        ]
+    )
+    return store
+
+
+def make_index(store: EntityStore, seed: int = 0) -> EntityIndex:
+    vectors = np.random.default_rng(seed).normal(size=(len(store), WIDTH)).astype(np.float32)
+    rows = store.rows([entity.id for entity in store])
+    blocks = ((rows[i : i + 3], vectors[i : i + 3]) for i in range(0, len(rows), 3))
+    return EntityIndex.build(blocks, width=WIDTH, fingerprint="f", version=store.version)
+
+
+def test_union_records_every_source(store: EntityStore) -> None:
+    index = make_index(store)
+    vector = index.vectors(store.rows(["S"]))[0][0]
+    mentions = [Mention("paris", left="the capital on the Seine,", vector=vector), Mention("Nobody")]
+    limits = {"alias": 5, "fuzzy": 5, "words": 5, "dense": 2}
+    found, none = find_candidates(all_sources(store, index), limits, mentions)
+    by_id = dict(zip(store.ids([each.row for each in found]), found, strict=True))
+    assert list(by_id)[:2] == ["P1", "P2"]
+    assert by_id["P1"].scores["alias"] == pytest.approx(0.9)
+    assert by_id["P1"].scores["fuzzy"] == 1
+    assert 0.5 <= by_id["P3"].scores["fuzzy"] < 1
+    assert "alias" not in by_id["P3"].scores
+    assert by_id["P1"].scores["words"] > by_id["P2"].scores["words"] > 0
+    assert by_id["S"].scores["dense"] == pytest.approx(float(vector @ vector), rel=1e-2)
+    assert len({each.row for each in found}) == len(found)
+    assert none == []
+
+
+def test_batch_equals_singles(store: EntityStore) -> None:
+    sources, limits = all_sources(store, None), {"alias": 2, "fuzzy": 2, "words": 3}
+    mentions = [Mention("Paris", right="in Texas"), Mention("seine"), Mention(""), Mention("Paris")]
+    together = find_candidates(sources, limits, mentions)
+    assert together == [find_candidates(sources, limits, [mention])[0] for mention in mentions]
+    assert find_candidates(sources, limits, []) == []
+
+
+def test_limits(store: EntityStore) -> None:
+    (found,) = find_candidates([AliasSource(store)], {"alias": 1, "dense": 0}, [Mention("Paris")])
+    assert store.ids([each.row for each in found]) == ["P1"]
+    for limits in ({"alias": -1}, {"dense": 3}):
+        with pytest.raises(InputError, match="E582"):
+            find_candidates([AliasSource(store)], limits, [])
+    with pytest.raises(InputError, match="E582"):
+        find_candidates([AliasSource(store)] * 2, {}, [])
+
+
+def test_removed_entities_are_passed_over(store: EntityStore) -> None:
+    index = make_index(store)
+    vector = index.vectors(store.rows(["S"]))[0][0]
+    store.remove(["S"])
+    (found,) = DenseSource(store, index).find([Mention("x", vector=vector)], 4)
+    assert len(found) == 3
+    assert sorted(store.ids([row for row, _ in found])) == ["P1", "P2", "P3"]
+
+
+def test_keywords_are_the_nearest_words() -> None:
+    mention = Mention("x", left="far away the old Seine", right="of Texas, is big")
+    assert nearest_words(mention) == ["Seine", "old", "Texas", "away", "big", "far"]
+    assert nearest_words(mention, 2) == ["Seine", "old"]
+
+
+def test_hard_negatives(store: EntityStore) -> None:
+    index = make_index(store)
+    rows = dict(zip(["P1", "P2", "P3", "S"], store.rows(["P1", "P2", "P3", "S"]).tolist(), strict=True))
+    near = index.vectors(np.array([rows["P3"]]))[0]
+    assert hard_negatives(store, None, ["Paris"], near, [rows["P1"]], 4) == [rows["P2"]]
+    found = hard_negatives(store, index, ["Paris"], near, [rows["P1"]], 2)
+    assert found == [rows["P2"], rows["P3"]]
+    assert hard_negatives(store, index, ["Paris"], near, [rows["P1"]], 0) == []
+
+
+def test_vectors_are_kept_and_mapped(store: EntityStore, tmp_path: Path) -> None:
+    index = make_index(store)
+    index.save(tmp_path / "index")
+    for again in (
+        EntityIndex.load(tmp_path / "index"),
+        EntityIndex.from_bytes(index.to_bytes()),
+        pickle.loads(pickle.dumps(index)),
+    ):
+        assert again.meta == index.meta
+        rows = np.array([index.rows[2], 999, index.rows[0]])
+        for a, b in zip(again.vectors(rows), index.vectors(rows), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert again.vectors(rows)[1].tolist() == [True, False, True]
+        queries = np.eye(WIDTH, dtype=np.float32)
+        np.testing.assert_array_equal(again.search(queries, 3)[1], index.search(queries, 3)[1])
+
+
+def test_search_is_exact_where_all_are_compared(store: EntityStore) -> None:
+    index = make_index(store)
+    queries = np.random.default_rng(1).normal(size=(5, WIDTH)).astype(np.float32)
+    expected = np.argsort(-(queries @ index.vectors(index.rows)[0].T), axis=1)
+    np.testing.assert_array_equal(index.search(queries, 4)[1], index.rows[expected])
+
+
+def test_an_empty_knowledge_base(tmp_path: Path) -> None:
+    index = EntityIndex.build(iter(()), width=WIDTH, fingerprint="f", version=1)
+    assert len(index) == 0
+    index.save(tmp_path / "index")
+    again = EntityIndex.load(tmp_path / "index")
+    assert again.search(np.ones((1, WIDTH), dtype=np.float32), 2)[1].tolist() == [[-1, -1]]
+    assert not again.vectors(np.array([3]))[1].any()
+
+
+def test_damaged_files(store: EntityStore, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    make_index(store).save(folder)
+    content = (folder / VECTORS).read_bytes()
+    for damaged in (content[:-1], b"123"):
+        (folder / VECTORS).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="E551"):
+            EntityIndex.load(folder)
+    (folder / VECTORS).write_bytes(content)
+    (folder / META).write_text("{}")
+    with pytest.raises(CheckpointError, match="E551"):
+        EntityIndex.load(folder)
+    (folder / META).unlink()
+    with pytest.raises(CheckpointError, match="E550"):
+        EntityIndex.load(folder)
+    with pytest.raises(CheckpointError, match="E551"):
+        EntityIndex.from_bytes(b"no archive")

@@ -1,0 +1,108 @@
+"""DocRED's scores by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+from spacy.vocab import Vocab
+
+from entitykit.errors import InputError
+from entitykit.scoring.relation_documents import document_scores, known_facts
+
+VOCAB = Vocab()
+WORDS = ["Ada", "was", "born", "in", "London", ".", "Lovelace", "met", "Babbage", "in", "England", "."]
+CLUSTERS = [[(0, 1), (6, 7)], [(4, 5)], [(8, 9)], [(10, 11)]]
+
+
+@pytest.fixture(autouse=True)
+def extension() -> None:
+    if not Doc.has_extension("cluster_relations"):
+        Doc.set_extension("cluster_relations", default=None)
+
+
+def relation(head: int, tail: int, label: str, *evidence: int) -> dict[str, Any]:
+    return {"head": head, "tail": tail, "label": label, "evidence": list(evidence)}
+
+
+def doc(clusters: list[list[tuple[int, int]]]) -> Doc:
+    made = Doc(VOCAB, words=WORDS)
+    for number, mentions in enumerate(clusters, start=1):
+        made.spans[f"coref_clusters_{number}"] = [Span(made, start, end) for start, end in mentions]
+    return made
+
+
+GOLD = [relation(1, 2, "born", 0), relation(1, 3, "met", 0, 1), relation(2, 4, "in", 0, 1), relation(3, 4, "lives", 1)]
+
+
+def example(predicted: list[dict[str, Any]], clusters: list[list[tuple[int, int]]] = CLUSTERS) -> Example:
+    reference, found = doc(CLUSTERS), doc(clusters)
+    reference.user_data["cluster_relations"] = GOLD
+    found._.cluster_relations = predicted
+    return Example(found, reference)
+
+
+def train() -> Doc:
+    made = doc([[(6, 7)], [(4, 5)]])
+    made.user_data["cluster_relations"] = [relation(1, 2, "born")]
+    return made
+
+
+def test_known_facts() -> None:
+    assert known_facts([train(), doc(CLUSTERS)]) == {("Lovelace", "London", "born")}
+    twice = doc(CLUSTERS)
+    twice.user_data["cluster_relations"] = [relation(1, 2, "born")]
+    assert known_facts([twice]) == {("Ada", "London", "born"), ("Lovelace", "London", "born")}
+
+
+def test_scores_by_hand() -> None:
+    """Of 4 predictions 2 are right, one of which is known: without it 1 of 3."""
+    predicted = [relation(1, 2, "born", 0, 1), relation(1, 3, "met", 1), relation(1, 4, "born", 1), relation(4, 3, "lives")]
+    found = document_scores([example(predicted)], known_facts([train()]))
+    assert (found["rel_doc_p"], found["rel_doc_r"], found["rel_doc_f"]) == (0.5, 0.5, 0.5)
+    assert found["rel_doc_ign_p"] == pytest.approx(1 / 3)
+    assert found["rel_doc_ign_f"] == pytest.approx(2 * (1 / 3) * 0.5 / (1 / 3 + 0.5))
+    assert found["rel_doc_macro_f"] == pytest.approx((2 / 3 + 1 + 0 + 0) / 4)
+    assert found["rel_doc_per_type"] == {
+        "born": {"p": 0.5, "r": 1.0, "f": pytest.approx(2 / 3)},
+        "in": {"p": 0.0, "r": 0.0, "f": 0.0},
+        "lives": {"p": 0.0, "r": 0.0, "f": 0.0},
+        "met": {"p": 1.0, "r": 1.0, "f": 1.0},
+    }
+    # 4 sentences predicted as evidence, 6 in gold, 2 right
+    assert (found["rel_doc_evidence_p"], found["rel_doc_evidence_r"]) == (0.5, pytest.approx(1 / 3))
+
+
+def test_nothing_known_and_all_known() -> None:
+    predicted = [relation(1, 2, "born")]
+    assert document_scores([example(predicted)])["rel_doc_ign_f"] is None
+    assert document_scores([example(predicted)], set())["rel_doc_ign_f"] == document_scores([example(predicted)])["rel_doc_f"]
+    all_known = document_scores([example(predicted)], known_facts([train()]))
+    assert (all_known["rel_doc_ign_p"], all_known["rel_doc_ign_f"]) == (0.0, 0.0)
+
+
+def test_clusters_in_another_order_and_wrong_clusters() -> None:
+    other = [CLUSTERS[1], [(0, 1)], CLUSTERS[0], CLUSTERS[2]]
+    found = document_scores([example([relation(3, 1, "born"), relation(2, 4, "met")], other)])
+    assert (found["rel_doc_p"], found["rel_doc_r"]) == (0.5, 0.25)
+
+
+def test_the_same_relation_twice() -> None:
+    found = document_scores([example([relation(1, 3, "met", 0), relation(1, 3, "met", 1)])])
+    assert (found["rel_doc_p"], found["rel_doc_evidence_p"]) == (1.0, 1.0)
+
+
+def test_nothing_to_score() -> None:
+    eg = example([])
+    eg.predicted._.cluster_relations = None
+    assert document_scores([eg])["rel_doc_f"] == 0.0
+    del eg.reference.user_data["cluster_relations"]
+    assert set(document_scores([eg]).values()) == {None}
+
+
+@pytest.mark.parametrize("value", [relation(1, 5, "met"), relation(0, 1, "met"), {"head": 1, "tail": 2}, 3])
+def test_relations_that_cannot_be_read(value: Any) -> None:
+    with pytest.raises(InputError, match=r"\[E346\] .* one of the 4 groups"):
+        document_scores([example([value])])
