@@ -312,7 +312,9 @@ def test_batches_with_the_same_id(tiny_bert: Path) -> None:
         mentions.update(one[::-1])
 
 
-@pytest.mark.parametrize("optimizer", [Adam(0.01), Adam(0.01, use_averages=False), fast_optimizer(grad_clip=0.0)], ids=repr)
+@pytest.mark.parametrize(
+    "optimizer", [Adam(0.01), Adam(0.01, use_averages=False), fast_optimizer(grad_clip=0.0)], ids=["Adam", "Adam-last", "AdamW"]
+)
 def test_other_optimizers(tiny_bert: Path, optimizer: Optimizer) -> None:
     nlp, examples = initialized(tiny_bert, "span_ner", "tagger")
     history = train(nlp, examples, 40, optimizer=optimizer)
