@@ -16,9 +16,9 @@ from spacy.vocab import Vocab
 from entitykit.components.batches import batch_by_words
 from entitykit.components.files import read_cfg, write_cfg
 from entitykit.components.gold import ENTS
+from entitykit.components.with_kb import WithKB
 from entitykit.errors import error
 from entitykit.knowledge.dictionary import DictionaryMention, DictionarySettings, MentionDictionary
-from entitykit.knowledge.store import EntityStore
 from entitykit.scoring.linking import register_candidates
 
 BATCH_WORDS = 8192
@@ -71,7 +71,7 @@ def make_dictionary(
     return Dictionary(nlp.vocab, name, settings, kb=kb, mentions=mentions, label=label, overwrite=overwrite, scorer=scorer)
 
 
-class Dictionary(Pipe):
+class Dictionary(WithKB, Pipe):
     """Writes mentions with ``kb_id_`` and ``span._.kb_ents``: pairs of id and p(entity | phrase), the most probable first.
 
     A span group has the link probabilities as `attrs["scores"]`, 1 for phrases that were not counted in text.
@@ -102,32 +102,19 @@ class Dictionary(Pipe):
         self.vocab, self.name, self.settings = vocab, name, settings
         self.mentions, self.label, self.overwrite = mentions, label, overwrite
         self.scorer = scorer
-        self.cfg: dict[str, Any] = {"kb": None}
+        self.cfg: dict[str, Any] = {}
         self._found: MentionDictionary | None = None
-        self._given = kb is not None
         register_candidates()
-        if kb is not None:
-            self.set_kb(kb)
+        self.begin_kb(kb)
 
     def set_kb(self, kb: Any) -> None:
-        """Give the knowledge base: an `EntityStore`, what has one as `store`, or a function of the vocabulary for either.
+        """See `WithKB`.
 
         Raises:
             ConfigError: E510 if it knows nothing of `min_link_probability`.
         """
-        kb = kb(self.vocab) if callable(kb) else kb
-        store = cast(EntityStore, getattr(kb, "store", kb))
-        self._found = MentionDictionary(store, self.settings)
-        self.cfg["kb"] = str(store.folder.resolve())
-
-    @property
-    def store(self) -> EntityStore:
-        """The entities.
-
-        Raises:
-            ConfigError: E538 without a knowledge base.
-        """
-        return cast(EntityStore, self._dictionary.store)
+        super().set_kb(kb)
+        self._found = MentionDictionary(self.store, self.settings)
 
     @property
     def _dictionary(self) -> MentionDictionary:
@@ -224,8 +211,7 @@ class Dictionary(Pipe):
         return self._restore(srsly.msgpack_loads(bytes_data))
 
     def _restore(self, cfg: dict[str, Any]) -> "Dictionary":
-        if not self._given and cfg["kb"] is not None:
-            self.set_kb(EntityStore.open(cfg["kb"], read_only=True))
+        self.restore_kb(cfg)
         return self
 
 

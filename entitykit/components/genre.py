@@ -23,8 +23,8 @@ from entitykit.bridge.shim import TorchShim
 from entitykit.components.batches import batch_by_words
 from entitykit.components.files import read_model, write_model
 from entitykit.components.gold import NIL, reference_spans
+from entitykit.components.with_kb import WithKB
 from entitykit.errors import error, warn
-from entitykit.knowledge.store import EntityStore
 from entitykit.models.genre import Seq2Seq
 from entitykit.scoring.linking import register_candidates
 
@@ -101,7 +101,7 @@ def make_genre(
     return Genre(nlp.vocab, model, name, settings=settings, kb=kb, scorer=scorer)
 
 
-class Genre(TrainablePipe):
+class Genre(WithKB, TrainablePipe):
     """Writes ``kb_id_`` of mentions, and ``span._.kb_ents``: pairs of id and probability, the best first.
 
     Mentions are those of ``doc.ents``, which markup replaces, or of a span group.
@@ -129,15 +129,12 @@ class Genre(TrainablePipe):
         self.model = model
         self.name = name
         self.settings = settings
-        self.cfg: dict[str, Any] = {"kb": None}
+        self.cfg: dict[str, Any] = {}
         self.scorer = scorer
-        self._store: EntityStore | None = None
         self._task: NameTask | MarkupTask | None = None
-        self._given = kb is not None
         self._check()
         register_candidates()
-        if kb is not None:
-            self.set_kb(kb)
+        self.begin_kb(kb)
 
     def _check(self) -> None:
         settings = self.settings
@@ -151,22 +148,9 @@ class Genre(TrainablePipe):
     # What it works with
 
     def set_kb(self, kb: Any) -> None:
-        """Give the knowledge base: an `EntityStore`, what has one as `store`, or a function of the vocabulary for either."""
-        kb = kb(self.vocab) if callable(kb) else kb
-        self._store = cast(EntityStore, getattr(kb, "store", kb))
-        self.cfg["kb"] = str(self._store.folder.resolve())
+        """See `WithKB`."""
+        super().set_kb(kb)
         self._task = None
-
-    @property
-    def store(self) -> EntityStore:
-        """The entities.
-
-        Raises:
-            ConfigError: E538 without a knowledge base.
-        """
-        if self._store is None:
-            raise error("E538", name=self.name)
-        return self._store
 
     @property
     def _shim(self) -> TorchShim:
@@ -359,8 +343,7 @@ class Genre(TrainablePipe):
 
     def _restore(self, cfg: dict[str, Any]) -> None:
         self._task = None
-        if not self._given and cfg["kb"] is not None:
-            self.set_kb(EntityStore.open(cfg["kb"], read_only=True))
+        self.restore_kb(cfg)
 
 
 def _annotate_found(doc: Doc, found: dict[tuple[int, int], list[tuple[str, float]]], settings: dict[str, Any]) -> None:

@@ -15,15 +15,15 @@ from entitykit.bridge.link_texts import LinkTexts
 from entitykit.components.base import TorchPipe
 from entitykit.components.gold import NIL
 from entitykit.components.links import gold_links
-from entitykit.errors import error, warn
+from entitykit.components.with_kb import WithKB
+from entitykit.errors import warn
 from entitykit.knowledge.entity_index import EntityIndex
-from entitykit.knowledge.store import EntityStore
 from entitykit.scoring.linking import register_candidates
 
 _INDEX = "entities"
 
 
-class IndexedPipe(TorchPipe):
+class IndexedPipe(WithKB, TorchPipe):
     """A component whose head compares entities; its settings have the ``index``, and `gold_key` says where gold links are.
 
     Args:
@@ -36,36 +36,15 @@ class IndexedPipe(TorchPipe):
 
     def __init__(self, *args: Any, kb: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cfg |= {"kb": None}
         self.index: EntityIndex | None = None
-        self._store: EntityStore | None = None
         self._texts: Any = self.texts_type(self.model, self.name)
-        self._given = kb is not None
         register_candidates()
-        if kb is not None:
-            self.set_kb(kb)
+        self.begin_kb(kb)
 
     @property
     def gold_key(self) -> str:
         """``ents`` or a span group."""
         raise NotImplementedError
-
-    def set_kb(self, kb: Any) -> None:
-        """Give the knowledge base: an `EntityStore`, what has one as `store`, or a function of the vocabulary for either."""
-        kb = kb(self.vocab) if callable(kb) else kb
-        self._store = cast(EntityStore, getattr(kb, "store", kb))
-        self.cfg["kb"] = str(self._store.folder.resolve())
-
-    @property
-    def store(self) -> EntityStore:
-        """The entities.
-
-        Raises:
-            ConfigError: E538 without a knowledge base.
-        """
-        if self._store is None:
-            raise error("E538", name=self.name)
-        return self._store
 
     def initialize(
         self,
@@ -155,7 +134,4 @@ class IndexedPipe(TorchPipe):
     def _restore(self, index: EntityIndex | None) -> None:
         self.index = index
         self._texts.forget()
-        if self._given:
-            self.cfg["kb"] = str(self.store.folder.resolve())
-        elif self.cfg["kb"] is not None:
-            self.set_kb(EntityStore.open(self.cfg["kb"], read_only=True))
+        self.restore_kb(self.cfg)

@@ -15,12 +15,12 @@ from entitykit.bridge.link_texts import Place
 from entitykit.components.base import TorchPipe
 from entitykit.components.gold import NIL
 from entitykit.components.links import GoldLink, Linked, Scored, gold_links, mentions_of, register_links
+from entitykit.components.with_kb import WithKB
 from entitykit.decoding.calibration import Calibration, fit_calibration, probabilities
 from entitykit.errors import error, warn
-from entitykit.knowledge.store import EntityStore
 
 
-class KBPipe(TorchPipe):
+class KBPipe(WithKB, TorchPipe):
     """A trainable component that links mentions to entities of a knowledge base.
 
     A task adds two hooks: `check_settings` and `score_mentions`. Settings have ``mentions``, ``ents`` or a span group, and a
@@ -34,13 +34,10 @@ class KBPipe(TorchPipe):
 
     def __init__(self, *args: Any, kb: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cfg |= {"kb": None, "temperature": 1.0, "nil": None}
-        self._store: EntityStore | None = None
-        self._given = kb is not None
+        self.cfg |= {"temperature": 1.0, "nil": None}
         self.check_settings()
         register_links()
-        if kb is not None:
-            self.set_kb(kb)
+        self.begin_kb(kb)
 
     # The hooks
 
@@ -59,23 +56,6 @@ class KBPipe(TorchPipe):
         for setting, value in least.items():
             if self.settings[setting] < value:
                 raise error("E109", name=self.name, setting=setting, found=self.settings[setting], expected=f"at least {value}")
-
-    def set_kb(self, kb: Any) -> None:
-        """Give the knowledge base: an `EntityStore`, what has one as `store`, or a function of the vocabulary for either."""
-        kb = kb(self.vocab) if callable(kb) else kb
-        self._store = cast(EntityStore, getattr(kb, "store", kb))
-        self.cfg["kb"] = str(self._store.folder.resolve())
-
-    @property
-    def store(self) -> EntityStore:
-        """The entities.
-
-        Raises:
-            ConfigError: E538 without a knowledge base.
-        """
-        if self._store is None:
-            raise error("E538", name=self.name)
-        return self._store
 
     def initialize(
         self,
@@ -183,10 +163,7 @@ class KBPipe(TorchPipe):
 
     def restored(self) -> None:
         """Open the knowledge base where it was, unless the config has one; called when everything else was read."""
-        if self._given:
-            self.cfg["kb"] = str(self.store.folder.resolve())
-        elif self.cfg["kb"] is not None:
-            self.set_kb(EntityStore.open(self.cfg["kb"], read_only=True))
+        self.restore_kb(self.cfg)
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "KBPipe":
         """Read what `to_disk` wrote; the knowledge base is opened where it was, unless the config has one."""

@@ -20,7 +20,7 @@ from entitykit.errors import CheckpointError, error, warn
 from entitykit.knowledge.index_blocks import Blocks, checked_rows, checked_vectors
 from entitykit.knowledge.index_build import FLAT, BuildReport, BuildSettings, build_kind
 from entitykit.knowledge.index_files import Meta, State, read_meta, read_state, write_state
-from entitykit.knowledge.index_kinds import Inverted, Kind
+from entitykit.knowledge.index_kinds import Inverted, Kind, use_one_thread_in_forks
 from entitykit.knowledge.neighbours import Floats, Nearest, Rows, ranked
 from entitykit.knowledge.state import new_files
 
@@ -39,6 +39,7 @@ class VectorIndex:
     """
 
     def __init__(self, state: State, report: BuildReport, *, width: int, normalise: bool, fingerprint: str) -> None:
+        use_one_thread_in_forks()
         self._state, self._report = state, report
         self._width, self._normalise, self._fingerprint = width, normalise, fingerprint
         self._files = new_files()

@@ -5,8 +5,9 @@ All find by inner product, and speak of rows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -27,6 +28,13 @@ EFFORTS = {
     "ivf": tuple(round(0.025 * step, 3) for step in range(2, 25)),
 }
 """How hard each kind can look: candidates in the graph; how far below the best cell's cosine another cell's may be."""
+
+
+@cache
+def use_one_thread_in_forks() -> None:
+    """From now on FAISS uses one thread in processes that are forked: it would wait for ever for those of their parent."""
+    if hasattr(os, "register_at_fork"):  # Windows never forks
+        os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
 
 
 class Kind(Protocol):

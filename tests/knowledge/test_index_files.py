@@ -268,7 +268,8 @@ while status:
 def test_killed_at_any_step_leaves_what_was_saved(kind: dict[str, Any], tmp_path: Path) -> None:
     """The save that was under way is done or not begun, and the folder can be written again."""
     command = [sys.executable, "-c", KILLED, str(tmp_path), json.dumps(kind)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    threads = os.environ | {"OMP_NUM_THREADS": "2"}  # which forked processes do not have
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=threads, timeout=120)
     assert run.returncode == 0, run.stderr
     ends = [json.loads(line) for line in run.stdout.splitlines()]
     states: list[Any] = ["E550", list(range(60))]
