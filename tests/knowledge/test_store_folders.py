@@ -145,6 +145,7 @@ def test_old_sqlite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 READ_ONLY = """
 import os, sys
+import numpy.ma  # which numpy imports when it needs it: too late for a user who may not read where it is installed
 from entitykit.errors import EntityKitError
 from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
