@@ -87,7 +87,7 @@ ENTRY_POINTS = {
         "entitykit.Augmenter.v1 = entitykit.knowledge.augment:augmenter",
     ],
     "spacy_callbacks": [
-        "entitykit.build_index.v1 = entitykit.bridge.link_texts:build_index",
+        "entitykit.build_index.v1 = entitykit.components.indexed:build_index",
     ],
     "thinc_optimizers": [
         "entitykit.AdamW.v1 = entitykit.bridge.optimizer:adamw",

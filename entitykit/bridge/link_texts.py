@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from spacy.language import Language
 from spacy.tokens import Doc
 from thinc.api import Model
 
@@ -216,23 +215,6 @@ class LinkTexts:
         if n_cut:
             warn("W581", n=n_cut, total=n, longest=self.settings.entity_pieces, name=self.name, stacklevel=4)
         return index
-
-
-def build_index() -> Callable[[Language], Language]:
-    """Make a callback that indexes the entities of all linkers, registered as ``entitykit.build_index.v1``.
-
-    As ``before_to_disk`` in ``[training]`` it makes sure that each saved pipeline has an index that fits its weights; as
-    ``after_init`` in ``[initialize]`` it gives training an index to mine negatives from. What fits already is kept.
-    """
-    return _build_index
-
-
-def _build_index(nlp: Language) -> Language:
-    pipes: list[Any] = [pipe for _, pipe in nlp.pipeline]
-    for pipe in pipes:
-        if hasattr(pipe, "build_index") and (pipe.index is None or not pipe._texts.fits(pipe.store, pipe.index)):
-            pipe.build_index()
-    return nlp
 
 
 def _in_blocks(entities: Iterable[Entity]) -> Iterator[list[Entity]]:

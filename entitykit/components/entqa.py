@@ -17,7 +17,7 @@ from entitykit.bridge.entqa import Passage, PassageTexts
 from entitykit.bridge.linking import Floats, LinkInput
 from entitykit.bridge.listener import EncoderListener
 from entitykit.bridge.texts import Ids
-from entitykit.components.gold import ENTS, NIL
+from entitykit.components.gold import ENTS
 from entitykit.components.indexed import IndexedPipe
 from entitykit.components.links import gold_links
 from entitykit.components.mentions import check_decoder
@@ -143,34 +143,20 @@ class EntQALinker(IndexedPipe):
         **kwargs: see `IndexedPipe`.
     """
 
-    texts_type = PassageTexts
-    _texts: PassageTexts
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._texts: PassageTexts = PassageTexts(self.model, self.name)
         self._n_updates = 0
         self._spare: tuple[tuple[str, int], EntityIndex] | None = None  # where none was built
         self._rows: tuple[int, Ids] | None = None
-        self._check()
 
-    def _check(self) -> None:
-        settings = self.settings
-        if settings["annotate"] not in ("ents", "spans"):
-            raise error("E109", name=self.name, setting="annotate", found=settings["annotate"], expected="ents or spans")
-        check_decoder(settings["decoder"], self.name, FLAT if settings["annotate"] == "ents" else DECODERS)
-        least = {
-            "candidates": 1,
-            "max_words": 1,
-            "n_best": 1,
-            "read": 1,
-            "negatives": 0,
-            "hard": 0,
-            "mine_every": 0,
-            "threshold": 0,
-        }
-        for setting, value in least.items():
-            if settings[setting] < value:
-                raise error("E109", name=self.name, setting=setting, found=settings[setting], expected=f"at least {value}")
+    def check_settings(self) -> None:
+        """Refuse settings that cannot be."""
+        annotate = self.settings["annotate"]
+        if annotate not in ("ents", "spans"):
+            raise error("E109", name=self.name, setting="annotate", found=annotate, expected="ents or spans")
+        check_decoder(self.settings["decoder"], self.name, FLAT if annotate == "ents" else DECODERS)
+        self.check_least(candidates=1, max_words=1, n_best=1, read=1, negatives=0, hard=0, mine_every=0, threshold=0)
 
     @property
     def gold_key(self) -> str:
@@ -233,11 +219,7 @@ class EntQALinker(IndexedPipe):
 
     def _learned(self, examples: Sequence[Example]) -> list[LearnedPassage]:
         """Passages of annotated documents with the mentions of entities of the knowledge base."""
-        links, n_lost = gold_links(examples, self.gold_key)
-        if n_lost:
-            warn("W101", n=n_lost, stacklevel=4)
-        rows = self.store.rows([link.id for link in links]).tolist()
-        known = [(link, row) for link, row in zip(links, rows, strict=True) if row >= 0 and link.id not in ("", NIL)]
+        known = list(zip(*self.known_links(examples), strict=True))
         passages = self._texts.passages([eg.predicted for eg in examples])
         learned, n_cut = learn_passages(examples, self.gold_key, passages, known)
         if n_cut:
@@ -371,7 +353,3 @@ class EntQALinker(IndexedPipe):
             else:
                 key, attrs = self.gold_key, {"scores": [each.entities[0][1] for each in found]}
                 doc.spans[key] = SpanGroup(doc, name=key, spans=spans, attrs=attrs)
-
-    def scorer_arguments(self) -> dict[str, Any]:
-        """Where the mentions are."""
-        return {"annotate": self.settings["annotate"], "spans_key": self.settings["spans_key"]}

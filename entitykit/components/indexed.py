@@ -1,86 +1,38 @@
-"""`IndexedPipe`: what components share that work with a knowledge base and an index of its entities' vectors."""
+"""`IndexedPipe`: what components share that compare vectors of texts with those of all entities."""
 
-# no postponed annotations here: spaCy reads the annotations of `initialize` as types
+from __future__ import annotations
+
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import srsly
 from spacy.language import Language
-from spacy.training import Example
 from thinc.api import Optimizer
 
-from entitykit.bridge.link_texts import LinkTexts
-from entitykit.components.base import TorchPipe
-from entitykit.components.gold import NIL
-from entitykit.components.links import gold_links
-from entitykit.components.with_kb import WithKB
-from entitykit.errors import warn
+from entitykit.components.kb import KBPipe
 from entitykit.knowledge.entity_index import EntityIndex
-from entitykit.scoring.linking import register_candidates
 
 _INDEX = "entities"
 
 
-class IndexedPipe(WithKB, TorchPipe):
-    """A component whose head compares entities; its settings have the ``index``, and `gold_key` says where gold links are.
+class IndexedPipe(KBPipe):
+    """A component that has an index of its entities' vectors, once it was built; ``settings["index"]`` is its kind.
 
     Args:
-        *args: see `TorchPipe`.
-        kb: see `set_kb`; or none.
-        **kwargs: see `TorchPipe`.
+        *args: see `KBPipe`.
+        **kwargs: see `KBPipe`.
     """
 
-    texts_type: type[LinkTexts] = LinkTexts
-
-    def __init__(self, *args: Any, kb: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.index: EntityIndex | None = None
-        self._texts: Any = self.texts_type(self.model, self.name)
-        register_candidates()
-        self.begin_kb(kb)
 
-    @property
-    def gold_key(self) -> str:
-        """``ents`` or a span group."""
-        raise NotImplementedError
-
-    def initialize(
-        self,
-        get_examples: Callable[[], Iterable[Example]],
-        *,
-        nlp: Language | None = None,
-        labels: Sequence[str] | None = None,
-        kb: Any = None,
-    ) -> None:
-        """Take the knowledge base and build the head.
-
-        Args:
-            get_examples: gives the training examples.
-            nlp: the pipeline.
-            labels: not used; entities are those of the knowledge base.
-            kb: see `set_kb`; none: that of the config.
-
-        Raises:
-            ConfigError: E105 or E583 if there is no encoder before this component, E538 without a knowledge base.
-        """
-        if kb is not None:
-            self.set_kb(kb)
-        _ = self.store
+    def begin_anew(self) -> None:
+        """Forget the index, too."""
+        super().begin_anew()
         self.index = None
-        self._texts.forget()
-        super().initialize(get_examples, nlp=nlp, labels=[])
-        _ = self._texts.reader  # what is wrong with the encoder is said here
-
-    def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
-        """Warn of gold links to entities that the knowledge base does not have."""
-        links, _ = gold_links(examples, self.gold_key)
-        ids = [link.id for link in links if link.id not in ("", NIL)]
-        missing = [id_ for id_, row in zip(ids, self.store.rows(ids).tolist(), strict=True) if row < 0]
-        if missing:
-            n, total = len(missing), len(ids)
-            warn("W580", name=self.name, n=n, total=total, example=missing[0], path=self.store.folder, stacklevel=4)
 
     def build_index(self, kind: str | None = None) -> EntityIndex:
         """Read all entities of the knowledge base with the encoder as it is now, and index their vectors.
@@ -93,6 +45,11 @@ class IndexedPipe(WithKB, TorchPipe):
         """
         self.index = self._texts.build_index(self.store, str(self.settings["index"] if kind is None else kind))
         return self.index
+
+    def keep_index(self) -> None:
+        """Build the index, unless there is one that fits the encoder and the knowledge base as they are now."""
+        if self.index is None or not self._texts.fits(self.store, self.index):
+            self.build_index()
 
     def finish_update(self, sgd: Optimizer) -> None:
         """Apply and clear the gradients of the head."""
@@ -112,11 +69,11 @@ class IndexedPipe(WithKB, TorchPipe):
         else:
             self.index.save(folder)
 
-    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "IndexedPipe":
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> IndexedPipe:
         """Read what `to_disk` wrote; the knowledge base is opened where it was, unless the config has one."""
         super().from_disk(path, exclude=exclude)
         folder = Path(path) / _INDEX
-        self._restore(EntityIndex.load(folder) if folder.exists() else None)
+        self.index = EntityIndex.load(folder) if folder.exists() else None
         return self
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
@@ -124,14 +81,25 @@ class IndexedPipe(WithKB, TorchPipe):
         index = b"" if self.index is None else self.index.to_bytes()
         return cast(bytes, srsly.msgpack_dumps({"pipe": super().to_bytes(exclude=tuple(exclude)), "index": index}))
 
-    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "IndexedPipe":
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> IndexedPipe:
         """Read what `to_bytes` gave; see `from_disk`."""
         data = srsly.msgpack_loads(bytes_data)
         super().from_bytes(data["pipe"], exclude=tuple(exclude))
-        self._restore(EntityIndex.from_bytes(data["index"]) if data["index"] else None)
+        self.index = EntityIndex.from_bytes(data["index"]) if data["index"] else None
         return self
 
-    def _restore(self, index: EntityIndex | None) -> None:
-        self.index = index
-        self._texts.forget()
-        self.restore_kb(self.cfg)
+
+def build_index() -> Callable[[Language], Language]:
+    """Make a callback that indexes the entities of all components, registered as ``entitykit.build_index.v1``.
+
+    As ``before_to_disk`` in ``[training]`` it makes sure that each saved pipeline has an index that fits its weights; as
+    ``after_init`` in ``[initialize]`` it gives training an index to mine negatives from. What fits already is kept.
+    """
+    return _build_index
+
+
+def _build_index(nlp: Language) -> Language:
+    for _, pipe in nlp.pipeline:
+        if isinstance(pipe, IndexedPipe):
+            pipe.keep_index()
+    return nlp

@@ -2,13 +2,10 @@
 
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
 import math
-import shutil
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import srsly
 import torch
 from spacy.language import Language
 from spacy.tokens import Doc, Span
@@ -18,16 +15,15 @@ from thinc.api import Model, Optimizer, set_dropout_rate
 from entitykit.bridge.link_texts import LinkTexts, Place
 from entitykit.bridge.linking import Floats, LinkInput
 from entitykit.bridge.texts import Ids
-from entitykit.components.kb import KBPipe
+from entitykit.components.deciding import DecidingPipe
+from entitykit.components.indexed import IndexedPipe
 from entitykit.components.links import Explanation, GoldLink, Scored, explain_link, soft_targets, write_links
 from entitykit.errors import error, warn
 from entitykit.knowledge.augment import Augmenter
 from entitykit.knowledge.candidates import SOURCES, Candidate, all_sources, find_candidates, hard_negatives
-from entitykit.knowledge.entity_index import EntityIndex
 from entitykit.models.bi_encoder import LinkOutput
 from entitykit.models.cross_encoder import distillation_loss
 
-_INDEX = "entities"
 _LEAST_PRIOR = 1e-4
 
 DEFAULT_CONFIG = {
@@ -111,7 +107,7 @@ def make_linker(
     return Linker(nlp.vocab, model, name, settings=settings, kb=kb, augment=augment, scorer=scorer)
 
 
-class Linker(KBPipe):
+class Linker(IndexedPipe, DecidingPipe):
     """Writes ``kb_id_`` of mentions, empty for NIL, and ``span._.kb_ents``: pairs of id and probability, the best first.
 
     Args:
@@ -123,8 +119,7 @@ class Linker(KBPipe):
     def __init__(self, *args: Any, augment: Augmenter | None = None, **kwargs: Any) -> None:
         self.augment = augment
         super().__init__(*args, **kwargs)
-        self.index: EntityIndex | None = None
-        self._texts = LinkTexts(self.model, self.name, augment)
+        self._texts: LinkTexts = LinkTexts(self.model, self.name, augment)
         self._n_updates = 0
         self._untaught = False  # whether there was a warning of a teacher that is missing
 
@@ -144,44 +139,6 @@ class Linker(KBPipe):
         if self.augment is not None and self.model.attrs["settings"]["mention"] != "context":
             expected = 'none, or mention = "context" in its model'
             raise error("E109", name=self.name, setting="augment", found="set", expected=expected)
-
-    def initialize(
-        self,
-        get_examples: Callable[[], Iterable[Example]],
-        *,
-        nlp: Language | None = None,
-        labels: Sequence[str] | None = None,
-        kb: Any = None,
-    ) -> None:
-        """Take the knowledge base and build the head.
-
-        Args:
-            get_examples: gives the training examples.
-            nlp: the pipeline.
-            labels: not used; entities are those of the knowledge base.
-            kb: see `set_kb`; none: that of the config.
-
-        Raises:
-            ConfigError: E105 or E583 if there is no encoder before this component, E538 without a knowledge base.
-        """
-        self.index = None
-        self._texts.forget()
-        super().initialize(get_examples, nlp=nlp, labels=labels, kb=kb)
-        _ = self._texts.reader  # what is wrong with the encoder is said here
-
-    # Entities
-
-    def build_index(self, kind: str | None = None) -> EntityIndex:
-        """Read all entities of the knowledge base with the encoder as it is now, and index their vectors.
-
-        Args:
-            kind: of the index; none: as the settings say.
-
-        Warns:
-            W581 for descriptions that were cut.
-        """
-        self.index = self._texts.build_index(self.store, str(self.settings["index"] if kind is None else kind))
-        return self.index
 
     # What spaCy calls
 
@@ -238,13 +195,6 @@ class Linker(KBPipe):
         rows = dict(zip(ids, self.store.rows(ids).tolist(), strict=True))
         return [{rows[id_]: p for id_, p in link.taught if rows[id_] >= 0} for link in links]
 
-    def finish_update(self, sgd: Optimizer) -> None:
-        """Apply and clear the gradients of the head."""
-        super().finish_update(sgd)
-        self._texts.fingerprint.forget()
-        if self.index is not None:
-            self._texts.expect_change(self.index)
-
     def score_mentions(self, docs: Sequence[Doc], places: Sequence[Place]) -> list[list[Scored]]:
         """Candidates of mentions; what is to become their probability is still the score, weighed with the prior."""
         if not places:
@@ -274,7 +224,7 @@ class Linker(KBPipe):
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
         """Write links."""
         for doc, links in zip(docs, scores, strict=True):
-            write_links(doc, self.settings["mentions"], links, self.settings["keep"])
+            write_links(doc, self.gold_key, links, self.settings["keep"])
 
     def explain(self, span: Span) -> Explanation:
         """Show all candidates of a span of a document that the pipeline has read, and what speaks for each."""
@@ -282,38 +232,3 @@ class Linker(KBPipe):
         link = self.decide(place, self.score_mentions([span.doc], [place])[0])
         entities = self.store.entities([each.row for each in link.candidates])
         return explain_link(span, link, entities, self.settings["threshold"])
-
-    # Saving
-
-    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Write settings and the place of the knowledge base as JSON, weights and entity vectors as safetensors."""
-        super().to_disk(path, exclude=exclude)
-        folder = Path(path) / _INDEX
-        if self.index is None:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            self.index.save(folder)
-
-    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "Linker":
-        """Read what `to_disk` wrote; the knowledge base is opened where it was, unless the config has one."""
-        super().from_disk(path, exclude=exclude)
-        folder = Path(path) / _INDEX
-        self.index = EntityIndex.load(folder) if folder.exists() else None
-        return self
-
-    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """What `to_disk` writes as bytes."""
-        index = b"" if self.index is None else self.index.to_bytes()
-        return cast(bytes, srsly.msgpack_dumps({"pipe": super().to_bytes(exclude=tuple(exclude)), "index": index}))
-
-    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "Linker":
-        """Read what `to_bytes` gave; see `from_disk`."""
-        data = srsly.msgpack_loads(bytes_data)
-        super().from_bytes(data["pipe"], exclude=tuple(exclude))
-        self.index = EntityIndex.from_bytes(data["index"]) if data["index"] else None
-        return self
-
-    def restored(self) -> None:
-        """Begin anew with what was read."""
-        super().restored()
-        self._texts.forget()

@@ -12,7 +12,7 @@ from thinc.api import Optimizer, set_dropout_rate
 
 from entitykit.bridge.cross_encoder import CrossEncoderModel, PairTexts, learn
 from entitykit.bridge.link_texts import Place
-from entitykit.components.kb import KBPipe
+from entitykit.components.deciding import DecidingPipe
 from entitykit.components.links import GoldLink, Linked, Scored, left_candidates, write_links
 from entitykit.errors import error, warn
 from entitykit.knowledge.augment import Augmenter
@@ -83,7 +83,7 @@ def make_reranker(
     return Reranker(nlp.vocab, model, name, settings=settings, kb=kb, augment=augment, scorer=scorer)
 
 
-class Reranker(KBPipe):
+class Reranker(DecidingPipe):
     """Writes ``kb_id_`` and ``span._.kb_ents`` anew, and ``span._.kb_reranked``, where a linker's `explain` finds scores.
 
     Args:
@@ -105,30 +105,6 @@ class Reranker(KBPipe):
     def check_settings(self) -> None:
         """Refuse settings that cannot be."""
         self.check_least(top_k=1, threshold=0, linker_weight=0, negatives=1)
-
-    def initialize(
-        self,
-        get_examples: Callable[[], Iterable[Example]],
-        *,
-        nlp: Language | None = None,
-        labels: Sequence[str] | None = None,
-        kb: Any = None,
-    ) -> None:
-        """Take the knowledge base, load the encoder if it is the component's own, and build the head.
-
-        Args:
-            get_examples: gives the training examples.
-            nlp: the pipeline.
-            labels: not used; entities are those of the knowledge base.
-            kb: see `set_kb`; none: that of the config.
-
-        Raises:
-            ConfigError: E105 or E595 without an encoder, E538 without a knowledge base, E594 for texts that are too long.
-            CheckpointError: E001 to E006 if the encoder cannot be loaded.
-        """
-        self._texts.forget()
-        super().initialize(get_examples, nlp=nlp, labels=labels, kb=kb)
-        _ = self._texts.reader  # what is wrong with the encoder is said here
 
     # What spaCy calls
 
@@ -223,14 +199,7 @@ class Reranker(KBPipe):
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
         """Write links."""
         for doc, links in zip(docs, scores, strict=True):
-            write_links(doc, self.settings["mentions"], [_with_rest(doc, link) for link in links], None)
-
-    # Saving
-
-    def restored(self) -> None:
-        """Begin anew with what was read."""
-        super().restored()
-        self._texts.forget()
+            write_links(doc, self.gold_key, [_with_rest(doc, link) for link in links], None)
 
 
 def _with_rest(doc: Doc, link: Linked) -> Linked:

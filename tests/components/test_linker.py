@@ -15,7 +15,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from thinc.api import Optimizer
 
-from entitykit.bridge.link_texts import build_index
+from entitykit.components.indexed import build_index
 from entitykit.components.linker import Linker
 from entitykit.errors import ConfigError, EntityKitWarning
 from entitykit.knowledge.entities import Entity

@@ -12,7 +12,7 @@ from spacy.training.initialize import init_nlp
 from spacy.training.loop import train
 from spacy.util import load_config
 
-from entitykit.bridge.link_texts import build_index
+from entitykit.components.indexed import build_index
 from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
 

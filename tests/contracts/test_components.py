@@ -16,7 +16,7 @@ from spacy.tokens import Doc, DocBin
 from thinc.api import Adam
 from thinc.util import fix_random_seed
 
-from entitykit.bridge.link_texts import build_index
+from entitykit.components.indexed import build_index
 from tests.pipelines import (
     SENTENCES,
     annotations,
