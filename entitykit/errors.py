@@ -560,6 +560,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "span._.kb_ents of '{text}' holds {found}; expected pairs of an id and a finite score. Run a component that writes them.",
     ),
     "E561": (ConfigError, "The scorer was asked for recall at {found} candidates; expected whole numbers of at least 1."),
+    "E562": (
+        InputError,
+        "doc._.nil_clusters holds {found}; expected provisional ids with lists of the first word and the end of their mentions. Run a linker "
+        "with nil_clusters.",
+    ),
     # 58: linking
     "E580": (ConfigError, "The setting {setting} of entitykit.BiEncoder.v1 is {found}; expected {expected}."),
     "E581": (
@@ -570,8 +575,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E582": (InputError, "Candidates were asked for with {found}; expected {expected}."),
     "E583": (
         ConfigError,
-        "A bi-encoder reads the descriptions of entities with the shared encoder, and hears none. Put entitykit_encoder before it, and "
-        "give it entitykit.EncoderListener.v1 as its tok2vec.",
+        "A component reads further texts, such as descriptions, with the shared encoder, and hears none. Put entitykit_encoder before it, "
+        "and give it entitykit.EncoderListener.v1 as its tok2vec.",
     ),
     "E584": (
         CheckpointError,
@@ -615,6 +620,105 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         InputError,
         "'{name}' is to read sentences, and nobody has found those of the text '{text}…'. Put a component before it that does, such as "
         'sentencizer, or set passages = "words".',
+    ),
+    "E603": (
+        ConfigError,
+        "'{name}' has entities = '{found}'. entitykit.ClusterRelations.v1 relates coreference clusters, entities = '{expected}', and no other "
+        "model does; set both or neither.",
+    ),
+    "E604": (
+        InputError,
+        "Cannot read the training documents '{path}', whose facts Ign-F1 leaves out: {reason}. Give entitykit.relations_scorer.v1 another "
+        "DocBin as train, or none.",
+    ),
+    # 61: tracking
+    "E610": (ConfigError, "The setting {setting} of entitykit.StateTracker.v1 is {found}; expected {expected}."),
+    "E611": (
+        ConfigError,
+        "With input = '{input}', '{name}' has texts read by an encoder of BERT's kind, and has none. Give it entitykit.EncoderListener.v1 as its "
+        'tok2vec and an entitykit_encoder with entitykit.EntityEncoder.v1 before it, or set input = "shared".',
+    ),
+    "E612": (
+        InputError,
+        "A document's procedure is {found}; expected {expected}. Correct doc.user_data['procedure'], or what a corpus reader left in its place.",
+    ),
+    "E613": (
+        InputError,
+        "'{name}' follows participants from step to step, and nobody has found the steps of the text '{text}…'. Put them into "
+        "doc.spans['{group}'], or add a component before it that finds sentences, such as sentencizer.",
+    ),
+    "E614": (
+        InputError,
+        "A participant's scores of places are {found}; expected {expected}: scores for each moment, one more than steps.",
+    ),
+    "E605": (
+        ConfigError,
+        "entitykit.LukePair.v1 with markers reads a text of each pair with the shared encoder, and hears none. Give it "
+        "entitykit.EncoderListener.v1 as its tok2vec, or set markers = false.",
+    ),
+    "E620": (
+        InputError,
+        "A rated entity is {found}; expected a score of at least 0, and mentions, pairs of the first word and the end within the {n} words of "
+        "the document, or the name of one of its span groups as group.",
+    ),
+    "E621": (ConfigError, "The setting {setting} of the salience model is {found}; expected {expected}."),
+    "E622": (
+        InputError,
+        "'{name}' met an entity with the grade {found}; expected 0 to {highest}. Set highest to the highest grade of the corpus.",
+    ),
+    "E630": (ConfigError, "The setting {setting} of entitykit.{model}.v1 is {found}; expected {expected}."),
+    "E631": (
+        InputError,
+        "The document '{text}…' has no mentions with vectors in doc.spans['{key}']. Put entitykit_cross_document into the pipeline, before "
+        "what needs them; in training, name it among the annotating_components.",
+    ),
+    "E632": (
+        ConfigError,
+        "The pipeline '{name}' does not cluster across documents: found {found}; expected entitykit_cross_document among its components. "
+        "Choose another pipeline.",
+    ),
+    "E633": (
+        CheckpointError,
+        "Cannot open the store of clusters '{path}': {reason}. Give the folder of one, or add documents first.",
+    ),
+    "E634": (
+        CheckpointError,
+        "{path} is damaged: found {found}; expected {expected}. Copy it again, or add its documents anew.",
+    ),
+    "E635": (OutputError, "Cannot write the store of clusters '{path}': {reason}. Free space, or choose another folder."),
+    "E636": (
+        InputError,
+        "Vectors of mentions are compared that different weights have made: found {found}; expected {expected}. Annotate with the pipeline "
+        "that the others are from, or begin a new store.",
+    ),
+    "E637": (
+        ConfigError,
+        "'{name}' cannot be calibrated: its scorer finds nothing to score. Give examples with gold clusters, and a scorer that gives "
+        "cross_document_conll_f.",
+    ),
+    "E638": (InputError, "The reference '{text}…' has {found}; expected {expected}. Correct its doc.user_data."),
+    "E639": (InputError, "'{id}' is {found}; expected {expected}. Set doc.user_data['id']."),
+    "E640": (
+        ConfigError,
+        "'{name}' cannot find entities by their names: its model is {found}. Train it with entitykit.MajorEntities.v1.",
+    ),
+    "E641": (
+        InputError,
+        "Found '{found}' among the names or descriptions; expected names of different entities, none of them empty, and descriptions of "
+        "these alone. The names are: {names}.",
+    ),
+    "E643": (
+        ConfigError,
+        "This model has not learned what to forget. Train it with a keep_weight above 0, or set forget to lru.",
+    ),
+    "E644": (
+        ConfigError,
+        "'{name}' has no memory of entities that could go on from part to part: its model links mentions to mentions. Train it with "
+        "entitykit.OnlineCoref.v1 or entitykit.MajorEntities.v1.",
+    ),
+    "E642": (
+        ConfigError,
+        "The pipeline '{name}' has no entitykit_coref. Give one that was trained by configs/coref.cfg.",
     ),
 }
 
@@ -688,6 +792,22 @@ WARNINGS: dict[str, str] = {
     "W603": "'{name}' has no entity index and reads all {n} entities of the knowledge base now. Call build_index() once, after training.",
     "W604": "{n} of {total} gold mentions of '{name}' have more than the {longest} words that it looks for (the longest: {widest}). Raise "
     "max_words to find them.",
+    "W610": "{n} names or steps have more pieces than '{name}' reads at once (a name 32, both together {longest}); it read their beginnings.",
+    "W611": "{n} texts of '{name}' would have more than {longest} pieces; it left out their first steps. Set input = 'one_pass', which leaves "
+    "out none.",
+    "W612": "{n} of {total} gold places of '{name}' are in no phrase of their texts that may be a place, and teach nothing. Raise "
+    "max_place_words, or give such phrases as places.",
+    "W605": "{n} of {total} pairs of entities have more than {longest} pieces in themselves and between them; the middle was left out. Raise "
+    "pair_pieces of entitykit.LukePair.v1, or set a narrower scope or window.",
+    "W620": "{n} of {total} names of entities have more than the {longest} pieces that '{name}' reads of a name; it read their beginnings. "
+    "Raise entity_pieces.",
+    "W621": "{n} of {total} mentions of entities are outside of the {windows} windows that '{name}' reads of a document. Raise windows or "
+    "pieces.",
+    "W622": "{n} of {total} rated entities have no mention in the text; '{name}' learns nothing from them.",
+    "W630": "{n} of {total} mentions have more than the {longest} pieces that '{name}' reads of a mention in context; it read their "
+    "beginnings. Raise context_pieces.",
+    "W631": "None of the {n} gold clusters of '{name}' has mentions in two documents, so it learns about single documents only. Give "
+    "clusters the same id in doc.user_data['coref_ids'] of all their documents.",
 }
 
 

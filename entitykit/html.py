@@ -1,7 +1,8 @@
 """Show documents with their entities as one web page that needs nothing else: no server, no network, no libraries.
 
 Entities are boxes, nested ones boxes in boxes. A box that crosses another one is cut at its edge: the pieces have dashed ends
-and the last one carries the label. Untyped mentions are dotted lines under the text. Below are relations as arcs, and links.
+and the last one carries the label. Untyped mentions are dotted lines under the text. Below are the entities that it is about,
+those with several mentions, relations as arcs, and links.
 """
 
 from __future__ import annotations
@@ -20,8 +21,15 @@ from spacy.tokens import Doc
 from entitykit.corpora.jsonl import doc_to_record
 from entitykit.html_arcs import STYLE as ARCS
 from entitykit.html_arcs import draw_relations
+from entitykit.html_coref import SCRIPT as CHAINS_SCRIPT
+from entitykit.html_coref import STYLE as CHAINS
+from entitykit.html_coref import Chain, draw_chains, find_chains
 from entitykit.html_links import STYLE as LINKS
 from entitykit.html_links import draw_links
+from entitykit.html_salience import STYLE as SALIENCE
+from entitykit.html_salience import draw_salience
+from entitykit.html_tracking import STYLE as STATES
+from entitykit.html_tracking import draw_states
 
 # A label is a hue; lightness is the same for all, so that every label is readable on its box in both colour schemes.
 STYLE = """
@@ -104,6 +112,7 @@ class Mark(NamedTuple):
         end: one past the last character.
         label: entity type; None for an untyped mention.
         hint: what hovering shows.
+        chain: number of the entity that the mention is of, among those with several; 0 for none.
         cut_start: whether an earlier piece of the same stretch ends here.
         cut_end: whether a later piece of the same stretch follows.
     """
@@ -112,6 +121,7 @@ class Mark(NamedTuple):
     end: int
     label: str | None
     hint: str = ""
+    chain: int = 0
     cut_start: bool = False
     cut_end: bool = False
 
@@ -142,7 +152,8 @@ class Page:
         """Give the part that shows one document: its entities as `annotate` writes them, `doc.spans["mentions"]`, relations."""
         record = doc_to_record(doc)
         entities = record["entities"]
-        mentions = record.get("spans", {}).get("mentions", [])
+        chains = find_chains(doc)
+        mentions = _with_chains(record.get("spans", {}).get("mentions", []), chains)
         name = record.get("id") or f"Document {self.n_documents + 1}"
         self.labels.update(entity["label"] for entity in entities)
         self.n_mentions += len(mentions)
@@ -154,9 +165,13 @@ class Page:
         body = "".join(_markup(record["text"], pieces, heights, numbers))
         size = f"{len(doc):,} words, {len(entities):,} entities"
         arcs = self._styled(ARCS, draw_relations(doc, numbers, _visible))
+        same = self._styled(CHAINS, draw_chains(chains, _visible))
         links = self._styled(LINKS, draw_links(doc, _visible))
+        about = self._styled(SALIENCE, draw_salience(doc, _visible))
+        states = self._styled(STATES, draw_states(doc, _visible))
         heading = f'<h2 dir="auto">{_visible(name)}<small>{size}</small></h2>'
-        return f'<article>\n{heading}\n<div class="text h{max(heights, default=0)}">{body}</div>\n{arcs}{links}</article>\n'
+        text = f'<div class="text h{max(heights, default=0)}">{body}</div>'
+        return f"<article>\n{heading}\n{text}\n{about}{same}{arcs}{links}{states}</article>\n"
 
     def _styled(self, style: str, part: str) -> str:
         """Put the style of a kind of part before the first one."""
@@ -172,10 +187,11 @@ class Page:
         switches = [_switch(f"l{numbers[label]}", label, count) for label, count in self.labels.most_common()]
         if self.n_mentions:
             switches.append(_switch("mentions", "mention", self.n_mentions))
+        script = SCRIPT + (CHAINS_SCRIPT if CHAINS in self.styles else "")
         total = f"{self.n_documents:,} documents, {self.n_words:,} words, {self.labels.total():,} entities"
         return (
             f'</main>\n<nav aria-label="Labels">\n{"".join(switches)}<small>{total}</small>\n</nav>\n'
-            f"<style>\n{styles}</style>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+            f"<style>\n{styles}</style>\n<script>{script}</script>\n</body>\n</html>\n"
         )
 
 
@@ -233,7 +249,15 @@ def _marks(entities: Sequence[Mapping[str, Any]], mentions: Sequence[Mapping[str
         # A line can be cut without a trace, a box cannot: the mention is cut where an entity starts in it and ends behind it.
         inside = offsets[bisect_right(offsets, (start, end)) : bisect_left(offsets, (end, end))]
         for first, last in pairwise([start, *(begin for begin, until in inside if until > end), end]):
-            yield Mark(first, last, None, hint)
+            yield Mark(first, last, None, hint, mention.get("chain", 0))
+
+
+def _with_chains(mentions: Sequence[Mapping[str, Any]], chains: Sequence[Chain]) -> list[Mapping[str, Any]]:
+    """Mentions with the numbers of their chains, and those that are only in chains."""
+    numbers = {place: chain.number for chain in chains for place in chain.places}
+    known = {(mention["start"], mention["end"]) for mention in mentions}
+    further = [{"start": start, "end": end} for start, end in numbers if (start, end) not in known]
+    return [{**m, "chain": numbers.get((m["start"], m["end"]), 0)} for m in [*mentions, *further]]
 
 
 def _hint(name: str, span: Mapping[str, Any]) -> str:
@@ -281,7 +305,8 @@ def _markup(text: str, pieces: Iterable[Mark], heights: Iterable[int], numbers: 
 def _opening_tag(piece: Mark, height: int, numbers: Mapping[str, int]) -> str:
     hint = f' title="{_visible(piece.hint)}"' if piece.hint else ""
     if piece.label is None:
-        return f"<u{hint}>"
+        chain = f' data-chain="{piece.chain}"' if piece.chain else ""
+        return f"<u{hint}{chain}>"
     height_class = f" h{height}" if height else ""
     cuts = " cut-start" * piece.cut_start + " cut-end" * piece.cut_end
     return f'<mark class="l{numbers[piece.label]}{height_class}{cuts}"{hint}>'

@@ -46,6 +46,68 @@ class EntityPairs(NamedTuple):
     tails: Tensor
 
 
+class ClusterPairs(NamedTuple):
+    """Entities of a packed batch with several mentions each, and the ordered pairs of them that may be related.
+
+    Attributes:
+        starts: *(n_mentions,)* first words, sorted; words are numbered as in `Spans`.
+        ends: *(n_mentions,)* ends, exclusive.
+        members: *(n_mentions,)* rows of the entities that are mentioned; each has a mention.
+        types: *(n_entities,)* numbers of the entities' types; 0 is an unknown one.
+        heads: *(n_pairs,)* rows of the pairs' first arguments, of which the relation is said.
+        tails: *(n_pairs,)* rows of the second ones, in the same document.
+        near_heads: *(n_pairs,)* rows of the heads' mentions that are nearest to one of the tails'.
+        near_tails: *(n_pairs,)* rows of the tails' mentions that these are nearest to.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    members: Tensor
+    types: Tensor
+    heads: Tensor
+    tails: Tensor
+    near_heads: Tensor
+    near_tails: Tensor
+
+
+class GivenMentions(NamedTuple):
+    """Mentions that documents of a packed batch have, and what their words are compared by.
+
+    Attributes:
+        starts: *(n_mentions,)* first words; words are numbered as in `Spans`.
+        ends: *(n_mentions,)* ends, exclusive.
+        entities: *(n_mentions,)* numbers of their entities, each of one document; -1 where none is known.
+        names: *(n_words,)* a number for each word that tells who is meant, 0 for others; equal words have equal ones.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    entities: Tensor
+    names: Tensor
+
+
+class EntityMentions(NamedTuple):
+    """Entities of a packed batch and all their mentions.
+
+    Attributes:
+        starts: *(n_mentions,)* first words; words are numbered as in `Spans`.
+        ends: *(n_mentions,)* ends, exclusive.
+        entities: *(n_mentions,)* numbers of the mentions' entities, which count through the batch from 0; each has a mention,
+            and all its mentions are in one document.
+        sentences: *(n_words,)* numbers of the words' sentences, which count through the batch; each document begins one.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    entities: Tensor
+    sentences: Tensor
+
+    @property
+    def n_entities(self) -> int:
+        """How many entities there are."""
+        return int(self.entities.max()) + 1 if len(self.entities) else 0
+
+
 class MentionOutput(NamedTuple):
     """A mention probe's scores of all spans within its window.
 

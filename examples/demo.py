@@ -1,7 +1,7 @@
 """Annotate the texts in this folder with the default pipeline: tables in the terminal, and a web page.
 
 Run it with `make demo`, or `python examples/demo.py [PIPELINE]` for another pipeline. The default one is given the heads in
-`heads/`, which read the states of its encoder: relations, and links to the knowledge base that is made of `kb.jsonl`.
+`heads/`, which read the states of its encoder: who is who, what a text is about, and relations.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ from spacy.tokens import Doc
 from entitykit.corpora.jsonl import doc_to_record
 from entitykit.corpora.triples import read_triples
 from entitykit.html import render_html
+from entitykit.html_coref import find_chains
+from entitykit.html_salience import salient_entities
 
 EXAMPLES = Path(__file__).parent
 PAGE = EXAMPLES.parent / "build" / "demo.html"
 
 DEFAULT = "en_entitykit_sm"
+HEADS = ("entitykit_coref", "entitykit_salience", "entitykit_relations")
+"""Each is in the folder of `heads/` that is called like it."""
 
 ENTITIES = ("document", "entity", "label", "score", "depth")
+CHAINS = ("document", "mentions of the same entity", "number")
+SALIENCE = ("document", "about", "score", "mentions")
 RELATIONS = ("document", "head", "relation", "tail", "score")
 
 
@@ -36,7 +42,7 @@ def main(pipeline: str, page: Path = PAGE) -> None:
     """Annotate the examples, print the tables and write the page."""
     nlp = spacy.load(pipeline)
     if pipeline == DEFAULT:
-        add_relations(nlp)
+        add_heads(nlp)
     files = sorted(EXAMPLES.glob("*.txt"))
     started = time.perf_counter()
     docs = list(nlp.pipe(file.read_text(encoding="utf-8") for file in files))
@@ -44,10 +50,11 @@ def main(pipeline: str, page: Path = PAGE) -> None:
     for file, doc in zip(files, docs, strict=True):
         doc.user_data["id"] = file.name
     print_table(ENTITIES, [row for doc in docs for row in entity_rows(doc)])
-    relations = [row for doc in docs for row in relation_rows(doc)]
-    if relations:
-        print()
-        print_table(RELATIONS, relations)
+    for header, rows_of in ((CHAINS, chain_rows), (SALIENCE, salience_rows), (RELATIONS, relation_rows)):
+        rows = [row for doc in docs for row in rows_of(doc)]
+        if rows:
+            print()
+            print_table(header, rows)
     n_words = sum(map(len, docs))
     print(f"\n{len(docs)} documents, {n_words:,} words in {seconds:.2f} s: {n_words / seconds:,.0f} words/s with {pipeline}")
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -55,12 +62,14 @@ def main(pipeline: str, page: Path = PAGE) -> None:
     print(f"The same with the entities marked in the text: {page.resolve().as_uri()}")
 
 
-def add_relations(nlp: Language) -> None:
-    """Add the relation head, before the states of the encoder are dropped."""
-    folder = EXAMPLES / "heads" / "relations"
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    pipe: Any = nlp.add_pipe("entitykit_relations", config=config, before="doc_cleaner")
-    pipe.from_disk(folder)
+def add_heads(nlp: Language) -> None:
+    """Add the heads that are there, before the states of the encoder are dropped."""
+    for factory in HEADS:
+        folder = EXAMPLES / "heads" / factory.removeprefix("entitykit_")
+        if folder.is_dir():
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            pipe: Any = nlp.add_pipe(factory, config=config, before="doc_cleaner")
+            pipe.from_disk(folder)
 
 
 def entity_rows(doc: Doc) -> Iterator[tuple[str, str, str, str, str]]:
@@ -72,6 +81,19 @@ def entity_rows(doc: Doc) -> Iterator[tuple[str, str, str, str, str]]:
         text = " ".join(record["text"][entity["start"] : entity["end"]].split())
         score = "" if entity["score"] is None else f"{entity['score']:.2f}"
         yield record["id"], "  " * depth + text, entity["label"], score, str(depth)
+
+
+def chain_rows(doc: Doc) -> Iterator[tuple[str, str, str]]:
+    """Give a row per entity with several mentions, those with most mentions first."""
+    for chain in find_chains(doc):
+        mentions = (" ".join(doc.text[start:end].split()) for start, end in chain.places)
+        yield doc.user_data["id"], " | ".join(mentions), str(len(chain.places))
+
+
+def salience_rows(doc: Doc) -> Iterator[tuple[str, ...]]:
+    """Give a row per salient entity, the most salient one first."""
+    for value in salient_entities(doc):
+        yield str(doc.user_data["id"]), value["entity"], f"{value['score']:.2f}", str(len(value["mentions"]))
 
 
 def relation_rows(doc: Doc) -> Iterator[tuple[str, str, str, str, str]]:

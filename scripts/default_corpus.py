@@ -112,7 +112,7 @@ def _crossner_files(folder: Path) -> dict[str, list[Path]]:
 
 def _gum(folder: Path, nlp: Language) -> Source:
     def docs(split: str) -> Iterator[Doc]:
-        wanted = _gum_ids(folder / "splits.md", split)
+        wanted = gum_ids(folder / "splits.md", split)
         for doc in read_docs(folder / "dep", "gum", nlp, ids=wanted):
             doc.spans["mentions"] = list(doc.spans["sc"])
             yield from cut(doc, name_spans(doc, GUM_LABELS, _gum_name))
@@ -122,7 +122,7 @@ def _gum(folder: Path, nlp: Language) -> Source:
     )
 
 
-def _gum_ids(path: Path, split: str) -> list[str]:
+def gum_ids(path: Path, split: str) -> list[str]:
     """Documents of the open genres; those that `splits.md` puts in no split are for training."""
     listed: dict[str, list[str]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -45,6 +45,12 @@ def _seeds() -> None:
     fix_random_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _seeds_of_fixtures() -> None:
+    """Fixtures of a module come before those of a test; some train."""
+    fix_random_seed(0)
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random uncased BERT checkpoint with 2 layers of width 32."""

@@ -24,6 +24,8 @@ from entitykit.bridge.optimizer import AdamW, adamw
 from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
 from entitykit.scoring.linking import register_candidates
+from tests.cross_document import BEFORE, CROSS_DOCUMENT
+from tests.written import TRACKER, procedure_of, relations_of, salience_of, tracks_of
 
 Config = dict[str, Any]
 
@@ -46,6 +48,13 @@ CROSS_ENCODER: Config = {"@architectures": "entitykit.CrossEncoder.v1", "context
 ENTQA: Config = {"@architectures": "entitykit.EntQA.v1", "entity_pieces": 40}
 
 SPERT_RELATIONS: Config = {"@architectures": "entitykit.SpERTRelations.v1", "hidden": 16, "size_width": 4, "types": 4}
+ONLINE_COREF: Config = {"@architectures": "entitykit.OnlineCoref.v1", "size": 16, "match": 8, "hidden": 16, "size_width": 4}
+MAJOR_ENTITIES: Config = ONLINE_COREF | {"@architectures": "entitykit.MajorEntities.v1", "least": 2}
+LUKE_PAIRS: Config = {"@architectures": "entitykit.LukePair.v1", "markers": True, "pair_pieces": 100}
+CLUSTERS: Config = {"@architectures": "entitykit.ClusterRelations.v1", "size": 12, "hidden": 16, "product": 4}
+SALIENCE: Config = {"@architectures": "entitykit.Salience.v1", "hidden": 16, "fit": 8, "deciles": 4}
+SALIENCE_CROSS: Config = {"@architectures": "entitykit.SalienceCrossEncoder.v1", "hidden": 16, "pieces": 100, "windows": 20}
+ANTECEDENTS: Config = ONLINE_COREF | {"@architectures": "entitykit.AntecedentCoref.v1"}
 ENRICO: Config = {"@architectures": "entitykit.EnriCo.v1", "size": 16, "keep_spans": 1.0}
 
 
@@ -67,6 +76,7 @@ SPANCAT: Config = {
 }
 
 HEADS: dict[str, tuple[str, Config, Config]] = {
+    **CROSS_DOCUMENT,
     "mentions": ("entitykit_mentions", TOMMER | {"tok2vec": OURS}, {}),
     "candidates": ("entitykit_mentions", TOMMER | {"tok2vec": OURS}, {"per_word": 0.5, "candidates": 1.0}),
     "span_ner": ("entitykit_ner", SPAN_NER | {"tok2vec": OURS}, {}),
@@ -83,6 +93,15 @@ HEADS: dict[str, tuple[str, Config, Config]] = {
     "dictionary": ("entitykit_dictionary", {}, {}),
     "relations": ("entitykit_relations", SPERT_RELATIONS | {"tok2vec": OURS}, {"entities": "names"}),
     "relations_joint": ("entitykit_relations", ENRICO | {"tok2vec": OURS}, {"entities": "names"}),
+    "coref": ("entitykit_coref", ONLINE_COREF | {"tok2vec": OURS}, {}),
+    "coref_antecedents": ("entitykit_coref", ANTECEDENTS | {"tok2vec": OURS}, {}),
+    "coref_major": ("entitykit_coref", MAJOR_ENTITIES | {"tok2vec": OURS, "update": "gate"}, {}),
+    "relations_marked": ("entitykit_relations", LUKE_PAIRS | {"tok2vec": OURS}, {"entities": "names", "window": 8}),
+    "relations_clusters": ("entitykit_relations", CLUSTERS | {"tok2vec": OURS}, {"entities": "coref", "scope": "document"}),
+    "salience": ("entitykit_salience", SALIENCE | {"tok2vec": OURS}, {"mentions": "names", "clusters": ""}),
+    "salience_cross": ("entitykit_salience", SALIENCE_CROSS, {"mentions": "names", "clusters": ""}),
+    "tracker": ("entitykit_tracker", TRACKER | {"tok2vec": OURS}, {"participants": ["names"]}),
+    "tracker_texts": ("entitykit_tracker", TRACKER | {"tok2vec": OURS, "input": "one_pass"}, {"participants": ["names"]}),
     "entqa": ("entitykit_entqa", ENTQA | {"tok2vec": OURS}, {"candidates": 6, "read": 6}),
     "tagger": ("tagger", {"@architectures": "spacy.Tagger.v2", "tok2vec": STOCK}, {}),
     "parser": ("parser", transitions("parser") | {"tok2vec": STOCK}, {"min_action_freq": 1}),
@@ -99,7 +118,11 @@ _TOKENS: Config = {"@misc": "entitykit.Entities.v1", "inject_layer": 1, "rank": 
 READING: Config = {"entities": _TOKENS}
 LUKE: Config = {"entities": _TOKENS | {"inject_layer": 0, "words_see_entities": True, "entities_see_entities": True}}
 PROPOSING: Config = {"entities": _TOKENS | {"tokens": False}}
+PROPOSING_ALL: Config = {"entities": _TOKENS | {"tokens": False, "proposals": 10.0}}
 ENCODERS: dict[str, Config] = {
+    "coref": PROPOSING_ALL,
+    "coref_antecedents": PROPOSING_ALL,
+    "coref_major": PROPOSING_ALL,
     "relations_joint": PROPOSING,
     "mentions_reading": READING,
     "span_ner_reading": READING,
@@ -149,8 +172,15 @@ def add_head(nlp: Language, kind: str, *, model: Mapping[str, object] | None = N
         architecture = {"tok2vec": nlp.config["components"]["entitykit_encoder"]["model"], **architecture}  # else its own
     if factory in ("entitykit_linker", "entitykit_reranker", "entitykit_dictionary", "entitykit_entqa"):
         config = {"kb": {"@misc": "entitykit.KB.v1", "path": str(knowledge_base())}, **config}
-    if kind == "relations":
+    if factory == "entitykit_tracker":
+        nlp.add_pipe("sentencizer", config={"punct_chars": [".", "rained", "long", "hill"]})  # of SENTENCES in a row
+    reads_names = kind in ("relations", "relations_marked") or factory in ("entitykit_salience", "entitykit_tracker")
+    if reads_names and "tests_names" not in nlp.pipe_names:
         nlp.add_pipe("tests_names")
+    if kind in ("salience_cross", "mention_pairs"):
+        architecture = {"tok2vec": nlp.config["components"]["entitykit_encoder"]["model"], **architecture}  # else its own
+    for annotator in BEFORE.get(kind, ()):
+        nlp.add_pipe(annotator)
     models = {"model": {**architecture, **(model or {})}} if architecture else {}
     nlp.add_pipe(factory, name=kind, config={**models, **config, **settings})
 
@@ -168,6 +198,23 @@ def capitals_in_group(doc: Doc) -> Doc:
     names = names_in(doc)
     doc.spans["names"] = SpanGroup(doc, name="names", spans=names, attrs={"scores": [1.0] * len(names)})
     return doc
+
+
+@Language.component("tests_clusters")
+def names_in_clusters(doc: Doc) -> Doc:
+    """The clusters of a sentence that is known; else one of all runs of capitalised words with the same text."""
+    known = next((entities for text, entities in SENTENCES if text.split() == [token.text for token in doc]), None)
+    entities = [(name.start, name.end, name.text) for name in names_in(doc)] if known is None else known
+    for number, places in enumerate(clusters_of(entities), start=1):
+        spans = [doc[start:end] for start, end in places]
+        doc.spans[f"coref_clusters_{number}"] = SpanGroup(doc, spans=spans, attrs={"scores": [1.0] * len(spans)})
+    return doc
+
+
+def clusters_of(entities: Sequence[tuple[int, int, str]]) -> list[list[tuple[int, int]]]:
+    """Entities with the same label."""
+    labels = sorted({label for *_, label in entities})
+    return [sorted({(start, end) for start, end, own in entities if own == label}) for label in labels]
 
 
 def names_in(doc: Doc) -> list[Span]:
@@ -211,7 +258,8 @@ def knowledge_base() -> Path:
 def make_example(nlp: Language, text: str, entities: Sequence[tuple[int, int, str]]) -> Example:
     """Nested entities in ``sc``, the longest of them in ``doc.ents``, tags and a chain of heads for stock components.
 
-    Capitalised words are ``names``, each related to the next, and the third to the first.
+    Entities of a type are a cluster, and the first is related to the second; it to the first if that is at the beginning.
+    Capitalised words are ``names``, each related to the next, and the third to the first; the first name matters most.
     """
     words = text.split()
     n = len(words)
@@ -226,7 +274,16 @@ def make_example(nlp: Language, text: str, entities: Sequence[tuple[int, int, st
     spans = [Span(gold, start, end, label=label, kb_id=f"Q:{' '.join(words[start:end])}") for start, end, label in entities]
     gold.spans["sc"] = spans
     gold.set_ents(filter_spans(spans))
+    clusters = clusters_of(entities)
+    gold.user_data["coref_ids"] = sorted({label for *_, label in entities})
+    for i, places in enumerate(clusters or [[]], start=1):
+        gold.spans[f"coref_clusters_{i}"] = [gold[start:end] for start, end in places]
+    between = [(1, 2, "Next"), *([(2, 1, "First")] if clusters[0][0][0] == 0 else [])] if len(clusters) == 2 else []
+    gold.user_data["cluster_relations"] = [{"head": a, "tail": b, "label": label} for a, b, label in between]
     gold.spans["names"] = names = names_in(gold)
+    first = {name.text: [name.start, name.end] for name in reversed(names)}
+    gold.user_data["salience"] = [{"mentions": [place], "score": float(place[0] == names[0].start)} for place in first.values()]
+    gold.user_data["procedure"] = procedure_of(gold, names)
     triples = [(a, b, "Next") for a, b in pairwise(names)] + [(c, names[0], "First") for c in names[2:3]]
     gold.user_data["relations"] = [
         {"head": [a.start, a.end], "tail": [b.start, b.end], "label": label} for a, b, label in triples
@@ -255,8 +312,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Update on all examples as spaCy's training loop does, and return the losses of each step."""
     optimizer = fast_optimizer() if optimizer is None else optimizer
-    if "tests_candidates" in nlp.pipe_names:
-        options = {"annotates": ["tests_capitals", "tests_candidates"], **options}
+    if {"tests_candidates", "tests_vectors"} & set(nlp.pipe_names):
+        options = {"annotates": [name for name in nlp.pipe_names if name.startswith("tests_")], **options}
     history = []
     for _ in range(steps):
         history.append(nlp.update(examples, sgd=False, losses={}, **options))  # type: ignore[arg-type]
@@ -327,19 +384,17 @@ def annotations(doc: Doc) -> dict[str, Any]:
     groups = {key: [(span.start, span.end, span.label_) for span in group] for key, group in doc.spans.items()}
     ents = [(ent.start, ent.end, ent.label_, ent.kb_id_) for ent in doc.ents]
     relations = [{**relation, "score": None} for relation in relations_of(doc)]
+    salience = [{**value, "score": None} for value in salience_of(doc)]
     tags, heads = [token.tag_ for token in doc], [token.head.i for token in doc]
-    return {"ents": ents, "groups": groups, "tags": tags, "heads": heads, "relations": relations}
-
-
-def relations_of(doc: Doc) -> list[Config]:
-    """As lists: a `DocBin` gives tuples."""
-    found = (doc._.relations if Doc.has_extension("relations") else None) or ()
-    return [{key: list(v) if isinstance(v, tuple) else v for key, v in relation.items()} for relation in found]
+    lists = {"relations": relations, "salience": salience, "tracks": tracks_of(doc)[0]}
+    return {"ents": ents, "groups": groups, "tags": tags, "heads": heads, **lists}
 
 
 def scores(doc: Doc) -> dict[str, list[float]]:
     found = {key: list(group.attrs.get("scores", [])) for key, group in doc.spans.items()}
     found["relations"] = [relation["score"] for relation in relations_of(doc)]
+    found["salience"] = [value["score"] for value in salience_of(doc)]
+    found |= tracks_of(doc)[1]
     if Span.has_extension("kb_ents"):
         found["kb_ents"] = [score for ent in doc.ents for _, score in ent._.kb_ents or ()]
     return found

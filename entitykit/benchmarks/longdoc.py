@@ -1,11 +1,13 @@
 """Whether a long document costs more per word than short ones: time, memory, and whether every word of it is read.
 
-The pipeline is encoder, mentions and NER, from the text to `doc.spans` and `doc.ents`. Words are those between white space. In
-the quick form all documents are shorter, the names of the figures notwithstanding; the settings have the sizes.
+The pipeline is encoder, mentions and NER, from the text to `doc.spans` and `doc.ents`; and, on novels, coreference. Words are
+those between white space. In the quick form all documents are shorter, the names of the figures notwithstanding; the settings
+have the sizes.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -15,12 +17,14 @@ from typing import NamedTuple
 from spacy.language import Language
 
 from entitykit.benchmarks.memory import MemoryUse, peak_memory
-from entitykit.benchmarks.parts import Figure, Part, Result, Settings, progress
-from entitykit.benchmarks.pipelines import entity_pipeline
+from entitykit.benchmarks.parts import Figure, Part, Result, Settings, find_files, progress
+from entitykit.benchmarks.pipelines import coref_pipeline, entity_pipeline
 from entitykit.benchmarks.texts import running_words
 from entitykit.benchmarks.timing import in_turn, rate, ratio
 
-MB = 1e6
+MB, GB = 1e6, 1e9
+NOVELS = ("novels/*moby_dick*.txt", "novels/*ulysses*.txt")
+SHORT_PART = 2_000
 
 
 class Size(NamedTuple):
@@ -93,6 +97,47 @@ def measure_memory(settings: Settings) -> Result:
     return Result(figures, {"sizes": size._asdict(), "memory": {str(n_words): use._asdict() for n_words, use in uses.items()}})
 
 
+def measure_novels(settings: Settings) -> Result:
+    """Coreference of whole novels in one call: time per word over that of 2,000 words, and the peak of memory."""
+    novels = [_novel(settings, pattern) for pattern in NOVELS]
+    if settings.quick:
+        novels = [words[: QUICK.long] for words in novels[:1]]
+    nlp = coref_pipeline(settings)
+    nlp.max_length = max(len(_text(words)) for words in novels)
+    short = [
+        _text(novels[0][start : start + SHORT_PART]) for start in range(0, len(novels[0]) - SHORT_PART, len(novels[0]) // 10)
+    ]
+    sides = {"short": short, **{str(i): [_text(words)] for i, words in enumerate(novels)}}
+    n_words = {"short": len(short) * SHORT_PART, **{str(i): len(words) for i, words in enumerate(novels)}}
+    progress(f"longdoc: coreference of {', '.join(f'{len(words):,}' for words in novels)} words")
+    coverage: list[dict[str, int]] = []
+    _annotate(nlp, short, coverage)  # warm-up
+    seconds = in_turn(
+        {name: partial(_annotate, nlp, texts, coverage) for name, texts in sides.items()}, rounds=2, warm_up=False
+    )
+    per_word = {name: [time / n_words[name] for time in times] for name, times in seconds.items()}
+    growth = [ratio(per_word[str(i)], per_word["short"]) for i in range(len(novels))]
+    uses = []
+    with tempfile.TemporaryDirectory() as folder:
+        nlp.to_disk(Path(folder, "pipeline"))
+        for i, words in enumerate(novels):
+            Path(folder, f"{i}.txt").write_text(_text(words), encoding="utf-8")
+            uses.append(peak_memory(Path(folder, "pipeline"), Path(folder, f"{i}.txt")))
+    peak = max(use.total for use in uses) / GB
+    figures = {
+        "growth": max(growth),
+        "peak_gb": Figure(peak, peak, peak),
+        "coref_words_per_s": rate(n_words["0"], seconds["0"]),
+        "coref_coverage": _share_read(coverage),
+    }
+    return Result(figures, {"words": n_words, "seconds": seconds, "memory": [use._asdict() for use in uses]})
+
+
+def _novel(settings: Settings, pattern: str) -> list[str]:
+    text = find_files(settings, pattern)[0].read_text(encoding="utf-8")
+    return re.findall(r"\S+\s*", text)
+
+
 def _text(words: Sequence[str]) -> str:
     return "".join(words).rstrip()
 
@@ -111,6 +156,7 @@ def _share_read(coverage: Sequence[dict[str, int]]) -> Figure:
 
 PARTS = [
     Part(("growth_100k", "growth_10k", "words_per_s_100k", "words_per_s_1k", "coverage"), measure_growth),
+    Part(("growth", "peak_gb", "coref_words_per_s", "coref_coverage"), measure_novels, in_quick=False),
     Part(
         (
             "peak_mb_100k",

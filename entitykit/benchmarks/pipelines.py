@@ -13,6 +13,7 @@ from entitykit.bridge.checkpoints import find_checkpoint
 from entitykit.errors import error
 
 ENCODER = "entitykit_encoder"
+MENTIONS_PER_WORD = 0.15
 
 _EXAMPLES = (
     ("Amelia Hartwick left Norwick in May.", [(0, 15, "PERSON"), (21, 28, "PLACE")]),
@@ -69,6 +70,23 @@ def entity_pipeline(settings: Settings) -> Language:
     nlp = load_model_from_config(config.interpolate(), auto_fill=True)
     fix_random_seed(0)
     nlp.initialize(lambda: [_example(nlp, text, entities) for text, entities in _EXAMPLES])
+    return nlp
+
+
+def coref_pipeline(settings: Settings) -> Language:
+    """Coreference as its config has it, with random weights that are the same in every run.
+
+    As many mentions are proposed as LitBank has, all count, and each begins an entity: the memory is full, and each makes room.
+    """
+    config = read_config(settings, "coref")
+    config["components"][ENCODER]["model"]["entities"]["proposals"] = MENTIONS_PER_WORD
+    config["components"]["entitykit_coref"].update(threshold=1e-6, new=1e6)
+    nlp = load_model_from_config(config.interpolate(), auto_fill=True)
+    fix_random_seed(0)
+    examples = [_example(nlp, text, entities) for text, entities in _EXAMPLES]
+    for eg in examples:
+        eg.reference.spans["coref_clusters_1"] = list(eg.reference.ents)
+    nlp.initialize(lambda: examples)
     return nlp
 
 

@@ -2,7 +2,8 @@
 
 The figures are strict micro F1 on the test set after the last step, the mean over seeds: relations count where label, both
 spans and both types are right. CoNLL04 trains on train and dev, SciERC on train. `cost_over_ner` is the time of the whole
-pipeline on the test set of CoNLL04 over that without the relations.
+pipeline on the test set of CoNLL04 over that without the relations. Relations of whole documents are in
+`entitykit.benchmarks.relation_documents`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from spacy.training import Corpus, Example
 from spacy.util import load_model_from_config
 from thinc.api import Config, fix_random_seed
 
-from entitykit.benchmarks import ner
+from entitykit.benchmarks import ner, relation_documents
 from entitykit.benchmarks.parts import Part, Result, Settings, mean
 from entitykit.benchmarks.pipelines import ENCODER, read_config
 from entitykit.benchmarks.timing import in_turn, ratio
@@ -87,6 +88,7 @@ FORMS: Mapping[str, Change] = {
     "_exact": _component(decoder="exact"),
     "_tokens": _tokens,
     "_luke": _luke,
+    "_luke_markers": _architecture("entitykit.LukePair.v1", markers=True),
     "_enrico": _architecture("entitykit.EnriCo.v1", joint=False),
     "_enrico_joint": _enrico_joint,
 }
@@ -152,4 +154,5 @@ PARTS = [
         for (data, form), keys in KEYS.items()
     ),
     Part(("cost_over_ner",), measure_cost),
+    *relation_documents.PARTS,
 ]

@@ -20,6 +20,10 @@ BENCHMARKS = {
     "mentions": "recall of the mentions of GUM and LitBank",
     "trie": "size and speed of six million names in a compact token trie",
     "linking": "linking to WordNet's entities with a bi-encoder, and baselines on BC5CDR, WikiFair and NewsFair",
+    "coref": "coreference of LitBank and GUM, pronouns of GAP, and entities that are asked for by name",
+    "cross_document": "entities of ECB+ across documents, at once and one document after the other, beside their names",
+    "salience": "salient entities of Wikinews and GUM, beside frequency and first position, and a cross-encoder",
+    "tracking": "what happens to the participants of ProPara's procedures, and the world of boxes",
     "index": "the nearest of 5.9 million entity vectors: time, recall, size",
 }
 """What each module `entitykit.benchmarks.NAME` measures, in its `PARTS`."""

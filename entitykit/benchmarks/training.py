@@ -35,6 +35,7 @@ class Task(NamedTuple):
         test: DocBin to score on after the last step.
         scores: keys of spaCy's scores that are kept.
         given: a span group that documents have before they are scored, with the spans of the reference; empty for none.
+        measure: scores a pipeline in a way of its own.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Task(NamedTuple):
     test: Path
     scores: Sequence[str]
     given: str = ""
+    measure: Callable[[Path, Task], Outcome] | None = None
 
 
 Outcome = Mapping[str, float]
@@ -120,7 +122,7 @@ def _train_and_score(task: Task, config: Config, seed: int, work: Path) -> Outco
         start = time.perf_counter()
         spacy_train(path, output, {"paths.train": str(task.train), "paths.dev": str(task.dev), "system.seed": str(seed)})
         minutes = (time.perf_counter() - start) / 60
-        scores = _score(output / "model-last", task)
+        scores = (task.measure or _score)(output / "model-last", task)
     progress(f"{task.name}, seed {seed}: " + ", ".join(f"{key} {score:.4f}" for key, score in scores.items()))
     return {**scores, "minutes": round(minutes, 2)}
 

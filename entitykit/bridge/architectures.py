@@ -316,31 +316,6 @@ def spert_relations(
     return TorchHead(tok2vec, build_spert_relations, _settings(SpERTRelationsSettings, given), layers=reads)
 
 
-def luke_pair(tok2vec: Tok2Vec, hidden: int = 0, dropout: float = 0.1, loss_weight: float = 1.0) -> Head:
-    """Make LUKE's classifier of two entity states, registered as ``entitykit.LukePair.v1``.
-
-    It reads nothing else, so that the entities should have tokens in the encoder.
-
-    Args:
-        tok2vec: embedding layer.
-        hidden: hidden units; 0: it is linear, as published.
-        dropout: probability in training.
-        loss_weight: weight of the loss.
-    """
-    given = {
-        **locals(),
-        "ends": False,
-        "types": 0,
-        "between": False,
-        "directed": False,
-        "near": False,
-        "size_width": 0,
-        "product": 0,
-    }
-    settings = _settings(SpERTRelationsSettings, given)
-    return TorchHead(tok2vec, build_spert_relations, settings, layers=[TOP, ENTITIES])
-
-
 def enrico(
     tok2vec: Tok2Vec,
     joint: bool = True,

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from entitykit.bridge.listener import request_layers
 from entitykit.bridge.shim import Build, TorchShim
-from entitykit.types import EntityPairs, Spans, WordStates
+from entitykit.types import ClusterPairs, EntityMentions, EntityPairs, GivenMentions, Spans, WordStates
 
 
 class HeadInput(NamedTuple):
     """What a head is given: documents and the spans, or pairs of them, that it must score, its own proposals aside."""
 
     docs: Sequence[Doc]
-    spans: Spans | EntityPairs
+    spans: Spans | EntityPairs | EntityMentions | ClusterPairs | GivenMentions
 
 
 def TorchHead(

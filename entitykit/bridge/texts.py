@@ -36,10 +36,12 @@ class Composed(NamedTuple):
     Attributes:
         ids: of each its pieces, special ones included; at least one.
         cut: *(n,)* pieces of its mention, name or description that were left out; context is not counted.
+        places: *(n, 2)* of mentions between marks: number of the first piece, and the end, exclusive.
     """
 
     ids: list[Ids]
     cut: Ids
+    places: Ids | None = None
 
 
 class TextReader:
@@ -113,14 +115,16 @@ class TextReader:
             size: most pieces of a sequence.
         """
         before, behind, _ = self._marks
-        found, cut = [], []
+        found, cut, places = [], [], []
         for left, mention, right in zip(*map(self.tokenize, (lefts, mentions, rights)), strict=True):
             room = self._room(size) - len(before) - len(behind)
             kept = mention[:room]
             n_left, n_right = share_room(len(left), len(right), room - len(kept))
             found.append(self._surround(left[len(left) - n_left :], before, kept, behind, right[:n_right]))
             cut.append(len(mention) - len(kept))
-        return Composed(found, np.array(cut, dtype=np.int64))
+            first = len(self._prefix) + n_left + len(before)
+            places.append((first, first + len(kept)))
+        return Composed(found, np.array(cut, dtype=np.int64), np.array(places, dtype=np.int64).reshape(-1, 2))
 
     def prefixed(self, lefts: Sequence[str], mentions: Sequence[str], rights: Sequence[str], *, size: int) -> Composed:
         """Compose mentions, each as a name before a colon and its text behind it; arguments as in `marked`."""

@@ -18,6 +18,8 @@ COMMANDS = {
     "annotate": "find entities in texts, folders, JSON lines, Parquet or .spacy files",
     "convert": "turn an annotated corpus into a .spacy file for training",
     "triples": "write the relations of annotated documents as a table, as RDF or as a graph",
+    "find": "find every mention of entities that are named",
+    "cluster": "give the same entity one id in all documents of a corpus, and keep it as the corpus grows",
     "kb": "build, change and inspect a knowledge base of entities",
     "benchmark": "measure quality or speed; print a table and write the figures as JSON",
 }

@@ -23,7 +23,8 @@ IRI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x20<>\"{}|^`\\]*")
 DESCRIPTION = """Write the relations of annotated documents as triples, those in doc._.relations or else gold ones.
 
 csv is a table with texts, types, ids and offsets; nt is N-Triples; graphml is a graph. A linked entity is one node of the whole
-corpus, other mentions with the same text are one node of their document."""
+corpus, mentions that a linker has grouped as one unknown entity are one node, other mentions with the same text are one node of
+their document."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

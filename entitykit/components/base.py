@@ -27,7 +27,7 @@ from entitykit.bridge.shim import TorchShim
 from entitykit.components.batches import batch_by_words
 from entitykit.components.files import read_model, write_model
 from entitykit.errors import error
-from entitykit.types import EntityPairs, Spans
+from entitykit.types import ClusterPairs, EntityMentions, EntityPairs, GivenMentions, Spans
 
 BATCH_WORDS = 8192
 
@@ -85,7 +85,9 @@ class TorchPipe(TrainablePipe):
         """The labels that one gold document has."""
         raise NotImplementedError
 
-    def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> Spans | EntityPairs:
+    def candidates(
+        self, docs: Sequence[Doc], examples: Sequence[Example] | None
+    ) -> Spans | EntityPairs | EntityMentions | ClusterPairs | GivenMentions:
         """The spans, or pairs of them, that the head must score; `examples` are given in training."""
         raise NotImplementedError
 

@@ -46,9 +46,13 @@ class DecidingPipe(KBPipe):
         """Link the mentions of documents, without changing them."""
         docs = list(docs)
         places = self.mentions(docs)
-        found: list[list[Linked]] = [[] for _ in docs]
-        for place, scored in zip(places, self.score_mentions(docs, places), strict=True):
-            found[place.doc].append(self.decide(place, scored))
+        return self.decide_all(len(docs), places, self.score_mentions(docs, places))
+
+    def decide_all(self, n_docs: int, places: Sequence[Place], scored: Sequence[Sequence[Scored]]) -> list[list[Linked]]:
+        """Decide mentions, and give those of each document."""
+        found: list[list[Linked]] = [[] for _ in range(n_docs)]
+        for place, own in zip(places, scored, strict=True):
+            found[place.doc].append(self.decide(place, own))
         return found
 
     def decide(self, place: Place, scored: Sequence[Scored]) -> Linked:

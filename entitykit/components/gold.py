@@ -102,7 +102,7 @@ def gold_spans(examples: Sequence[Example], keys: Sequence[str]) -> Gold:
     for eg in examples:
         spans = reference_spans(eg.reference, keys)
         known.append(spans is not None)
-        aligned = _in_predicted(eg, spans or [])
+        aligned = in_predicted(eg, spans or [])
         n_lost += len(spans or []) - len(aligned)
         for start, end, label in aligned:
             starts.append(offset + start)
@@ -114,7 +114,8 @@ def gold_spans(examples: Sequence[Example], keys: Sequence[str]) -> Gold:
     return Gold(Spans(torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long)), labels, known)
 
 
-def _in_predicted(eg: Example, spans: Sequence[Span]) -> list[tuple[int, int, str]]:
+def in_predicted(eg: Example, spans: Sequence[Span]) -> list[tuple[int, int, str]]:
+    """Starts, ends and labels of a reference's spans in the predicted document's words; those that touch none are left out."""
     if not spans:
         return []
     if len(eg.predicted) == len(eg.reference) and np.array_equal(eg.predicted.to_array(ORTH), eg.reference.to_array(ORTH)):

@@ -3,10 +3,12 @@
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from itertools import groupby
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples
@@ -15,9 +17,14 @@ from thinc.api import Model, Optimizer, set_dropout_rate
 from entitykit.bridge.link_texts import LinkTexts, Place
 from entitykit.bridge.linking import Floats, LinkInput
 from entitykit.bridge.texts import Ids
+from entitykit.components.base import BATCH_WORDS
+from entitykit.components.batches import batch_by_words
 from entitykit.components.deciding import DecidingPipe
+from entitykit.components.gold import NIL
 from entitykit.components.indexed import IndexedPipe
-from entitykit.components.links import Explanation, GoldLink, Scored, explain_link, soft_targets, write_links
+from entitykit.components.links import Explanation, GoldLink, Linked, Scored, explain_link, soft_targets, write_links
+from entitykit.components.nils import NIL_CLUSTERS, Groups, name_in_documents, name_unknown, register_nils, unlinked
+from entitykit.decoding.coherence import decide_together
 from entitykit.errors import error, warn
 from entitykit.knowledge.augment import Augmenter
 from entitykit.knowledge.candidates import SOURCES, Candidate, all_sources, find_candidates, hard_negatives
@@ -25,6 +32,7 @@ from entitykit.models.bi_encoder import LinkOutput
 from entitykit.models.cross_encoder import distillation_loss
 
 _LEAST_PRIOR = 1e-4
+BATCH_DOCS = 128
 
 DEFAULT_CONFIG = {
     "model": {"@architectures": "entitykit.BiEncoder.v1", "tok2vec": {"@architectures": "entitykit.EncoderListener.v1"}},
@@ -33,6 +41,9 @@ DEFAULT_CONFIG = {
     "candidates": {"alias": 32, "fuzzy": 0, "words": 0, "dense": 64},
     "threshold": 0.0,
     "prior_weight": 0.0,
+    "coherence": 0.0,
+    "nil_clusters": False,
+    "nil_similarity": 0.5,
     "keep": 64,
     "negatives": 2,
     "mine_every": 0,
@@ -46,7 +57,7 @@ DEFAULT_CONFIG = {
 
 @Language.factory(
     "entitykit_linker",
-    assigns=["doc.ents", "doc.spans", "span._.kb_ents"],
+    assigns=["doc.ents", "doc.spans", "span._.kb_ents", "doc._.nil_clusters"],
     default_config=DEFAULT_CONFIG,
     default_score_weights={"linking_micro_f": 1.0, "linking_micro_p": 0.0, "linking_micro_r": 0.0},
 )
@@ -59,6 +70,9 @@ def make_linker(
     candidates: dict[str, int],
     threshold: float,
     prior_weight: float,
+    coherence: float,
+    nil_clusters: bool,
+    nil_similarity: float,
     keep: int,
     negatives: int,
     mine_every: int,
@@ -80,6 +94,11 @@ def make_linker(
             needs `Linker.build_index`.
         threshold: least probability of a link; below it a mention is NIL.
         prior_weight: what the logarithm of p(entity | mention) counts beside the bi-encoder's score.
+        coherence: what counts beside it how near a candidate is, by the cosine of their vectors, to the entities of its
+            document that were decided before, the most confident mention first; 0: mentions are decided independently.
+        nil_clusters: group mentions of a document that are NIL by the unknown entities that they seem to name, and write the
+            groups to ``doc._.nil_clusters``.
+        nil_similarity: least mean cosine of the mentions of two groups that are one entity, -1 to 1.
         keep: candidates that are written to ``span._.kb_ents``, the most probable ones.
         negatives: wrong entities that are learned with each mention beside those of the other mentions: its namesakes and,
             once there is an index, what it ranks highest.
@@ -97,6 +116,9 @@ def make_linker(
         "candidates": dict(candidates),
         "threshold": threshold,
         "prior_weight": prior_weight,
+        "coherence": coherence,
+        "nil_clusters": nil_clusters,
+        "nil_similarity": nil_similarity,
         "keep": keep,
         "negatives": negatives,
         "mine_every": mine_every,
@@ -107,8 +129,38 @@ def make_linker(
     return Linker(nlp.vocab, model, name, settings=settings, kb=kb, augment=augment, scorer=scorer)
 
 
+class Seen(NamedTuple):
+    """What is known of mentions before they are decided.
+
+    Attributes:
+        scored: their candidates, each by itself.
+        mentions: *(n_mentions, size)* their vectors.
+        rows: *(n_entities,)* of all candidates, which rise.
+        entities: *(n_entities, size)* their vectors.
+    """
+
+    scored: list[list[Scored]]
+    mentions: Floats
+    rows: NDArray[np.int64]
+    entities: Floats
+
+
+class Decided(NamedTuple):
+    """What is predicted of a document.
+
+    Attributes:
+        links: of its mentions.
+        unknown: groups of those that are NIL, see `NIL_CLUSTERS`; none: nobody has looked.
+    """
+
+    links: list[Linked]
+    unknown: Groups | None
+
+
 class Linker(IndexedPipe, DecidingPipe):
     """Writes ``kb_id_`` of mentions, empty for NIL, and ``span._.kb_ents``: pairs of id and probability, the best first.
+
+    With `nil_clusters` also ``doc._.nil_clusters``, of which ``span._.nil_id`` reads.
 
     Args:
         *args: see `TorchPipe`.
@@ -119,6 +171,7 @@ class Linker(IndexedPipe, DecidingPipe):
     def __init__(self, *args: Any, augment: Augmenter | None = None, **kwargs: Any) -> None:
         self.augment = augment
         super().__init__(*args, **kwargs)
+        register_nils()
         self._texts: LinkTexts = LinkTexts(self.model, self.name, augment)
         self._n_updates = 0
         self._untaught = False  # whether there was a warning of a teacher that is missing
@@ -130,9 +183,11 @@ class Linker(IndexedPipe, DecidingPipe):
             if source not in SOURCES or limit < 0:
                 expected = "numbers of at least 0 for " + ", ".join(SOURCES)
                 raise error("E109", name=self.name, setting="candidates", found=f"{source} = {limit}", expected=expected)
-        self.check_least(threshold=0, prior_weight=0, keep=1, negatives=0, mine_every=0, distill=0)
+        self.check_least(threshold=0, prior_weight=0, coherence=0, keep=1, negatives=0, mine_every=0, distill=0)
         if self.settings["distill"] > 1:
             raise error("E109", name=self.name, setting="distill", found=self.settings["distill"], expected="0 to 1")
+        if not -1 <= (similarity := self.settings["nil_similarity"]) <= 1:
+            raise error("E109", name=self.name, setting="nil_similarity", found=similarity, expected="-1 to 1")
         if not self.settings["distill_temperature"] > 0:
             found = self.settings["distill_temperature"]
             raise error("E109", name=self.name, setting="distill_temperature", found=found, expected="above 0")
@@ -196,9 +251,47 @@ class Linker(IndexedPipe, DecidingPipe):
         return [{rows[id_]: p for id_, p in link.taught if rows[id_] >= 0} for link in links]
 
     def score_mentions(self, docs: Sequence[Doc], places: Sequence[Place]) -> list[list[Scored]]:
-        """Candidates of mentions; what is to become their probability is still the score, weighed with the prior."""
+        """Candidates of mentions, each by itself; what is to become their probability is the score, weighed with the prior."""
+        return self._see(docs, places).scored
+
+    def predict(self, docs: Iterable[Doc]) -> list[Any]:
+        """Link the mentions of documents, without changing them."""
+        docs = list(docs)
+        places = self.mentions(docs)
+        seen = self._see(docs, places)
+        links = self.decide_all(len(docs), places, self._weigh_coherence(places, seen))
+        if not self.settings["nil_clusters"]:
+            return [Decided(own, None) for own in links]
+        groups = name_in_documents(docs, links, seen.mentions, similarity=self.settings["nil_similarity"])
+        return [Decided(own, unknown) for own, unknown in zip(links, groups, strict=True)]
+
+    def cluster_nils(self, docs: Sequence[Doc], *, name: str = "corpus") -> int:
+        """Group mentions that are NIL across documents, and write the groups to ``doc._.nil_clusters`` in place of others.
+
+        Args:
+            docs: all documents of a corpus, which the pipeline has read.
+            name: of the corpus; ids are NIL, this name and a number, such as ``NIL-corpus-1``.
+
+        Returns:
+            The number of groups.
+        """
+        places = unlinked(docs, self.gold_key)
+        vectors, first = [np.zeros((0, self.head.size), dtype=np.float32)], 0
+        for batch in batch_by_words(docs, n_docs=BATCH_DOCS, n_words=BATCH_WORDS):
+            own = [p._replace(doc=p.doc - first) for p in places if first <= p.doc < first + len(batch)]
+            if own:
+                vectors.append(self.model.predict(cast(Any, self._texts.input(batch, own, None)[0])).mentions.cpu().numpy())
+            first += len(batch)
+        similarity = self.settings["nil_similarity"]
+        found = name_unknown(docs, places, np.concatenate(vectors), similarity=similarity, name=f"{NIL}-{name}")
+        for doc, groups in zip(docs, found, strict=True):
+            doc._.set(NIL_CLUSTERS, groups)
+        return len({id_ for groups in found for id_ in groups})
+
+    def _see(self, docs: Sequence[Doc], places: Sequence[Place]) -> Seen:
         if not places:
-            return []
+            nothing = np.zeros((0, self.head.size), dtype=np.float32)
+            return Seen([], nothing, np.zeros(0, dtype=np.int64), nothing)
         batch, mentions = self._texts.input(docs, places, None)
         vectors = self.model.predict(cast(Any, batch)).mentions.cpu().numpy()
         mentions = [mention._replace(vector=vector) for mention, vector in zip(mentions, vectors, strict=True)]
@@ -215,20 +308,51 @@ class Linker(IndexedPipe, DecidingPipe):
             scores = entities[np.searchsorted(rows, np.array([each.row for each in own], dtype=np.int64))] @ vector
             pairs = zip(own, scores.tolist(), strict=True)
             scored.append([Scored(c.row, ids[c.row], s, scale * s + self._weighed_prior(c), c.scores) for c, s in pairs])
-        return scored
+        return Seen(scored, vectors, rows, entities)
+
+    def _weigh_coherence(self, places: Sequence[Place], seen: Seen) -> list[list[Scored]]:
+        """Candidates with what the entities of their documents that are decided before say of them."""
+        weight, found = self.settings["coherence"], list(seen.scored)
+        if not weight:
+            return found
+        for _, numbers in groupby(range(len(places)), key=lambda i: places[i].doc):
+            own = list(numbers)
+            rows = [np.array([each.row for each in seen.scored[i]], dtype=np.int64) for i in own]
+            there = np.unique(np.concatenate(rows))
+            together = decide_together(
+                [np.array([each.probability for each in seen.scored[i]]) for i in own],
+                [np.searchsorted(there, each) for each in rows],
+                seen.entities[np.searchsorted(seen.rows, there)],
+                self.calibration,
+                weight=weight,
+                threshold=self.settings["threshold"],
+            )
+            for i, values in zip(own, together.coherence, strict=True):
+                found[i] = [
+                    each._replace(probability=each.probability + weight * value, coherence=value)
+                    for each, value in zip(seen.scored[i], values.tolist(), strict=True)
+                ]
+        return found
 
     def _weighed_prior(self, candidate: Candidate) -> float:
         weight = self.settings["prior_weight"]
         return weight * math.log(max(candidate.scores.get("alias", 0.0), _LEAST_PRIOR)) if weight else 0.0
 
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
-        """Write links."""
-        for doc, links in zip(docs, scores, strict=True):
+        """Write links, and groups of mentions that are NIL."""
+        for doc, (links, unknown) in zip(docs, scores, strict=True):
             write_links(doc, self.gold_key, links, self.settings["keep"])
+            if unknown is not None:
+                doc._.set(NIL_CLUSTERS, unknown)
 
     def explain(self, span: Span) -> Explanation:
-        """Show all candidates of a span of a document that the pipeline has read, and what speaks for each."""
+        """Show all candidates of a span of a document that the pipeline has read, and what speaks for each.
+
+        With `coherence` the other mentions of the document speak, too.
+        """
         place = Place(0, span.start, span.end)
-        link = self.decide(place, self.score_mentions([span.doc], [place])[0])
+        others = self.mentions([span.doc]) if self.settings["coherence"] else []
+        places = [place, *(other for other in others if other != place)]
+        link = self.decide(place, self._weigh_coherence(places, self._see([span.doc], places))[0])
         entities = self.store.entities([each.row for each in link.candidates])
         return explain_link(span, link, entities, self.settings["threshold"])

@@ -49,6 +49,7 @@ class Scored(NamedTuple):
         score: what the bi-encoder or the cross-encoder says.
         probability: calibrated, among all candidates and NIL; before that, the score that is to become one.
         sources: what each source that has found it says.
+        coherence: how near it is to the entities of the document that were decided before; none: nobody has looked.
     """
 
     row: int
@@ -56,6 +57,7 @@ class Scored(NamedTuple):
     score: float
     probability: float
     sources: Mapping[str, float]
+    coherence: float | None = None
 
 
 class Linked(NamedTuple):
@@ -90,6 +92,7 @@ class ExplainedCandidate:
         fuzzy: similarity of its most similar name; none: not found so.
         sparse: BM25 of its words; none: not found so.
         dense: what the bi-encoder says.
+        coherence: with the entities of the document that were decided before; none: it does not count.
         rerank: what the cross-encoder says; none: it has not read it.
         found_by: the sources that found it.
         score: the final score: its probability, calibrated.
@@ -102,6 +105,7 @@ class ExplainedCandidate:
     fuzzy: float | None
     sparse: float | None
     dense: float
+    coherence: float | None
     rerank: float | None
     found_by: tuple[str, ...]
     score: float
@@ -126,19 +130,19 @@ class Explanation:
     candidates: tuple[ExplainedCandidate, ...]
 
     def __str__(self) -> str:
-        head = ("", "id", "name", "prior", "fuzzy", "sparse", "dense", "rerank", "score", "description")
+        head = ("", "id", "name", "prior", "fuzzy", "sparse", "dense", "coherence", "rerank", "score", "description")
         rows = [
             (
                 "*" if each.id == self.id else "",
                 each.id,
                 each.name[:30],
-                *map(_number, (each.prior, each.fuzzy, each.sparse, each.dense, each.rerank, each.score)),
+                *map(_number, (each.prior, each.fuzzy, each.sparse, each.dense, each.coherence, each.rerank, each.score)),
                 each.description[:60],
             )
             for each in self.candidates
         ]
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-        numbers = range(3, 9)
+        numbers = range(3, 10)
         lines = [
             "  ".join(
                 cell.rjust(w) if i in numbers else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
@@ -259,6 +263,7 @@ def explain_link(span: Span, link: Linked, entities: Sequence[Entity], threshold
             fuzzy=each.sources.get("fuzzy"),
             sparse=each.sources.get("words"),
             dense=each.score,
+            coherence=each.coherence,
             rerank=rerank.get(each.id),
             found_by=tuple(each.sources),
             score=new.get(each.id, 0.0),

@@ -19,6 +19,7 @@ from entitykit.bridge.head import HeadInput
 from entitykit.bridge.linking import heard_encoder
 from entitykit.bridge.texts import TextReader
 from entitykit.components.base import SpanPrediction, TorchPipe, known_words, write_group
+from entitykit.components.cluster_pairs import COREF
 from entitykit.components.gold import ENTS, gold_spans, reference_spans
 from entitykit.components.pairs import (
     SCOPES,
@@ -38,7 +39,7 @@ from entitykit.errors import error, warn
 from entitykit.models.mentions import spans_to_band
 from entitykit.models.relations_enrico import EnriCoOutput
 from entitykit.scoring.ner import ner_score
-from entitykit.types import EntityPairs
+from entitykit.types import ClusterPairs, EntityPairs
 
 Floats = NDArray[np.float32]
 
@@ -63,7 +64,7 @@ DEFAULT_CONFIG = {
 
 @Language.factory(
     "entitykit_relations",
-    assigns=["doc._.relations", "doc._.rel"],
+    assigns=["doc._.relations", "doc._.rel", "doc._.cluster_relations"],
     default_config=DEFAULT_CONFIG,
     default_score_weights={"rel_strict_f": 1.0, "rel_strict_p": 0.0, "rel_strict_r": 0.0},
 )
@@ -87,9 +88,10 @@ def make_relations(
     Args:
         nlp: the pipeline.
         name: the component's name.
-        model: `entitykit.SpERTRelations.v1`, `entitykit.LukePair.v1` or `entitykit.EnriCo.v1`.
-        entities: where entities are, in gold and in predicted documents: ``ents`` or a span group. A joint model finds them by
-            itself, and writes them there.
+        model: `entitykit.SpERTRelations.v1`, `entitykit.LukePair.v1` or `entitykit.EnriCo.v1`; or
+            `entitykit.ClusterRelations.v1` for entities of several mentions.
+        entities: where entities are, in gold and in predicted documents: ``ents``, a span group, or ``coref``: each coreference
+            cluster is an entity. A joint model finds them by itself, and writes them there.
         scope: pairs that are looked at: of one ``sentence``, which needs sentence boundaries; with few words between them, a
             ``window``; or of the whole ``document``.
         window: words between two entities at most, for ``window``.
@@ -102,6 +104,9 @@ def make_relations(
         threshold: a relation's probability must be above it.
         descriptions: what relations are in words, by label, for a model that reads descriptions; of others it reads the label.
         scorer: scores examples.
+
+    Raises:
+        ConfigError: E603 for clusters without the model that reads them, or the other way round.
     """
     settings = {
         "entities": entities,
@@ -114,6 +119,12 @@ def make_relations(
         "threshold": threshold,
         "descriptions": dict(descriptions),
     }
+    if (entities == COREF) != bool(model.attrs.get("clusters")):
+        raise error("E603", name=name, found=entities, expected=COREF)
+    if entities == COREF:
+        from entitykit.components.cluster_relations import ClusterRelations  # here, because it is a kind of `Relations`
+
+        return ClusterRelations(nlp.vocab, model, name, settings=settings, scorer=scorer)
     return Relations(nlp.vocab, model, name, settings=settings, scorer=scorer)
 
 
@@ -251,7 +262,7 @@ class Relations(TorchPipe):
         self._read_descriptions()
         return super().update(examples, drop=drop, sgd=sgd, losses=losses)
 
-    def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> EntityPairs:
+    def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> EntityPairs | ClusterPairs:
         """Pairs of gold entities in training; else of those that the documents have, or none where the model finds them."""
         found = [self._find(doc) for doc in docs] if examples is None else [self._gold(eg) for eg in examples]
         return pack_pairs(docs, found, self.cfg["entity_types"])

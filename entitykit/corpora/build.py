@@ -157,7 +157,7 @@ def _unannotated(doc: Doc, parsed: ParsedDoc, entities: Sequence[Span]) -> list[
 
 
 def _set_group(doc: Doc, name: str, mentions: Sequence[Mention]) -> None:
-    spans = [Span(doc, mention.start, mention.end, label=mention.label, kb_id=mention.kb_id) for mention in mentions]
+    spans = [Span(doc, m.start, m.end, label=m.label, kb_id=m.kb_id, span_id=m.id) for m in mentions]
     group = SpanGroup(doc, name=name, spans=spans)
     if any(mention.score is not None for mention in mentions):
         group.attrs["scores"] = [mention.score for mention in mentions]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from spacy.tokens import Span
+
 from entitykit.corpora.parsed import Mention
 
 PREFIX = "coref_clusters"
+LONG = 5  # words of a mention that is too long for a name
 
 IDS = "coref_ids"
 """Where `doc.user_data` has the corpus's own ids of clusters, in the order of the groups."""
@@ -26,6 +29,16 @@ def named_groups(clusters: Mapping[str, Sequence[Mention]]) -> tuple[dict[str, l
     ids = sorted(clusters, key=lambda name: min(map(_place, clusters[name])))
     ordered = [sorted(clusters[name], key=_place) for name in ids]
     return {f"{PREFIX}_{i}": cluster for i, cluster in enumerate(ordered or [[]], start=1)}, ids
+
+
+def representative(cluster: Sequence[Span]) -> Span | None:
+    """The mention that names an entity best: the first with a capitalised word that tells, else the first with any; or none.
+
+    Long mentions come last; a word tells if it is neither a stop word nor punctuation.
+    """
+    telling = [span for span in cluster if any(not (token.is_stop or token.is_punct) for token in span)]
+    names = [span for span in telling if any(token.text[0].isupper() and not token.is_stop for token in span)]
+    return min(names or telling, key=lambda span: (len(span) > LONG, span.start), default=None)
 
 
 def _place(mention: Mention) -> tuple[int, int]:

@@ -37,8 +37,10 @@ def parse(
     `coref_clusters_1`, `coref_clusters_2`, …; one empty group says that a document has none. Lemmas, tags, morphology, heads
     and sentence starts are set. As JSON `doc.user_data["gum"]` keeps `genre`, `meta` (the `meta::` comments, with
     `salientEntities`) and `mentions`: token offsets `start` and `end`, the `pieces` of a discontinuous mention, and all fields
-    of the bracket as published (group, information status, salience, minimal span, identity, …). Documents whose words are all
-    underscores (reddit) are skipped.
+    of the bracket as published (group, information status, salience, minimal span, identity, …). Where all of them have it,
+    `doc.user_data["salience"]` rates the entities: `id`, the group, `entity`, its identity or empty, `score`, the number of
+    summaries of the document that name it, and `mentions`, start and end in tokens. Documents whose words are all underscores
+    (reddit) are skipped.
 
     Args:
         path: the file.
@@ -102,7 +104,10 @@ def _document(
         groups=_clusters(kept, least),
         sent_starts=[i == 0 for sentence in sentences for i in range(len(sentence.words))],
         annotations=_annotations(sentences, words, where),
-        user_data={"gum": {"genre": genre, "meta": meta, "mentions": [_as_json(mention) for mention in kept]}},
+        user_data={
+            "gum": {"genre": genre, "meta": meta, "mentions": [_as_json(mention) for mention in kept]},
+            **_ratings(kept),
+        },
         notes=list(_notes(sentences, mentions, path, ids)),
         skip=skip,
     )
@@ -130,6 +135,20 @@ def _clusters(mentions: Sequence[EntityMention], least: int) -> dict[str, list[M
 def _as_json(mention: EntityMention) -> dict[str, Any]:
     pieces = {"pieces": mention.pieces} if mention.pieces else {}
     return {"start": mention.start, "end": mention.end, **pieces, **mention.fields}
+
+
+def _ratings(mentions: Sequence[EntityMention]) -> dict[str, Any]:
+    """Read salience such as `ssnnn`: two of five summaries name the entity; some mentions have it in part, as in `n____`."""
+    marks = [mention.fields.get("salience", "") for mention in mentions]
+    if not marks or not all(mark.startswith(("s", "n")) for mark in marks):
+        return {}
+    rated: dict[str, dict[str, Any]] = {}
+    for mention, mark in zip(mentions, marks, strict=True):
+        entity = rated.setdefault(mention.group, {"id": mention.group, "entity": "", "score": 0.0, "mentions": []})
+        entity["score"] = max(entity["score"], float(mark.count("s")))
+        entity["entity"] = entity["entity"] or title(mention.fields.get(IDENTITY, ""))
+        entity["mentions"].append([mention.start, mention.end])
+    return {"salience": list(rated.values())}
 
 
 def _identifier(mention: EntityMention, ids: Mapping[str, str] | None) -> str:

@@ -3,7 +3,8 @@
 `{"id": "doc-1", "text": "Ada met Bob.", "tokens": [[0, 3], [4, 7], [8, 11], [11, 12]],
 "entities": [{"start": 0, "end": 3, "label": "PERSON", "score": 0.93}], "spans": {"mentions": [...]}, "meta": {...}}`
 
-Only `text` is required when reading. A span may have a `kb_id`; a `score` of null means that there is none.
+Only `text` is required when reading. A span may have a `kb_id`, and an `id` of its own, such as that of its cluster across
+documents; a `score` of null means that there is none.
 """
 
 from __future__ import annotations
@@ -105,10 +106,10 @@ def character_mentions(values: Sequence[object], where: str) -> list[Mention]:
         start, end = (member(value, key, int, where=where) for key in ("start", "end"))
         if not 0 <= start <= end:
             raise error("E226", where=where, found=f"a span [{start}, {end})", expected="0 <= start <= end")
-        label, kb_id = (member(value, key, str, where=where, default="") for key in ("label", "kb_id"))
+        label, kb_id, own_id = (member(value, key, str, where=where, default="") for key in ("label", "kb_id", "id"))
         has_score = typed(value, dict, what="a span", where=where).get("score") is not None
         score = float(member(value, "score", float, where=where)) if has_score else None
-        mentions.append(Mention(start, end, label, kb_id, score))
+        mentions.append(Mention(start, end, label, kb_id, score, own_id))
     return mentions
 
 
@@ -122,13 +123,15 @@ def _group_records(group: SpanGroup, name: str) -> list[dict[str, Any]]:
 
 
 def _span_record(span: Span, score: float | None) -> dict[str, Any]:
-    record = {
+    record: dict[str, Any] = {
         "start": span.start_char,
         "end": span.end_char,
         "label": span.label_,
         "score": None if score is None else float(score),
     }
-    return {**record, "kb_id": span.kb_id_} if span.kb_id_ else record
+    if span.kb_id_:
+        record["kb_id"] = span.kb_id_
+    return {**record, "id": span.id_} if span.id_ else record
 
 
 def _parse_record(record: object, *, where: str, fallback_id: str) -> ParsedDoc:

@@ -26,6 +26,7 @@ class Mention(NamedTuple):
         label: entity type, may be empty in groups that have no types.
         kb_id: identifier in a knowledge base, empty if there is none.
         score: confidence, None if there is none.
+        id: of its own, such as that of a cluster across documents; empty if there is none.
     """
 
     start: int
@@ -33,6 +34,7 @@ class Mention(NamedTuple):
     label: str
     kb_id: str = ""
     score: float | None = None
+    id: str = ""
 
     def shift(self, by: int) -> Mention:
         """Move both ends."""

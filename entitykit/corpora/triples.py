@@ -1,7 +1,8 @@
 """Relations of annotated documents as triples: a table (CSV), RDF (N-Triples) or a graph (GraphML).
 
-A linked entity is one node of the whole corpus. Other mentions with the same text are one node of their document: there, and
-only there, the same words are taken to mean the same.
+A linked entity is one node of the whole corpus. So are mentions that a linker has grouped over a corpus, as the same unknown
+entity; grouped in a document, they are one node of it. Other mentions with the same text are one node of their document: there,
+and only there, the same words are taken to mean the same.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from entitykit.errors import error
 RELATIONS = "relations"
 WRITTEN = ("._.", RELATIONS, None, None)
 """Where spaCy keeps `doc._.relations`, also in a file and in a process that does not know the extension."""
+UNKNOWN = ("._.", "nil_clusters", None, None)
+"""The same of `doc._.nil_clusters`: provisional ids, and the places of their mentions."""
+OWN = re.compile(rf"{NIL}-\d+")
+"""Provisional ids that hold in one document only."""
 
 BASE = "https://example.org/"
 LINKS = "http://www.wikidata.org/entity/"
@@ -41,6 +46,7 @@ class Entity(NamedTuple):
         kb_id: id in a knowledge base; empty if there is none.
         start: first character.
         end: one past the last character.
+        unknown: provisional id of an entity that is in no knowledge base; empty if it has none.
     """
 
     text: str
@@ -48,6 +54,7 @@ class Entity(NamedTuple):
     kb_id: str
     start: int
     end: int
+    unknown: str = ""
 
 
 class Triple(NamedTuple):
@@ -92,7 +99,7 @@ def read_triples(doc: Doc, name: str = "") -> Iterator[Triple]:
         name: of the document, if `doc.user_data` has no `id`.
 
     Raises:
-        InputError: E345 for a relation that cannot be read.
+        InputError: E345 for a relation that cannot be read, E562 for groups of unknown entities that cannot.
     """
     data: Mapping[Any, Any] = doc.user_data
     values = data.get(WRITTEN)
@@ -103,9 +110,13 @@ def read_triples(doc: Doc, name: str = "") -> Iterator[Triple]:
         label, kb_id = entities.get((span.start, span.end), ("", ""))
         entities[span.start, span.end] = label or span.label_, kb_id or ("" if span.kb_id_ == NIL else span.kb_id_)
 
+    unknown = _unknown(data.get(UNKNOWN) or {})
+
     def entity(start: int, end: int) -> Entity:
         span = doc[start:end]
-        return Entity(" ".join(span.text.split()), *entities.get((start, end), ("", "")), span.start_char, span.end_char)
+        label, kb_id = entities.get((start, end), ("", ""))
+        provisional = "" if kb_id else unknown.get((start, end), "")
+        return Entity(" ".join(span.text.split()), label, kb_id, span.start_char, span.end_char, provisional)
 
     for value in values:
         match value:
@@ -121,13 +132,21 @@ def read_triples(doc: Doc, name: str = "") -> Iterator[Triple]:
                 raise error("E345", found=repr(value)[:80], n=len(doc))
 
 
+def _unknown(groups: Any) -> dict[tuple[int, int], str]:
+    """Provisional ids by the places of mentions."""
+    try:
+        return {(int(start), int(end)): str(id_) for id_, places in groups.items() for start, end in places}
+    except (AttributeError, TypeError, ValueError) as reason:
+        raise error("E562", found=repr(groups)[:80]) from reason
+
+
 def csv_lines(triples: Iterable[Triple]) -> Iterator[str]:
-    """Write a table with a header, one row per relation."""
+    """Write a table with a header, one row per relation; provisional ids stand where there is no other."""
     parts = [f"{end}{name}" for end in ("head", "tail") for name in ("", "_type", "_id", "_start", "_end")]
     yield _csv_row(["document", "sentence", *parts[:5], "relation", *parts[5:], "score"])
     for one in triples:
         score = "" if one.score is None else f"{one.score:.6g}"
-        yield _csv_row([one.document, one.sentence, *one.head, one.relation, *one.tail, score])
+        yield _csv_row([one.document, one.sentence, *_cells(one.head), one.relation, *_cells(one.tail), score])
 
 
 def nt_lines(triples: Iterable[Triple], names: Names = Names()) -> Iterator[str]:  # noqa: B008 - it never changes
@@ -178,7 +197,13 @@ def node_iri(triple: Triple, entity: Entity, names: Names) -> str:
         return quote(entity.kb_id, safe="%/:=&?~#+!$,;'@()*[]")
     if entity.kb_id:
         return f"{names.links}{_encoded(entity.kb_id)}"
-    return f"{names.base}entity/{_encoded(triple.document)}/{_encoded(entity.text)}"
+    if entity.unknown and not OWN.fullmatch(entity.unknown):
+        return f"{names.base}entity/{_encoded(entity.unknown)}"
+    return f"{names.base}entity/{_encoded(triple.document)}/{_encoded(entity.unknown or entity.text)}"
+
+
+def _cells(entity: Entity) -> tuple[str, str, str, int, int]:
+    return entity.text, entity.label, entity.kb_id or entity.unknown, entity.start, entity.end
 
 
 def _encoded(text: str) -> str:

@@ -266,6 +266,11 @@ class Memory:
         self._books[2:, step.cell] = (position, self._clock)
         return int(self._books[0, step.cell])
 
+    def pass_by(self) -> int:
+        """Give the id of an entity that gets no cell."""
+        self.n_entities += 1
+        return self.n_entities - 1
+
     def _victim(self, keep: Floats | None) -> int:
         if self.settings.forget == "lru":
             return int(self._books[3, : self._n_cells].argmin())

@@ -33,11 +33,14 @@ def clusters_in(doc: Doc, *, prefix: str = PREFIX) -> list[list[Span]] | None:
         doc: reads the span groups `{prefix}_N`. Empty groups are no clusters, but say that the Doc is annotated.
         prefix: what the groups' names start with.
     """
+    keys = cluster_groups(doc, prefix=prefix)
+    return [spans for key in keys if (spans := list(doc.spans[key]))] if keys else None
+
+
+def cluster_groups(doc: Doc, *, prefix: str = PREFIX) -> list[str]:
+    """Return the names of the span groups that are clusters, in the order of their numbers."""
     numbers = {int(found[1]): key for key in doc.spans if (found := re.fullmatch(rf"{re.escape(prefix)}_(\d+)", key))}
-    if not numbers:
-        return None
-    groups = [list(doc.spans[numbers[number]]) for number in sorted(numbers)]
-    return [spans for spans in groups if spans]
+    return [numbers[number] for number in sorted(numbers)]
 
 
 def coref_score(examples: Iterable[Example], *, spans_prefix: str = PREFIX, **_: object) -> Scores:
@@ -68,8 +71,8 @@ def coref_score(examples: Iterable[Example], *, spans_prefix: str = PREFIX, **_:
         gold.append(_located(in_reference, reference_positions))
         predicted.append(_located(clusters_in(eg.predicted, prefix=spans_prefix) or [], predicted_positions))
     return {
-        **_named("coref", score_clusters(gold, predicted)),
-        **_named("coref_no_singletons", score_clusters(gold, predicted, singletons=False)),
+        **named_scores("coref", score_clusters(gold, predicted)),
+        **named_scores("coref_no_singletons", score_clusters(gold, predicted, singletons=False)),
     }
 
 
@@ -77,8 +80,8 @@ def _located(clusters: Iterable[Iterable[Span]], positions: NDArray[np.int64]) -
     return [{locate(span, positions) for span in cluster} for cluster in clusters]
 
 
-def _named(prefix: str, scores: CorefScores | None) -> Scores:
-    """Return scores under spaCy's keys."""
+def named_scores(prefix: str, scores: CorefScores | None) -> Scores:
+    """Return scores under spaCy's keys, which begin with the prefix."""
     named: Scores = {f"{prefix}_conll_f": scores.conll_f1 if scores else None}
     for name, field in METRICS.items():
         precision, recall, f1 = getattr(scores, field)[:3] if scores else (None, None, None)

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from spacy.tokens import Doc
+from spacy.tokens import Doc, DocBin
 from spacy.training import Example
+from spacy.vocab import Vocab
 
 from entitykit.errors import error
 from entitykit.scoring.spans import PRF, Scores, char_positions, locate, macro_average, prf
@@ -59,6 +60,32 @@ def known_facts(docs: Iterable[Doc]) -> set[Fact]:
         for head, tail, label in relations.evidence:
             facts |= {(a, b, label) for a in relations.names[head] for b in relations.names[tail]}
     return facts
+
+
+class KnownFacts:
+    """The facts of a file of training documents, which is read once, when they are asked for.
+
+    Args:
+        path: a DocBin with user data.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._facts: set[Fact] | None = None
+
+    def get(self) -> set[Fact]:
+        """The facts.
+
+        Raises:
+            InputError: E604 for a file that cannot be read, E346 for relations in it that cannot be.
+        """
+        if self._facts is None:
+            try:
+                docs = list(DocBin().from_disk(self.path).get_docs(Vocab()))
+            except Exception as reason:  # what a damaged file raises depends on where it is damaged
+                raise error("E604", path=self.path, reason=reason) from reason
+            self._facts = known_facts(docs)
+        return self._facts
 
 
 def document_scores(examples: Iterable[Example], known: Set[Fact] | None = None) -> Scores:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from entitykit.errors import error
-from entitykit.scoring.relation_documents import Fact, document_scores
+from entitykit.scoring.relation_documents import Fact, KnownFacts, document_scores
 from entitykit.scoring.relation_pairs import pair_scores
 from entitykit.scoring.spans import PRF, Scores, char_positions, locate, macro_average, prf
 
@@ -91,9 +92,18 @@ class Counts(NamedTuple):
     n_correct: Counter[str]
 
 
-def make_relations_scorer() -> Callable[..., Scores]:
-    """Return the scorer that a config names `entitykit.relations_scorer.v1`."""
-    return relations_score
+def make_relations_scorer(train: str | None = None) -> Callable[..., Scores]:
+    """Return the scorer that a config names `entitykit.relations_scorer.v1`.
+
+    Args:
+        train: a DocBin of the training documents, whose facts Ign-F1 of relations between clusters leaves out; it is read when
+            something is scored. None: there is no Ign-F1.
+    """
+    return relations_score if train is None else partial(_score_without_known, KnownFacts(train))
+
+
+def _score_without_known(facts: KnownFacts, examples: Iterable[Example], **settings: Any) -> Scores:
+    return relations_score(examples, **{"known": facts.get(), **settings})
 
 
 def relations_score(

@@ -1,4 +1,7 @@
-"""Measures of entity salience: precision, recall, F1 and ROC AUC of salient entities, nDCG of graded ones."""
+"""Measures of entity salience: precision, recall, F1 and ROC AUC of salient entities, nDCG of graded ones.
+
+`entitykit.scoring.salience_documents` reads them from documents.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,34 @@ def score_salience(
         map=float(np.mean(precisions)) if precisions else None,
         ndcg={k: float(np.mean([ndcg(*document, k) for document in graded])) if graded else None for k in (*at, 0)},
     )
+
+
+def best_threshold(gold: Iterable[Sequence[float]], predicted: Iterable[Sequence[float]], *, salient: float = 1.0) -> float:
+    """Find the threshold that gives `score_salience` its best F1, of several the highest; infinity if no salient one was found.
+
+    It lies halfway between the last score above it and the first one below, and above 0, the score of what was not found.
+
+    Args:
+        gold: the grade of every entity of each document, at least 0.
+        predicted: the same entities' predicted scores.
+        salient: entities with at least this grade are salient.
+
+    Raises:
+        InputError: E335 for scores that do not fit the grades, are not finite, or negative grades.
+    """
+    documents = [_check(grades, scores) for grades, scores in zip(gold, predicted, strict=True)]
+    nothing = np.empty(0)
+    is_salient = np.concatenate([nothing, *(grades for grades, _ in documents)]) >= salient
+    scores = np.concatenate([nothing, *(scores for _, scores in documents)])
+    if not is_salient[scores > 0].any():
+        return float("inf")
+    order = np.argsort(-scores, kind="stable")
+    n_correct, ranked = np.cumsum(is_salient[order]), scores[order]
+    f1 = 2 * n_correct / (np.arange(1, len(ranked) + 1) + n_correct[-1])
+    f1[:-1][ranked[:-1] == ranked[1:]] = 0  # equal scores are predicted together
+    f1[ranked <= 0] = 0
+    last = int(f1.argmax())
+    return float(ranked[last : last + 2].mean())
 
 
 def roc_auc(is_salient: NDArray[np.bool_], scores: Floats) -> float | None:

@@ -61,9 +61,13 @@ def write_data(folder: Path, *, copies: int = 2) -> Path:
 
 def tiny_settings(folder: Path, checkpoint: Path, **values: object) -> Settings:
     """Settings for the quick form with the data and the configs that are written to the folder."""
-    for name in ("ner", "ner_nested", "mentions", "relations"):
+    for name in ("ner", "ner_nested", "mentions", "relations", "relations_document", "salience"):
         config = Config().from_disk(CONFIGS / f"{name}.cfg", interpolate=False)
-        config["components"]["entitykit_encoder"]["model"]["entities"]["inject_layer"] = 1
+        model = config["components"]["entitykit_encoder"]["model"]
+        if "entities" in model:
+            model["entities"]["inject_layer"] = 1
+        if name == "relations_document":
+            model.update(window=64, overlap=16)
         config["training"]["eval_frequency"] = 2
         (folder / "configs").mkdir(exist_ok=True)
         config.to_disk(folder / "configs" / f"{name}.cfg")
@@ -95,6 +99,9 @@ def _files(copies: int) -> dict[str, str]:
         ),
         **{f"gum/dep/{name}.conllu": GUM_DOCUMENT.format(name=name) for names in gum.values() for name in names},
         **{f"litbank/entities/tsv/{i:02}_novel.tsv": layered for i in range(10)},
+        "redocred/dev_revised.json": json.dumps([_docred(i) for i in range(6 * copies)]),
+        "salience/saliency-dataset.json": "".join(f"{json.dumps(_article(i))}\n" for i in range(10)),
+        "salience/wikinews-entities.json": json.dumps([names for i in range(10) for names in _names(i)]),
         "novels/1_frost.txt": NOVEL,
         "novels/2_frost.txt": NOVEL * 20,
     }
@@ -104,6 +111,37 @@ def _relations(entities: list[tuple[int, int, str]]) -> list[list[object]]:
     """Each person was in each place."""
     people, places = ([entity[:2] for entity in entities if entity[2] == label] for label in ("person", "location"))
     return [[*person, *place, "was_in"] for person in people for place in places]
+
+
+def _article(number: int) -> dict[str, object]:
+    """Two entities are rated that it names, and one that it does not."""
+    ratings = [{"entityid": 1, "score": 3.0}, {"entityid": 2, "score": 1.33}, {"entityid": 3, "score": 1.0}]
+    parts = [{"name": "headline", "value": "Ada met Byron"}, {"name": "body_par_000", "value": "Ada left London."}]
+    return {"docId": number, "saliency": ratings, "document": parts}
+
+
+def _names(number: int) -> list[dict[str, object]]:
+    names = {1: "ada", 2: "london", 3: "paris"}
+    return [
+        {"doc_id": number, "entity_id": key, "meta_wiki_title": name.title(), "meta_mentions": [name]}
+        for key, name in names.items()
+    ]
+
+
+def _docred(number: int) -> dict[str, object]:
+    """All sentences as one document; entities with the same name are one."""
+    mentions: dict[str, list[dict[str, object]]] = {}
+    for i, (words, entities) in enumerate(SENTENCES):
+        for start, end, label in entities:
+            name = " ".join(words[start:end])
+            mentions.setdefault(name, []).append({"name": name, "sent_id": i, "pos": [start, end], "type": label})
+    names = list(mentions)
+    return {
+        "title": f"letters {number}",
+        "sents": [words for words, _ in SENTENCES],
+        "vertexSet": list(mentions.values()),
+        "labels": [{"h": names.index("Ada"), "t": names.index("London"), "r": "was_in", "evidence": [0]}],
+    }
 
 
 def _dygie() -> dict[str, object]:

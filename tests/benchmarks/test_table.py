@@ -13,12 +13,20 @@ from entitykit.errors import InputError
 # What reports are compared by: a figure keeps its name.
 KEYS = {
     "encoder": {"words_per_s", "vs_padded", "vs_sorted", "of_matmul_rate", "vs_spacy_transformers", "pipeline_words_per_s"},
-    "longdoc": {"growth_100k", "coverage", "peak_mb_100k", "peak_mb_10k", "bytes_per_word_100k"},
+    "longdoc": {"growth", "peak_gb", "growth_100k", "coverage", "peak_mb_100k", "peak_mb_10k", "bytes_per_word_100k"},
     "ner": {
         "conll04_ner_f1",
         *(f"{data}_{system}" for data in ("scierc", "wnut17") for system in ("ner_f1", "spacy_ner", "spacy_spancat")),
     },
-    "relations": {"conll04_ner_f1", "conll04_rel_f1", "scierc_ner_f1", "scierc_rel_f1", "cost_over_ner"},
+    "relations": {
+        "conll04_ner_f1",
+        "conll04_rel_f1",
+        "scierc_ner_f1",
+        "scierc_rel_f1",
+        "cost_over_ner",
+        "redocred_f1",
+        "redocred_ign_f1",
+    },
     "injection": {f"{data}_{form}" for data in ("conll04", "litbank") for form in ("spert", "pooled", "tokens_half", "gold")},
     "mentions": {"gum_recall", "litbank_recall"},
     "trie": {"trie_mb", "build_s", "lookup_us", "vs_dict_memory"},
@@ -26,6 +34,29 @@ KEYS = {
         *("wordnet_recall64", "wordnet_bi_acc"),
         *(f"{data}_{baseline}_acc" for data in ("wordnet", "bc5cdr") for baseline in ("prior", "bm25")),
         *(f"{data}_{baseline}_f1" for data in ("wikifair", "newsfair") for baseline in ("prior", "bm25")),
+    },
+    "coref": {
+        *(
+            "litbank_conll_f1",
+            "litbank_mentions_f1",
+            "bounded_f1_loss",
+            "litbank_conll_f1_antecedents",
+            "litbank_conll_f1_gate",
+        ),
+        *("gum_conll_f1", "gap_f1", "gap_bias", "litbank_major_macro_f1_hybrid", "litbank_major_micro_f1_clusters"),
+    },
+    "cross_document": {"ecb_gold_f1", "ecb_predicted_f1", "ecb_incremental_f1"},
+    "salience": {
+        f"{data}_{score}{form}"
+        for data in ("wikinews", "gum")
+        for score in ("f1", "auc", "ndcg")
+        for form in ("", "_frequency", "_position", "_cross")
+    },
+    "tracking": {
+        *("propara_f1", "propara_dev_f1", "propara_f1_shared", "propara_f1_entity_first"),
+        *(f"propara_cat{i}" for i in (1, 2, 3)),
+        *("boxes_accuracy_initial", "boxes_accuracy_probe", "boxes_changed_probe"),
+        *("boxes_accuracy_tracker", "boxes_changed_tracker"),
     },
     "index": {
         f"{key}{size}"

@@ -11,7 +11,7 @@ from spacy.language import Language
 from spacy.tokens import DocBin
 from spacy.training import Example
 
-from entitykit.benchmarks import injection, mentions, ner, training
+from entitykit.benchmarks import injection, mentions, ner, relation_documents, training
 from entitykit.benchmarks.parts import Settings
 from entitykit.benchmarks.pipelines import read_config
 from entitykit.benchmarks.table import run_benchmark
@@ -41,13 +41,43 @@ def test_every_system_trains_and_is_scored(key: str, settings: Settings, in_proc
     assert len(in_process) == 1
 
 
-@pytest.mark.parametrize("form", ["", "_published", "_luke", "_enrico", "_enrico_joint"])
+@pytest.mark.parametrize("form", ["", "_published", "_luke", "_luke_markers", "_enrico", "_enrico_joint"])
 def test_entities_and_relations(form: str, settings: Settings, in_process: list[Path]) -> None:
     keys = [f"conll04_ner_f1{form}", f"conll04_rel_f1{form}"]
     report = run_benchmark("relations", settings, only=keys)
     assert all(0 <= report.figures[key].value <= 1 for key in keys)
     assert report.settings[keys[1]]["max_steps"] == 2
     assert len(in_process) == 1
+
+
+def test_relations_of_documents(settings: Settings, in_process: list[Path]) -> None:
+    report = run_benchmark("relations", settings, only=relation_documents.KEYS)
+    assert all(0 <= report.figures[key].value <= 1 for key in relation_documents.KEYS)
+    assert set(report.settings["redocred_f1"]["seeds"]["0"]) == {*relation_documents.SCORES, "minutes"}
+    assert len(in_process) == 1
+
+
+def test_the_split_of_documents() -> None:
+    """By the titles alone."""
+    nlp = spacy.blank("xx")
+    docs = [nlp.make_doc("x") for _ in range(20)]
+    for i, doc in enumerate(docs):
+        doc.user_data["id"] = f"title {i}"
+    train, test = relation_documents.split(docs, 5)
+    again = relation_documents.split(docs[::-1], 5)
+    assert (train, test) == again
+    assert len(train) == 15
+    assert {doc.user_data["id"] for doc in train + test} == {f"title {i}" for i in range(20)}
+
+
+@pytest.mark.filterwarnings(r"ignore:\[W622\] 6 of 18")  # the articles do not name all entities
+@pytest.mark.parametrize("data", ["wikinews", "gum"])
+@pytest.mark.parametrize("form", ["", "_frozen_counts", "_cross", "_frequency", "_position"])
+def test_salience(data: str, form: str, settings: Settings, in_process: list[Path]) -> None:
+    keys = [f"{data}_{score}{form}" for score in ("f1", "auc", "ndcg")]
+    report = run_benchmark("salience", settings, only=keys)
+    assert all(0 <= report.figures[key].value <= 1 for key in keys)
+    assert len(in_process) == (form in ("", "_cross"))
 
 
 def test_cost_of_relations(settings: Settings) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc, DocBin, Span
 
 from entitykit.cli import triples as command
-from entitykit.corpora.triples import WRITTEN, Triple, csv_lines, graphml_lines, nt_lines, read_triples
+from entitykit.corpora.triples import UNKNOWN, WRITTEN, Names, Triple, csv_lines, graphml_lines, nt_lines, read_triples
 from entitykit.errors import CorpusError, EntityKitError, InputError
 
 NLP = spacy.blank("en")
@@ -161,6 +161,31 @@ def test_ids_that_are_iris_stay() -> None:
     doc.set_ents([Span(doc, 0, 1, label="T", kb_id="https://kb.org/é?x=1#y")])
     (triple,) = read_triples(doc)
     assert "<https://kb.org/%C3%A9?x=1#y>" in "".join(nt_lines([triple]))
+
+
+def test_unknown_entities_are_one_node(docs: list[Doc]) -> None:
+    """By their provisional ids, of their document or of the corpus, unless they have a link."""
+    for doc, groups in zip(docs, ({"NIL-1": [[4, 5], [5, 8]], "NIL-2": [[0, 2]]}, {"NIL-c-1": [[0, 1]]}), strict=True):
+        doc.user_data[UNKNOWN] = groups
+    triples = [triple for doc in docs for triple in read_triples(doc, "two")]
+    ends = [triple.tail.unknown for triple in triples]
+    assert ends == ["NIL-1", "NIL-1", "NIL-c-1"]
+    assert [triple.head.unknown for triple in triples] == [""] * 3
+    found = statements("".join(nt_lines(triples, Names("http://a.org/", "urn:q:"))))
+    objects = [target for _, name, target, _ in found if "relation/" in name]
+    assert sorted(set(objects), key=str) == ["http://a.org/entity/NIL-c-1", "http://a.org/entity/doc%201%2F%C3%A9/NIL-1"]
+    rows = list(csv.DictReader(io.StringIO("".join(csv_lines(triples)))))
+    assert [(row["head_id"], row["tail_id"]) for row in rows] == [("Q7259", "NIL-1"), ("Q7259", "NIL-1"), ("Q7259", "NIL-c-1")]
+    nodes = list(ET.fromstring("".join(graphml_lines(triples))).iter(f"{NAMESPACE}node"))
+    assert [data(node).get("kb_id") for node in nodes] == ["Q7259", None, None]
+
+
+@pytest.mark.parametrize("groups", [3, {"NIL-1": [[0]]}, {"NIL-1": [["a", "b"]]}, ["NIL-1"]], ids=str)
+def test_groups_that_cannot_be_read(groups: Any) -> None:
+    doc = annotated(["a", "b"], [relation((0, 1), (1, 2), "r")])
+    doc.user_data[UNKNOWN] = groups
+    with pytest.raises(InputError, match="E562"):
+        list(read_triples(doc))
 
 
 def test_nothing_to_write(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import registry
-from thinc.util import fix_random_seed
 
 from entitykit.components.linker import Linker
 from entitykit.components.reranker import Reranker
@@ -80,7 +79,6 @@ def make_examples(nlp: Language) -> list[Example]:
 
 
 def initialized(checkpoint: Path, store: EntityStore, **options: Any) -> tuple[Language, Linker, Reranker]:
-    fix_random_seed(0)  # fixtures of the module come before that of each test
     nlp = make(checkpoint, store, **options)
     nlp.initialize(lambda: make_examples(nlp))
     linker, reranker = nlp.get_pipe(LINKER), nlp.get_pipe(RERANKER)

@@ -36,6 +36,17 @@ def corpus(tmp_path: Path) -> Path:
         doc.user_data["relations"] = [
             {"head": [a.start, a.end], "tail": [b.start, b.end], "label": "Live_In"} for a, b in pairs
         ]
+        for number, ent in enumerate(doc.ents, start=1):
+            doc.spans[f"coref_clusters_{number}"] = [ent]
+        numbers = {ent.start: number for number, ent in enumerate(doc.ents, start=1)}
+        doc.user_data["cluster_relations"] = [
+            {"head": numbers[a.start], "tail": numbers[b.start], "label": "Live_In"} for a, b in pairs
+        ]
+        doc.user_data |= {"coref_ids": links, "topic": "poets"}
+        states = [["?", "London"]] if doc.ents else []
+        steps = [[0, len(doc.text)]]
+        doc.user_data["procedure"] = {"participants": ["Ada"][: len(states)], "states": states, "steps": steps}
+        doc.user_data["salience"] = [{"mentions": [[ent.start, ent.end]], "score": 1 / (1 + ent.start)} for ent in doc.ents]
         docs.add(doc)
     docs.to_disk(tmp_path / "corpus.spacy")
     return tmp_path / "corpus.spacy"
@@ -58,13 +69,26 @@ def test_the_configs_of_the_readme_are_there() -> None:
         "ner.cfg",
         "relations.cfg",
         "relations_head.cfg",
+        "coref.cfg",
+        "coref_head.cfg",
+        "cross_document.cfg",
+        "cross_document_pairs.cfg",
+        "relations_document.cfg",
         "ner_nested.cfg",
+        "salience.cfg",
+        "salience_head.cfg",
         "tiny.cfg",
+        "tracker.cfg",
         "en_entitykit_sm.cfg",
     } <= {path.name for path in CONFIGS}
 
 
-START = {"linker": "linking.cfg", "teacher": "linking.cfg", "pipeline": "en_entitykit_sm.cfg"}
+START = {
+    "linker": "linking.cfg",
+    "teacher": "linking.cfg",
+    "vectors": "cross_document.cfg",
+    "pipeline": "en_entitykit_sm.cfg",
+}
 """Of a config that goes on from another pipeline: the setting with its path, and the config that makes it."""
 
 
@@ -73,6 +97,8 @@ def make_start(config: str, overrides: dict[str, Any], path: Path) -> Path:
     if config == "en_entitykit_sm.cfg":
         layers = {"mentions.model.layer": 1, "ner.model.probe_layer": 1}
         overrides = overrides | {f"components.entitykit_{key}": value for key, value in layers.items()}
+    if config == "cross_document.cfg":
+        overrides = overrides | {"components.entitykit_mentions.model.layer": 1}
     nlp = init_nlp(load_config(CONFIGS[0].parent / config, overrides=overrides, interpolate=False))
     build_index()(nlp).to_disk(path)
     return path
@@ -100,6 +126,10 @@ def test_trains_two_steps(path: Path, corpus: Path, kb: Path, tiny_bert: Path, t
         own = {"name": str(tiny_bert), "window": 128, "overlap": 32}
         overrides |= {f"components.entitykit_reranker.model.tok2vec.{key}": value for key, value in own.items()}
         overrides |= {f"components.entitykit_reranker.model.{part}_pieces": 64 for part in ("context", "entity")}
+    if "entitykit_mention_pairs" in config["components"]:
+        own = {"name": str(tiny_bert), "window": 128, "overlap": 32}
+        overrides |= {f"components.entitykit_mention_pairs.model.tok2vec.{key}": value for key, value in own.items()}
+        overrides |= {"components.entitykit_mention_pairs.model.context_pieces": 24}
     for name, component in config["components"].items():
         for layer in ("layer", "probe_layer"):
             if layer in component.get("model", {}):

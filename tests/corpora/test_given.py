@@ -7,7 +7,7 @@ import spacy
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from entitykit.corpora.given import given_mentions
+from entitykit.corpora.given import given_clusters, given_mentions
 from entitykit.errors import EntityKitWarning
 
 NLP = spacy.blank("xx")
@@ -32,8 +32,39 @@ def test_groups() -> None:
     assert not eg.predicted.ents
 
 
+def test_from_one_group_into_another() -> None:
+    (eg,) = given_mentions(lambda nlp: [example(["a", "b", "c"], ["a", "b", "c"])], "mentions", gold="sc")(NLP)
+    assert [span.text for span in eg.predicted.spans["mentions"]] == ["ab", "bc"]
+    assert "sc" not in eg.predicted.spans
+
+
 def test_other_tokens() -> None:
     reader = given_mentions(lambda nlp: [example(["ab", "c"], ["a", "b", "c"])], "sc")
     with pytest.warns(EntityKitWarning, match="1 of 2 gold mentions"):
         (eg,) = reader(NLP)
     assert [span.text for span in eg.predicted.spans["sc"]] == ["ab"]
+
+
+def test_clusters() -> None:
+    """With the types of entities in the same places."""
+
+    def read(nlp: object) -> list[Example]:
+        eg = example(["a", "b", "c", "d"], ["a", "b", "c", "d"])
+        eg.reference.spans["coref_clusters_1"] = [Span(eg.reference, 0, 2), Span(eg.reference, 2, 4, label="C")]
+        eg.reference.spans["coref_clusters_2"] = [Span(eg.reference, 1, 3), Span(eg.reference, 3, 4)]
+        return [eg]
+
+    (eg,) = given_clusters(read)(NLP)
+    found = {name: [(span.text, span.label_) for span in group] for name, group in eg.predicted.spans.items()}
+    assert found == {"coref_clusters_1": [("ab", "A"), ("cd", "C")], "coref_clusters_2": [("bc", "B"), ("d", "")]}
+
+
+def test_clusters_in_other_tokens() -> None:
+    def read(nlp: object) -> list[Example]:
+        eg = example(["ab", "c"], ["a", "b", "c"])
+        eg.reference.spans["coref_clusters_1"] = [Span(eg.reference, 0, 2), Span(eg.reference, 1, 3)]
+        return [eg]
+
+    with pytest.warns(EntityKitWarning, match="1 of 2 gold mentions"):
+        (eg,) = given_clusters(read)(NLP)
+    assert [span.text for span in eg.predicted.spans["coref_clusters_1"]] == ["ab"]

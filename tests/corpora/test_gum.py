@@ -110,6 +110,18 @@ def test_everything_else_is_kept_as_published(read: Read) -> None:
     ]
 
 
+def test_salience(read: Read) -> None:
+    (doc,) = read(document(), "gum")
+    assert doc.user_data["salience"] == [
+        {"id": "1", "entity": "Rex (dog)", "score": 5.0, "mentions": [[0, 6], [5, 6], [8, 9]]},
+        {"id": "2", "entity": "", "score": 0.0, "mentions": [[0, 3]]},
+    ]
+    (doc,) = read(document(body=BODY.replace("new-nnnnn", "new-s___s", 1).replace("giv:act-sssss", "giv:act-s____")), "gum")
+    assert [entity["score"] for entity in doc.user_data["salience"]] == [5, 2]
+    (doc,) = read(document(body=body(("1", "a", "(1-x)"))), "gum")
+    assert "salience" not in doc.user_data
+
+
 def body(*cells: tuple[str, str, str]) -> str:
     """One sentence of (ID, form, Entity) without syntax."""
     rows = [f"{number}\t{form}" + "\t_" * 7 + (f"\tEntity={entity}\n" if entity else "\t_\n") for number, form, entity in cells]

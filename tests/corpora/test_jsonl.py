@@ -187,11 +187,13 @@ def docs(draw: st.DrawFn) -> Doc:
     doc = Doc(NLP.vocab, words=[token for token, _ in tokens], spaces=[space for _, space in tokens])
     visible = [token.i for token in doc if token.text.strip()]
     bounds = [(i, j + 1) for i in visible for j in visible if i <= j]
+    ids = st.sampled_from(["", "Q1"])
     for key, labels in (("sc", label), ("mentions", st.just("")), ("other", label)):
         if key == "sc" or draw(st.booleans()):
             chosen = draw(st.lists(st.sampled_from(bounds), unique=True, max_size=4)) if bounds else []
             spans = [
-                Span(doc, start, end, label=draw(labels), kb_id=draw(st.sampled_from(["", "Q1"]))) for start, end in chosen
+                Span(doc, *bound, label=draw(labels), kb_id=draw(ids), span_id=draw(ids) if key == "other" else "")
+                for bound in chosen
             ]
             scores = draw(st.lists(score, min_size=len(spans), max_size=len(spans)))
             doc.spans[key] = SpanGroup(doc, name=key, spans=spans, attrs={"scores": scores} if draw(st.booleans()) else {})
@@ -211,6 +213,6 @@ def test_any_document_survives(doc: Doc) -> None:
     assert [(token.text, token.whitespace_) for token in copy] == [(token.text, token.whitespace_) for token in doc]
     for key, group in doc.spans.items():
         assert offsets(copy.spans[key]) == offsets(group)
-        assert [span.kb_id_ for span in copy.spans[key]] == [span.kb_id_ for span in group]
+        assert [(span.kb_id_, span.id_) for span in copy.spans[key]] == [(span.kb_id_, span.id_) for span in group]
     assert copy.user_data == doc.user_data
     assert (report.expanded, report.trimmed, report.dropped, report.duplicates) == (0, 0, 0, 0)

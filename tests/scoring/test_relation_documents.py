@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 from spacy.vocab import Vocab
 
 from entitykit.errors import InputError
-from entitykit.scoring.relation_documents import document_scores, known_facts
+from entitykit.scoring.relation_documents import KnownFacts, document_scores, known_facts
+from entitykit.scoring.relations import make_relations_scorer
 
 VOCAB = Vocab()
 WORDS = ["Ada", "was", "born", "in", "London", ".", "Lovelace", "met", "Babbage", "in", "England", "."]
@@ -106,3 +108,21 @@ def test_nothing_to_score() -> None:
 def test_relations_that_cannot_be_read(value: Any) -> None:
     with pytest.raises(InputError, match=r"\[E346\] .* one of the 4 groups"):
         document_scores([example([value])])
+
+
+def test_facts_of_a_file(tmp_path: Path) -> None:
+    """They are read when something is scored, once."""
+    path = tmp_path / "train.spacy"
+    scorer = make_relations_scorer(str(path))
+    eg = example([relation(1, 2, "born")])
+    with pytest.raises(InputError, match=r"E604.*train\.spacy"):
+        scorer([eg])
+    path.write_bytes(b"no DocBin")
+    with pytest.raises(InputError, match="E604"):
+        scorer([eg])
+    DocBin(docs=[train()], store_user_data=True).to_disk(path)
+    assert KnownFacts(str(path)).get() == known_facts([train()])
+    assert scorer([eg])["rel_doc_ign_f"] == 0.0
+    path.unlink()
+    assert scorer([eg], entities="coref")["rel_doc_ign_f"] == 0.0
+    assert make_relations_scorer()([eg])["rel_doc_ign_f"] is None

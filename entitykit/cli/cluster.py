@@ -1,0 +1,210 @@
+"""`entitykit cluster`: add documents to a store of clusters, so that the same entity has one id in all of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin
+from tqdm import tqdm
+
+from entitykit.cli.annotate import FORMATS, load_pipeline
+from entitykit.cli.convert import print_table
+from entitykit.cli.inputs import STDIN, Document, Failure, failure, find_files, read_documents
+from entitykit.cli.outputs import STDOUT, FailureLog, Writer, failures_path, open_output, open_text
+from entitykit.cli.stream import Result, annotate
+from entitykit.errors import error
+from entitykit.knowledge.cluster_schema import ClusterReport
+from entitykit.knowledge.cluster_store import FILE, ClusterStore
+
+DESCRIPTION = """Cluster the mentions of a growing corpus: the same entity has one id, whatever document it is in.
+
+Inputs are read as by `entitykit annotate`, and annotated by a pipeline with entitykit_cross_document. Their mentions join the
+clusters of the store, or begin new ones; ids that were given stay. A document with the id of one that is there takes its place,
+and one that has not changed is left as it is, so the same inputs may be given again. STORE is made if it is not there."""
+
+EPILOG = """Every batch is a transaction: whatever happens, all batches that were written stay. Exit code: 0 if all is well; 1
+if something could not be read, annotated or written, each listed in errors.jsonl beside OUT, or on standard error; 2 if
+something else went wrong."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("store", type=Path, metavar="STORE", help="folder of the store")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="file, folder, or - for standard input")
+    parser.add_argument("-o", "--output", metavar="OUT", help="write the documents, each mention with the id of its cluster")
+    parser.add_argument("--pipeline", metavar="NAME_OR_PATH", help="with entitykit_cross_document; needed for inputs")
+    parser.add_argument("--format", choices=list(FORMATS), help="of OUT; default: by its ending, otherwise jsonl")
+    parser.add_argument("--text-field", default="text", metavar="NAME", help="field with the text (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=int, default=256, metavar="N", help="documents that are added at once (default: %(default)s)"
+    )
+    parser.add_argument("--gpu", type=int, metavar="ID", help="GPU to use (default: none)")
+    parser.add_argument("--export", metavar="FILE", help="write all clusters as JSON lines, - for standard output")
+    parser.add_argument("--info", action="store_true", help="print numbers of the store")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Add documents, and print or write what was asked for; the answer is the exit code.
+
+    Raises:
+        InputError: E427 and E428 for options that cannot work, E421 if nothing can be read.
+        ConfigError: E420 and E429 if the pipeline cannot be loaded, E632 if it does not cluster.
+        CheckpointError: E633 and E634 for a store that cannot be opened.
+        OutputError: E425 and E426 for an output, E635 for a store that cannot be written.
+    """
+    _check(args)
+    n_failed = add(args) if args.inputs else 0
+    if args.export or args.info:
+        with ClusterStore.open(args.store, read_only=True) as store:
+            if args.export:
+                export(store, args.export)
+            if args.info:
+                info(store)
+    return 1 if n_failed else 0
+
+
+def add(args: argparse.Namespace) -> int:
+    """Add the inputs to the store, and write them; the answer is how many failed."""
+    output = args.output or STDOUT  # without a file, failures go to standard error
+    written = [Path(path) for path in (args.output, failures_path(output)) if path not in (None, STDOUT)]
+    files = find_files(args.inputs, without=written)
+    if all(isinstance(file, Failure) for file in files):
+        raise error("E421", reason=" ".join(file.error for file in files if isinstance(file, Failure)))
+    nlp = load_pipeline(args.pipeline, gpu=args.gpu)
+    pipe = clustering_pipe(nlp, args.pipeline)
+    failures, report = FailureLog(output), ClusterReport()
+    failures.clear()
+    documents = read_documents(files, nlp.vocab, text_field=args.text_field)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        spool, store = Path(folder, "documents.spacy"), None
+        results = stack.enter_context(closing(annotate(nlp, _each_once(documents), batch_size=32)))
+        shown = tqdm(results, unit=" documents", disable=args.quiet or None, file=sys.stderr)
+        with open_output(str(spool), "spacy") as writer:
+            for docs in _batches(shown, failures, args.batch_size):
+                store = store or stack.enter_context(pipe.open_store(args.store, docs))
+                report.add(pipe.add_to(store, docs))
+                if args.output:
+                    for doc in docs:
+                        writer.write(doc)
+        if args.output:
+            _write(pipe, args, _read(spool, nlp), failures)
+    print_table([*report.rows(), ("failed", failures.n)])
+    return failures.n
+
+
+def clustering_pipe(nlp: Language, name: str) -> Any:
+    """The last component that clusters.
+
+    Raises:
+        ConfigError: E632 if there is none.
+    """
+    for _, pipe in reversed(nlp.pipeline):
+        if hasattr(pipe, "add_to"):
+            return pipe
+    raise error("E632", name=name, found=", ".join(nlp.pipe_names))
+
+
+def export(store: ClusterStore, path: str) -> None:
+    """Write clusters as JSON lines."""
+    lines = (f"{json.dumps(cluster, ensure_ascii=False)}\n" for cluster in store.export())
+    if path == STDOUT:
+        sys.stdout.writelines(lines)
+    else:
+        with open_text(path) as file:
+            file.writelines(lines)
+
+
+def info(store: ClusterStore) -> None:
+    """Print numbers of a store."""
+    sizes = store.sizes
+    print_table(
+        [
+            ("documents", store.n_documents),
+            ("mentions", store.n_mentions),
+            ("clusters", len(sizes)),
+            ("clusters of several mentions", int((sizes > 1).sum())),
+            ("mentions of the largest", int(sizes.max(initial=0))),
+            ("clusters that became part of others", store.n_merged),
+            ("numbers of a vector", store.width),
+            ("kilobytes on disk", (store.folder / FILE).stat().st_size // 1000),
+        ]
+    )
+    print(f"built by {store.built} for vectors of {store.fingerprint}")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Check the options against each other."""
+    if not (args.inputs or args.info or args.export):
+        raise error("E428", option="INPUT", found="missing", expected="something to read, --info or --export FILE")
+    if args.inputs and not args.pipeline:
+        raise error("E428", option="--pipeline", found="missing", expected="a pipeline with entitykit_cross_document")
+    if args.batch_size < 1:
+        raise error("E428", option="--batch-size", found=args.batch_size, expected="1 or more")
+    if args.output:
+        inputs = {Path(path).resolve() for path in args.inputs if path != STDIN}
+        if args.output != STDOUT and Path(args.output).resolve() in inputs:
+            raise error("E427", path=args.output)
+        if args.output == STDOUT and args.format not in (None, "jsonl"):
+            raise error("E428", option="--format", found=args.format, expected="jsonl on standard output")
+
+
+def _each_once(documents: Iterable[Document | Failure]) -> Iterator[Document | Failure]:
+    """Documents with the id of an earlier one fail."""
+    seen: set[str] = set()
+    for item in documents:
+        if isinstance(item, Document) and item.id in seen:
+            problem = error("E639", id=item.id, found="the id of two documents", expected="an id of its own for each")
+            yield failure(problem, item.input, line=item.line, document_id=item.id)
+            continue
+        if isinstance(item, Document):
+            seen.add(item.id)
+        yield item
+
+
+def _batches(results: Iterable[Result], failures: FailureLog, size: int) -> Iterator[list[Doc]]:
+    batch: list[Doc] = []
+    for result in results:
+        if isinstance(result, Failure):
+            failures.add(result)
+            continue
+        batch.append(result[1])
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _read(spool: Path, nlp: Language) -> Iterator[Doc]:
+    """The documents, one shard after the other."""
+    for path in sorted(spool.iterdir()) if spool.is_dir() else [spool]:
+        yield from DocBin().from_disk(path).get_docs(nlp.vocab)
+
+
+def _write(pipe: Any, args: argparse.Namespace, docs: Iterable[Doc], failures: FailureLog) -> None:
+    """Write the documents with the ids that their clusters have when all are added."""
+    by_ending = {ending: kind for kind, ending in FORMATS.items()}
+    kind = "jsonl" if args.output == STDOUT else args.format or by_ending.get(Path(args.output).suffix.lower(), "jsonl")
+    writer: Writer
+    with open_output(args.output, kind) as writer:
+        if not (args.store / FILE).exists():
+            return  # nothing could be annotated
+        with ClusterStore.open(args.store, read_only=True) as store:
+            for doc in docs:
+                try:
+                    pipe.ids_from(store, [doc])
+                    writer.write(doc)
+                except OSError:
+                    raise  # the disk is to blame, not the document
+                except Exception as problem:  # noqa: BLE001  such as a value in `doc.user_data` that no format can hold
+                    failures.add(failure(problem, args.output, document_id=doc.user_data.get("id")))

@@ -1,0 +1,239 @@
+"""Entities of several mentions, read from coreference clusters, and pairs of them that may be related."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from entitykit.components.gold import in_predicted
+from entitykit.components.pairs import Found, Scope, as_json, sentence_ends
+from entitykit.errors import error
+from entitykit.types import ClusterPairs
+
+Ints = NDArray[np.int64]
+Places = list[tuple[int, int, str]]
+
+COREF = "coref"
+"""The value of the setting `entities` under which entities are coreference clusters."""
+CLUSTER = re.compile(r"coref_clusters_(\d+)")
+CLUSTER_RELATIONS = "cluster_relations"
+"""Gold relations are ``doc.user_data["cluster_relations"]``; predicted ones ``doc._.cluster_relations``, too."""
+
+
+class Clusters(NamedTuple):
+    """One document's entities, in the order of their first mentions.
+
+    Attributes:
+        starts: *(n_mentions,)* first words, sorted.
+        ends: *(n_mentions,)* ends, exclusive.
+        members: *(n_mentions,)* numbers of their entities.
+        labels: of each entity, empty where it has none.
+        numbers: of each entity's cluster; none for an entity in ``doc.ents`` that is in no cluster.
+    """
+
+    starts: Ints
+    ends: Ints
+    members: Ints
+    labels: list[str]
+    numbers: list[int | None]
+
+    @property
+    def firsts(self) -> Ints:
+        """Rows of the entities' first mentions *(n_entities,)*."""
+        return np.unique(self.members, return_index=True)[1].astype(np.int64)
+
+
+class Related(NamedTuple):
+    """One document's entities, and the pairs of them that are looked at.
+
+    Attributes:
+        entities: of the document.
+        pairs: *(n_pairs, 2)* numbers of head and tail, by head, then by tail.
+        near: *(n_pairs, 2)* rows of those of their mentions that are nearest to each other.
+    """
+
+    entities: Clusters
+    pairs: Ints
+    near: Ints
+
+
+def read_clusters(doc: Doc) -> Clusters:
+    """The entities of a document: span groups ``coref_clusters_N``, and entities in ``doc.ents`` that are in none of them.
+
+    An entity's type is the most frequent one of its mentions; a mention without a label has that of the entity in ``doc.ents``
+    or ``doc.spans["sc"]`` that is in the same place.
+    """
+    return _collect(doc, lambda spans: [(span.start, span.end, span.label_) for span in spans])
+
+
+def gold_clusters(eg: Example) -> Clusters:
+    """The same of a reference, in the words of the predicted document; mentions that touch none of these are left out."""
+    return _collect(eg.reference, lambda spans: in_predicted(eg, spans))
+
+
+def _collect(doc: Doc, place: Callable[[Sequence[Span]], Places]) -> Clusters:
+    types = {(span.start, span.end): span.label_ for span in (*doc.spans.get("sc", ()), *doc.ents)}
+    groups = {int(key[1]): list(doc.spans[name]) for name in doc.spans if (key := CLUSTER.fullmatch(name))}
+    there = {(span.start, span.end) for spans in groups.values() for span in spans}
+    entities: list[tuple[int | None, list[Span]]] = [*groups.items()]
+    entities += [(None, [ent]) for ent in doc.ents if (ent.start, ent.end) not in there]
+    found = []
+    for number, spans in entities:
+        places = sorted({(start, end) for start, end, _ in place(spans)})
+        counts = Counter(span.label_ or types.get((span.start, span.end), "") for span in spans)
+        label = max(sorted(counts), key=lambda each: (bool(each), counts[each]), default="")
+        if places:
+            found.append((places, -1 if number is None else number, label))
+    found.sort()
+    table = sorted((start, end, row) for row, (places, *_) in enumerate(found) for start, end in places)
+    starts, ends, members = np.array(table, dtype=np.int64).reshape(-1, 3).T
+    numbers = [None if number < 0 else number for _, number, _ in found]
+    return Clusters(starts, ends, members, [label for *_, label in found], numbers)
+
+
+def pair_clusters(doc: Doc, entities: Clusters, scope: Scope, name: str) -> tuple[Related, int]:
+    """All ordered pairs of a document's entities within the scope, which the two nearest mentions must fit.
+
+    Args:
+        doc: with sentence boundaries for the scope ``sentence``.
+        entities: of the document.
+        scope: which pairs are wanted.
+        name: the component's, for messages.
+
+    Returns:
+        Pairs, and the number of pairs that the limit left out.
+
+    Raises:
+        ConfigError: E120 if sentences are asked for and the document has none.
+    """
+    n = len(entities.labels)
+    if n < 2:
+        return Related(entities, np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2), dtype=np.int64)), 0
+    starts, ends = entities.starts, entities.ends
+    far = len(doc) + 1
+    distances = np.maximum(np.maximum(starts[None] - ends[:, None], starts[:, None] - ends[None]), 0)
+    if scope.kind == "sentence":
+        sentences = sentence_ends(doc, name)[starts]
+        distances = np.where(sentences[:, None] == sentences[None], distances, far)
+    elif scope.kind == "window":
+        distances = np.where(distances <= scope.window, distances, far)
+    order = np.argsort(entities.members, kind="stable")
+    firsts = np.searchsorted(entities.members[order], np.arange(n))
+    # the least of these numbers is the least distance, of equal ones that of the earliest mentions
+    rows = np.arange(len(starts))
+    keys = (distances * len(rows) + rows[:, None]) * len(rows) + rows[None]
+    keys = np.minimum.reduceat(np.minimum.reduceat(keys[order][:, order], firsts, axis=0), firsts, axis=1)
+    left, right = np.triu_indices(n, k=1)
+    best = keys[left, right]
+    near = best < far * len(rows) ** 2
+    left, right, best = left[near], right[near], best[near]
+    n_lost = max(0, len(left) - scope.limit // 2)
+    if n_lost:
+        kept = np.sort(np.argsort(best // len(rows) ** 2, kind="stable")[: scope.limit // 2])
+        left, right, best = left[kept], right[kept], best[kept]
+    mentions = np.stack([best // len(rows) % len(rows), best % len(rows)], axis=1)
+    pairs = np.concatenate([np.stack([left, right], axis=1), np.stack([right, left], axis=1)]).astype(np.int64)
+    by_head = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return Related(entities, pairs[by_head], np.concatenate([mentions, mentions[:, ::-1]])[by_head]), 2 * n_lost
+
+
+def pack_clusters(docs: Sequence[Doc], found: Sequence[Related], types: Sequence[str]) -> ClusterPairs:
+    """Lay documents' entities and pairs end to end.
+
+    Args:
+        docs: the documents.
+        found: of each document.
+        types: the known entity types, in the order of their numbers, which begin with 1.
+    """
+    numbers = {label: i for i, label in enumerate(types, start=1)}
+    words = np.cumsum([0, *(len(doc) for doc in docs)])
+    mentions = np.cumsum([0, *(len(each.entities.starts) for each in found)])
+    entities = np.cumsum([0, *(len(each.entities.labels) for each in found)])
+
+    def join(parts: Iterable[Ints], firsts: Ints) -> torch.Tensor:
+        nothing = np.zeros(0, dtype=np.int64)
+        return torch.from_numpy(np.concatenate([nothing, *(p + first for p, first in zip(parts, firsts, strict=False))]))
+
+    return ClusterPairs(
+        starts=join((each.entities.starts for each in found), words),
+        ends=join((each.entities.ends for each in found), words),
+        members=join((each.entities.members for each in found), entities),
+        types=torch.tensor([numbers.get(label, 0) for each in found for label in each.entities.labels], dtype=torch.long),
+        heads=join((each.pairs[:, 0] for each in found), entities),
+        tails=join((each.pairs[:, 1] for each in found), entities),
+        near_heads=join((each.near[:, 0] for each in found), mentions),
+        near_tails=join((each.near[:, 1] for each in found), mentions),
+    )
+
+
+class Fact(NamedTuple):
+    """A gold relation: numbers of entities, or none for a cluster without a mention in the predicted words, and its label."""
+
+    head: int | None
+    tail: int | None
+    label: str
+
+
+def gold_facts(doc: Doc, entities: Clusters) -> list[Fact] | None:
+    """The gold relations of a reference; none if it has no such annotation.
+
+    Args:
+        doc: the reference.
+        entities: its clusters, from `gold_clusters`.
+
+    Raises:
+        InputError: E346 for a relation that cannot be read.
+    """
+    values: Sequence[Any] | None = doc.user_data.get(CLUSTER_RELATIONS)
+    if values is None:
+        return None
+    known = {int(key[1]) for name in doc.spans if (key := CLUSTER.fullmatch(name))}
+    rows = {number: row for row, number in enumerate(entities.numbers)}
+    found = []
+    for value in values:
+        match value:
+            case {"head": int(head), "tail": int(tail), "label": str(label)} if {head, tail} <= known:
+                found.append(Fact(rows.get(head), rows.get(tail), label))
+            case _:
+                raise error("E346", found=repr(value)[:80], n=len(known))
+    return found
+
+
+def clusters_as_json(doc: Doc, related: Related, chosen: Iterable[tuple[int, int, str, float]]) -> list[dict[str, Any]]:
+    """What is written to ``doc._.relations``: the first mentions' places as in `as_json`, and numbers of clusters.
+
+    Args:
+        doc: the document.
+        related: its entities.
+        chosen: numbers of head and tail, label and probability of relations.
+
+    Returns:
+        As in `as_json`, and `head_cluster` and `tail_cluster`: numbers of span groups ``coref_clusters_N``, or None for an
+        entity that is in none.
+    """
+    chosen, entities = list(chosen), related.entities
+    firsts = entities.firsts
+    written = as_json(doc, Found(entities.starts[firsts], entities.ends[firsts], entities.labels, related.pairs), chosen)
+    for relation, (head, tail, *_) in zip(written, chosen, strict=True):
+        relation |= {"head_cluster": entities.numbers[head], "tail_cluster": entities.numbers[tail]}
+    return written
+
+
+def between_clusters(relations: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What is written to ``doc._.cluster_relations``: those of `clusters_as_json` that have two numbers."""
+    both = (each for each in relations if each["head_cluster"] is not None and each["tail_cluster"] is not None)
+    return [{"head": r["head_cluster"], "tail": r["tail_cluster"], "label": r["label"], "score": r["score"]} for r in both]
+
+
+def register_cluster_relations() -> None:
+    """Make ``doc._.cluster_relations`` known to spaCy, once; where nothing looked, it is None."""
+    if not Doc.has_extension(CLUSTER_RELATIONS):
+        Doc.set_extension(CLUSTER_RELATIONS, default=None)

@@ -1,0 +1,156 @@
+"""`entitykit_relations` between entities that have several mentions: coreference clusters, across a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from spacy.tokens import Doc
+from spacy.training import Example
+from torch import Tensor
+
+from entitykit.bridge.head import HeadInput
+from entitykit.components.cluster_pairs import (
+    CLUSTER_RELATIONS,
+    Clusters,
+    Related,
+    between_clusters,
+    clusters_as_json,
+    gold_clusters,
+    gold_facts,
+    pack_clusters,
+    pair_clusters,
+    read_clusters,
+    register_cluster_relations,
+)
+from entitykit.components.pairs import Scope
+from entitykit.components.relations import Relations
+from entitykit.decoding.relations import Entities, decode_relations
+from entitykit.decoding.schema import RelationSchema
+from entitykit.errors import error, warn
+from entitykit.types import ClusterPairs
+
+
+class ClusterRelations(Relations):
+    """Writes ``doc._.relations``, see `clusters_as_json`, and ``doc._.cluster_relations``: dicts of JSON values."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        register_cluster_relations()
+
+    # Learning
+
+    def labels_in(self, reference: Doc) -> Iterable[str]:
+        """The relation types of a gold document."""
+        return (fact.label for fact in gold_facts(reference, read_clusters(reference)) or ())
+
+    def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """The types of entities."""
+        found = {label for eg in examples for label in read_clusters(eg.reference).labels}
+        self.cfg["entity_types"] = sorted(found - {""})
+        return {"entity_types": self.cfg["entity_types"]}
+
+    def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
+        """Learn the schema, and say which gold relations are out of reach."""
+        if examples and not self.labels:
+            raise error("E106", name=self.name, keys=f'user_data["{CLUSTER_RELATIONS}"]')
+        triples, n_far, n = [], 0, 0
+        for eg in examples:
+            related = self._pair_clusters(eg.predicted, gold_clusters(eg))
+            near, types = set(map(tuple, related.pairs.tolist())), related.entities.labels
+            for head, tail, label in gold_facts(eg.reference, related.entities) or ():
+                n += 1
+                n_far += (head, tail) not in near
+                if head is not None and tail is not None and types[head] and types[tail]:
+                    triples.append((types[head], label, types[tail]))
+        if n_far:
+            warn("W122", name=self.name, n=n_far, total=n, stacklevel=4)
+        self.cfg["schema"] = RelationSchema.learn(triples).to_dict()
+        self._constraints = None
+        _ = self.constraints  # what is wrong with the schema is said here
+
+    def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> ClusterPairs:
+        """Pairs of gold entities in training; else of those that the documents have."""
+        if examples is None:
+            return self._pack(docs, [read_clusters(doc) for doc in docs])
+        return self._pack(docs, [gold_clusters(eg) for eg in examples])
+
+    def _pack(self, docs: Sequence[Doc], entities: Iterable[Clusters]) -> ClusterPairs:
+        found = [self._pair_clusters(doc, each) for doc, each in zip(docs, entities, strict=True)]
+        return pack_clusters(docs, found, self.cfg["entity_types"])
+
+    def _pair_clusters(self, doc: Doc, entities: Clusters) -> Related:
+        scope = Scope(self.settings["scope"], self.settings["window"], self.settings["max_pairs"])
+        related, n_lost = pair_clusters(doc, entities, scope, self.name)
+        if n_lost:
+            total, n_entities = n_lost + len(related.pairs), len(entities.labels)
+            warn("W120", name=self.name, n=n_lost, total=total, n_entities=n_entities, stacklevel=5)
+        return related
+
+    def targets(self, examples: Sequence[Example], output: Any) -> tuple[Tensor, ...]:
+        """Which relations pairs have, and whether their documents are annotated.
+
+        Raises:
+            ConfigError: E110 for a label that is not known.
+
+        Warns:
+            W121 for relations with an argument that touches no predicted word.
+        """
+        numbers = {label: i for i, label in enumerate(self.labels)}
+        relations: dict[tuple[int, int], list[int]] = {}
+        known: list[bool] = []
+        n_lost = 0
+        for eg in examples:
+            entities = gold_clusters(eg)
+            facts, first = gold_facts(eg.reference, entities), len(known)
+            for head, tail, label in facts or ():
+                if label not in numbers:
+                    raise error("E110", name=self.name, label=label, labels=", ".join(self.labels))
+                if head is None or tail is None:
+                    n_lost += 1
+                else:
+                    relations.setdefault((first + head, first + tail), []).append(numbers[label])
+            known.extend([facts is not None] * len(entities.labels))
+        if n_lost:
+            warn("W121", n=n_lost, stacklevel=5)
+        pairs, device = output.pairs, output.logits.device
+        places = zip(pairs.heads.tolist(), pairs.tails.tolist(), strict=True)
+        cells = [(row, label) for row, place in enumerate(places) for label in relations.get(place, ())]
+        targets = torch.zeros_like(output.logits)
+        if cells:
+            targets[tuple(torch.tensor(cells, device=device).T)] = 1.0
+        return targets, torch.tensor(known, dtype=torch.bool, device=device)[pairs.heads]
+
+    # Predicting
+
+    def predict(self, docs: Iterable[Doc]) -> list[Any]:
+        """Find each document's relations, without changing it."""
+        docs = list(docs)
+        found = [self._pair_clusters(doc, read_clusters(doc)) for doc in docs]
+        output = self.model.predict(HeadInput(docs, pack_clusters(docs, found, self.cfg["entity_types"])))
+        probabilities = output.logits.float().sigmoid().cpu().numpy()
+        edges = np.cumsum([0, *(len(each.pairs) for each in found)]).tolist()
+        rows = zip(docs, found, edges[:-1], edges[1:], strict=True)
+        return [self._choose_facts(doc, each, probabilities[low:high]) for doc, each, low, high in rows]
+
+    def _choose_facts(self, doc: Doc, related: Related, probabilities: Any) -> list[dict[str, Any]]:
+        entities, firsts = related.entities, related.entities.firsts
+        numbers = {label: i for i, label in enumerate(self.cfg["entity_types"])}
+        types = np.array([numbers.get(label, -1) for label in entities.labels], dtype=np.int64)
+        chosen = decode_relations(
+            Entities(entities.starts[firsts], entities.ends[firsts], types),
+            related.pairs,
+            probabilities,
+            self.constraints,
+            decoder=self.settings["decoder"],
+            threshold=self.settings["threshold"],
+        )
+        return clusters_as_json(doc, related, [(m.head, m.tail, self.labels[m.relation], m.score) for m in chosen.relations])
+
+    def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
+        """Write relations."""
+        for doc, relations in zip(docs, scores, strict=True):
+            doc._.relations = relations
+            doc._.set(CLUSTER_RELATIONS, between_clusters(relations))

@@ -1,0 +1,346 @@
+"""`ClusteringPipe`: what components share that build clusters of mentions across documents, at once or in a store.
+
+Mentions lie in a span group with their vectors, which `entitykit_cross_document` has written. A cluster's id is the `id_` of
+its mentions there.
+"""
+
+# no postponed annotations here: spaCy reads the annotations of `initialize` as types
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from spacy.tokens import Doc, Span
+from spacy.tokens.span_group import SpanGroup
+from spacy.training import Example
+
+from entitykit.bridge.link_texts import Place, mentions_in
+from entitykit.components.base import TorchPipe
+from entitykit.components.near import Doubles, Floats, Ints, join_store, near_pairs
+from entitykit.decoding.cross_document import MergeSettings, ScorePairs, agglomerate
+from entitykit.errors import error
+from entitykit.knowledge.candidates import Mention
+from entitykit.knowledge.cluster_schema import ClusterReport, NewDocument, cluster_id
+from entitykit.knowledge.cluster_store import FILE, ClusterStore
+
+VECTORS, SIZE, ODDS, FINGERPRINT = "vectors", "size", "odds", "fingerprint"
+"""What the span group has in its `attrs` besides scores: little-endian float32 of all mentions, one after the other; numbers of
+a vector; sharpness and middle of the log-odds of a cosine; and a digest of the weights that made them."""
+
+CONTEXT = 64
+"""Words on each side of a mention that are kept for those who read pairs."""
+
+SCORE = "cross_document_conll_f"
+
+
+class Gathered(NamedTuple):
+    """The mentions of documents, document by document.
+
+    Attributes:
+        docs: the documents.
+        places: *(n_mentions,)* of mentions.
+        labels: their types; empty where they have none.
+        mentions: in their contexts.
+        vectors: *(n_mentions, size)*, of length 1.
+        odds: sharpness and middle of the log-odds of a cosine.
+        fingerprint: of the weights that made the vectors; empty without any document.
+    """
+
+    docs: Sequence[Doc]
+    places: Sequence[Place]
+    labels: Sequence[str]
+    mentions: Sequence[Mention]
+    vectors: Floats
+    odds: tuple[float, float]
+    fingerprint: str
+
+    def take(self, rows: Sequence[int]) -> "Gathered":
+        """Some of the mentions, in another order."""
+        return self._replace(
+            places=[self.places[row] for row in rows],
+            labels=[self.labels[row] for row in rows],
+            mentions=[self.mentions[row] for row in rows],
+            vectors=self.vectors[np.array(rows, dtype=np.int64)],
+        )
+
+
+class ClusteringPipe(TorchPipe):
+    """Clusters mentions; ``settings["spans_key"]`` names the span group.
+
+    A task adds the hook `scorer_of`.
+
+    Attributes:
+        thresholds: that `calibrate` tries.
+    """
+
+    thresholds: Sequence[float] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cfg |= {"threshold": None, "mean_threshold": None}
+        for setting, least in (("neighbours", 1), ("sampled", 0)):
+            if self.settings[setting] < least:
+                found = self.settings[setting]
+                raise error("E109", name=self.name, setting=setting, found=found, expected=f"at least {least}")
+        for setting in ("threshold", "mean_threshold", "least"):
+            found = self.settings[setting]
+            if found is not None and not 0 <= found <= 1:
+                raise error("E109", name=self.name, setting=setting, found=found, expected="0 to 1")
+
+    def scorer_of(self, mentions: Sequence[Mention], vectors: Floats, odds: tuple[float, float]) -> ScorePairs:
+        """A function of pairs *(n, 2)* of these mentions: probabilities *(n,)* that they are of one entity."""
+        raise NotImplementedError
+
+    @property
+    def merging(self) -> MergeSettings:
+        """When clusters merge: as the settings say, else as `calibrate` has found, else at 0.5."""
+        given = (self.settings[name] for name in ("threshold", "mean_threshold"))
+        found = (self.cfg[name] for name in ("threshold", "mean_threshold"))
+        one, mean = (next((x for x in each if x is not None), 0.5) for each in zip(given, found, strict=True))
+        return MergeSettings(threshold=one, mean_threshold=mean, n_sampled=self.settings["sampled"])
+
+    # Documents at once
+
+    def cluster(self, docs: Iterable[Doc]) -> None:
+        """Cluster the mentions of documents, whatever clusters they are in, and write the clusters' ids.
+
+        The order of the documents does not matter but where two of them are alike. Reads and writes the span group; ids are
+        ``C1``, ``C2``, … in the order of the documents' ids or texts.
+
+        Raises:
+            InputError: E631 for a document without vectors, E636 for vectors of several models.
+        """
+        found = gather(list(docs), self.settings["spans_key"])
+        numbers = self._cluster(found, self._pairs(found), None, self.merging)
+        self._write(found, [cluster_id(number + 1) for number in numbers.tolist()])
+
+    def _pairs(self, found: Gathered) -> Ints:
+        """Near pairs of mentions that may be of one entity, by number in `_in_order`."""
+        ordered = found.take(_in_order(found))
+        pairs, cosines = near_pairs(ordered.vectors, self.settings["neighbours"])
+        return pairs[probability(cosines, found.odds) >= self.settings["least"]]
+
+    def _cluster(self, found: Gathered, pairs: Ints, score: ScorePairs | None, merging: MergeSettings) -> Ints:
+        """Clusters of mentions *(n_mentions,)*."""
+        order = _in_order(found)
+        if score is None:
+            ordered = found.take(order)
+            score = self.scorer_of(ordered.mentions, ordered.vectors, found.odds)
+        numbers = np.empty(len(order), dtype=np.int64)
+        numbers[np.array(order, dtype=np.int64)] = agglomerate(pairs, score(pairs), score, len(order), settings=merging)
+        return numbers
+
+    def calibrate(self, examples: Iterable[Example]) -> MergeSettings:
+        """Choose the thresholds that cluster examples best, by CoNLL F1: one of the two at a time, until neither gets better.
+
+        Args:
+            examples: not those of the training; their predicted documents have been read by the pipeline up to here.
+
+        Returns:
+            The settings, which are saved with the pipeline, and count where its config has none.
+
+        Raises:
+            ConfigError: E637 for examples that cannot be scored.
+        """
+        examples = list(examples)
+        found = gather([eg.predicted for eg in examples], self.settings["spans_key"])
+        ordered = found.take(_in_order(found))
+        score = _Cached(self.scorer_of(ordered.mentions, ordered.vectors, found.odds))
+        pairs = self._pairs(found)
+
+        @cache
+        def measure(threshold: float, mean: float) -> tuple[float, float, float]:
+            merging = MergeSettings(threshold=threshold, mean_threshold=mean, n_sampled=self.settings["sampled"])
+            numbers = self._cluster(found, pairs, score, merging)
+            self._write(found, [cluster_id(number + 1) for number in numbers.tolist()])
+            value = TorchPipe.score(self, examples).get(SCORE)
+            if value is None:
+                raise error("E637", name=self.name)
+            return value, threshold, mean
+
+        before, best = None, max(measure(each, each) for each in self.thresholds)
+        while best != before:
+            before = best
+            best = max(best, *(measure(best[1], mean) for mean in (0.0, *self.thresholds)))
+            best = max(best, *(measure(threshold, best[2]) for threshold in self.thresholds))
+        _, self.cfg["threshold"], self.cfg["mean_threshold"] = best
+        return self.merging
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """Cluster the predicted documents, and score that."""
+        examples = list(examples)
+        if self.scorer is None:
+            return {}
+        self.cluster(eg.predicted for eg in examples)
+        return super().score(examples, **kwargs)
+
+    def scorer_arguments(self) -> dict[str, Any]:
+        """Where the clusters are."""
+        return {"spans_key": self.settings["spans_key"]}
+
+    # A store
+
+    def add_to(self, store: ClusterStore, docs: Iterable[Doc]) -> ClusterReport:
+        """Add documents to a store, all or none: their mentions join its clusters or begin new ones. Writes the clusters' ids.
+
+        A document is known by ``doc.user_data["id"]``, else by its text. One that is there already, and has not changed, keeps
+        its clusters; one that has changed is taken out first.
+
+        Raises:
+            InputError: E631 for a document without vectors, E636 for vectors of another model than the store's, E639 for two
+                documents with one id.
+            OutputError: E635 if the store cannot be written.
+        """
+        found = gather(list(docs), self.settings["spans_key"])
+        if found.fingerprint and found.fingerprint != store.fingerprint:
+            raise error("E636", found=found.fingerprint, expected=store.fingerprint)
+        documents = _documents(found)
+        with store.changing():
+            known = store.digests([each.id for each in documents])
+            fresh = [each for each in documents if known.get(each.id) != each.digest]
+            report = ClusterReport(documents=len(documents), unchanged=len(documents) - len(fresh))
+            report.replaced = store.remove([each.id for each in fresh if each.id in known])
+            join_store(
+                store,
+                sorted(fresh, key=lambda each: (each.id, each.digest)),
+                report,
+                scorer=lambda mentions, vectors: self.scorer_of(mentions, vectors, found.odds),
+                likely=lambda cosines: probability(cosines, found.odds) >= self.settings["least"],
+                k=self.settings["neighbours"],
+                merging=self.merging,
+            )
+        self._take_ids(store, found, documents)
+        return report
+
+    def ids_from(self, store: ClusterStore, docs: Iterable[Doc]) -> None:
+        """Write the ids of the clusters that a store has by now for documents that were added to it.
+
+        Raises:
+            InputError: E631 for a document without vectors, E639 for two documents with one id, or one that the store does not
+                have as it is.
+        """
+        found = gather(list(docs), self.settings["spans_key"])
+        documents = _documents(found)
+        known = store.digests([each.id for each in documents])
+        for each in documents:
+            if known.get(each.id) != each.digest:
+                raise error("E639", id=each.id, found="not in the store as it is", expected="it to be added first")
+        self._take_ids(store, found, documents)
+
+    def open_store(self, folder: str | Path, docs: Sequence[Doc]) -> ClusterStore:
+        """Open the store of a folder or, where there is none, make one for vectors such as documents have.
+
+        Raises:
+            InputError: E631 for a document without vectors.
+            CheckpointError: E633 or E634 for a store that cannot be opened.
+            OutputError: E635 for one that cannot be made.
+        """
+        if (Path(folder) / FILE).exists():
+            return ClusterStore.open(folder)
+        found = gather(docs, self.settings["spans_key"])
+        return ClusterStore.create(folder, width=found.vectors.shape[1], fingerprint=found.fingerprint)
+
+    def _take_ids(self, store: ClusterStore, found: Gathered, documents: Sequence[NewDocument]) -> None:
+        clusters = [store.clusters_in(each.id) for each in documents]
+        spans = [(p.doc, found.docs[p.doc][p.start : p.end]) for p in found.places]
+        self._write(found, [cluster_id(clusters[doc][span.start_char, span.end_char]) for doc, span in spans])
+
+    def _write(self, found: Gathered, ids: Sequence[str]) -> None:
+        """Write clusters' ids to the mentions."""
+        key = self.settings["spans_key"]
+        of_doc: list[list[str]] = [[] for _ in found.docs]
+        for place, id_ in zip(found.places, ids, strict=True):
+            of_doc[place.doc].append(id_)
+        for doc, own in zip(found.docs, of_doc, strict=True):
+            group = doc.spans[key]
+            spans = [
+                Span(doc, span.start, span.end, label=span.label, kb_id=span.kb_id, span_id=id_)
+                for span, id_ in zip(group, own, strict=True)
+            ]
+            doc.spans[key] = SpanGroup(doc, name=key, spans=spans, attrs=dict(group.attrs))
+
+
+class _Cached:
+    """Scores of pairs, each computed once."""
+
+    def __init__(self, score: ScorePairs) -> None:
+        self._score, self._known = score, dict[tuple[int, int], float]()
+
+    def __call__(self, pairs: Ints) -> Doubles:
+        keys = [(a, b) for a, b in pairs.tolist()]
+        new = list(dict.fromkeys(key for key in keys if key not in self._known))
+        if new:
+            self._known.update(zip(new, self._score(np.array(new, dtype=np.int64)).tolist(), strict=True))
+        return np.array([self._known[key] for key in keys], dtype=np.float64)
+
+
+def gather(docs: Sequence[Doc], key: str) -> Gathered:
+    """Collect what `entitykit_cross_document` has left on documents.
+
+    Raises:
+        InputError: E631 for a document without vectors, E636 for vectors of several models.
+    """
+    places: list[Place] = []
+    labels: list[str] = []
+    parts, odds, fingerprint, size = [], (1.0, 0.0), "", 0
+    for number, doc in enumerate(docs):
+        group = doc.spans.get(key)
+        if group is None or VECTORS not in group.attrs:
+            raise error("E631", key=key, text=doc.text[:40])
+        places += [Place(number, span.start, span.end) for span in group]
+        labels += [span.label_ for span in group]
+        if fingerprint and (group.attrs[FINGERPRINT], group.attrs[SIZE]) != (fingerprint, size):
+            raise error("E636", found=group.attrs[FINGERPRINT], expected=fingerprint)
+        fingerprint, size = group.attrs[FINGERPRINT], group.attrs[SIZE]
+        own = np.frombuffer(group.attrs[VECTORS], dtype="<f4").reshape(len(group), size)
+        odds = (float(group.attrs[ODDS][0]), float(group.attrs[ODDS][1]))
+        parts.append(own)
+    vectors = np.concatenate([np.zeros((0, size), dtype=np.float32), *parts]).astype(np.float32)
+    return Gathered(docs, places, labels, mentions_in(docs, places, CONTEXT), vectors, odds, fingerprint)
+
+
+def probability(cosines: Floats | Doubles, odds: tuple[float, float]) -> Doubles:
+    """Probabilities that mentions with these cosines are of one entity, by the vectors alone."""
+    return 1.0 / (1.0 + np.exp(-log_odds(cosines, odds)))
+
+
+def log_odds(cosines: Floats | Doubles, odds: tuple[float, float]) -> Doubles:
+    """Log-odds of the same."""
+    sharpness, middle = odds
+    return sharpness * (np.asarray(cosines, dtype=np.float64) - middle)
+
+
+def cosines_of(vectors: Floats, pairs: Ints) -> Doubles:
+    """Cosines *(n_pairs,)* of pairs of vectors of length 1."""
+    return np.einsum("ij,ij->i", vectors[pairs[:, 0]], vectors[pairs[:, 1]]).astype(np.float64)
+
+
+def _in_order(found: Gathered) -> list[int]:
+    """Numbers of the mentions in an order that is the same whatever the order of the documents."""
+    names = [(str(doc.user_data.get("id") or ""), doc.text) for doc in found.docs]
+    ranks = {number: rank for rank, number in enumerate(sorted(range(len(names)), key=names.__getitem__))}
+    return sorted(range(len(found.places)), key=lambda row: (ranks[found.places[row].doc], *found.places[row][1:]))
+
+
+def _documents(found: Gathered) -> list[NewDocument]:
+    """The documents as a store takes them; those without mentions, too.
+
+    Raises:
+        InputError: E639 for two with one id.
+    """
+    rows: list[list[int]] = [[] for _ in found.docs]
+    for row, place in enumerate(found.places):
+        rows[place.doc].append(row)
+    documents: dict[str, NewDocument] = {}
+    for doc, own in zip(found.docs, rows, strict=True):
+        spans = [doc[found.places[row].start : found.places[row].end] for row in own]
+        places = [(span.start_char, span.end_char) for span in spans]
+        text = hashlib.blake2b(repr((doc.text, places)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        id_ = str(doc.user_data.get("id") or text)
+        if id_ in documents:
+            raise error("E639", id=id_, found="the id of two documents", expected="an id of its own for each")
+        some = found.take(own)
+        documents[id_] = NewDocument(id_, text, places, some.labels, some.mentions, some.vectors)
+    return list(documents.values())

@@ -1,0 +1,150 @@
+"""Coreference clusters on documents: gold ones for training, words to compare, and what is read from the span groups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from spacy.attrs import IS_PUNCT, IS_SPACE, IS_STOP, LOWER
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+from torch import Tensor
+
+from entitykit.components.gold import in_predicted
+from entitykit.corpora.clusters import representative
+from entitykit.errors import warn
+from entitykit.scoring.coref import clusters_in
+from entitykit.types import Spans, no_spans
+
+CLUSTERS = "coref_clusters"
+
+POSSESSIVES = frozenset({"my", "your", "his", "her", "its", "our", "their", "whose"})
+
+
+class GoldClusters(NamedTuple):
+    """Gold mentions of a packed batch.
+
+    Attributes:
+        spans: *(n_mentions,)*, each span once.
+        entities: *(n_mentions,)* their entities, numbered through the batch.
+        known: documents whose reference has clusters, by position.
+    """
+
+    spans: Spans
+    entities: Tensor
+    known: list[bool]
+
+    @classmethod
+    def nothing(cls) -> GoldClusters:
+        """No mentions."""
+        return cls(no_spans(), torch.zeros(0, dtype=torch.long), [])
+
+
+def gold_clusters(examples: Sequence[Example]) -> GoldClusters:
+    """Collect a batch's gold clusters in the words of the predicted documents.
+
+    A span counts once, in its first cluster. Spans that do not fall on words are expanded to those that they touch; those that
+    touch none are left out with a warning.
+    """
+    places: dict[tuple[int, int], int] = {}
+    known: list[bool] = []
+    offset = n_entities = n_lost = 0
+    for eg in examples:
+        clusters = clusters_in(eg.reference)
+        known.append(clusters is not None)
+        for cluster in clusters or ():
+            aligned = in_predicted(eg, cluster)
+            n_lost += len(cluster) - len(aligned)
+            for start, end, _ in aligned:
+                places.setdefault((offset + start, offset + end), n_entities)
+            n_entities += 1
+        offset += len(eg.predicted)
+    if n_lost:
+        warn("W101", n=n_lost)
+    table = torch.tensor([(*place, entity) for place, entity in places.items()], dtype=torch.long).reshape(-1, 3)
+    return GoldClusters(Spans(table[:, 0], table[:, 1]), table[:, 2], known)
+
+
+def telling_words(docs: Sequence[Doc]) -> NDArray[np.int64]:
+    """A number for each word of a batch *(n_words,)* that tells who is meant; 0 for stop words, punctuation and white space."""
+    nothing = np.zeros((0, 4), dtype=np.uint64)
+    table = np.concatenate([nothing, *(doc.to_array([LOWER, IS_STOP, IS_PUNCT, IS_SPACE]) for doc in docs)])
+    words: NDArray[np.int64] = table[:, 0].astype(np.uint64).view(np.int64).copy()
+    words[table[:, 1:].any(axis=1)] = 0
+    return words
+
+
+def occurrences(doc: Doc, name: str) -> list[Span]:
+    """Where a name stands in a text as whole tokens, in any case and whatever the white space in it."""
+    pattern = r"\s+".join(map(re.escape, name.split()))
+    found = (doc.char_span(*match.span()) for match in re.finditer(pattern, doc.text, re.IGNORECASE))
+    return [span for span in found if span is not None]
+
+
+def rows_by_name(spans: Sequence[Span], entities: NDArray[np.int64], names: Sequence[str]) -> dict[str, list[int]]:
+    """The mentions of the entity that has each name, by their rows.
+
+    It is the one with most mentions that are the name, in any case; of equal ones with most that hold it; of these the first.
+
+    Args:
+        spans: mentions, in order.
+        entities: *(n,)* of them.
+        names: names for which no entity is found are left out, and so are further names of an entity.
+    """
+    texts = [" ".join(span.text.lower().split()) for span in spans]
+    taken: set[int] = set()
+    found = {}
+    for name in names:
+        wanted = " ".join(name.lower().split())
+        likeness: dict[int, tuple[int, int]] = {}
+        for text, entity in zip(texts, entities.tolist(), strict=True):
+            if f" {wanted} " in f" {text} " and entity not in taken:
+                same, held = likeness.get(entity, (0, 0))
+                likeness[entity] = same + (text == wanted), held + 1
+        if likeness:
+            best = max(likeness, key=lambda entity: likeness[entity])
+            taken.add(best)
+            found[name] = np.flatnonzero(entities == best).tolist()
+    return found
+
+
+def register_clusters() -> None:
+    """Make ``doc._.coref_clusters`` and ``doc._.resolved_text`` known to spaCy, once; both are read from the span groups."""
+    if not Doc.has_extension(CLUSTERS):
+        Doc.set_extension(CLUSTERS, getter=cluster_offsets)
+    if not Doc.has_extension("resolved_text"):
+        Doc.set_extension("resolved_text", getter=resolved_text)
+
+
+def cluster_offsets(doc: Doc) -> list[list[list[int]]] | None:
+    """The clusters, each a list of mentions ``[start, end]`` in tokens; None where nobody looked for any."""
+    clusters = clusters_in(doc)
+    return None if clusters is None else [[[span.start, span.end] for span in cluster] for cluster in clusters]
+
+
+def resolved_text(doc: Doc) -> str | None:
+    """The text with names in the place of pronouns; None where nobody looked for clusters.
+
+    A pronoun is a mention of one word that is a stop word of the language. It gives way to the entity's representative; an
+    English possessive to that with *'s*. ``her`` is one if the word after it belongs to a mention that begins with it.
+    """
+    clusters = clusters_in(doc)
+    if clusters is None:
+        return None
+    begins: dict[int, int] = {}
+    for cluster in clusters:
+        for span in cluster:
+            begins[span.start] = max(begins.get(span.start, 0), span.end)
+    named: dict[int, str] = {}
+    for cluster in clusters:
+        name = representative(cluster)
+        for span in cluster:
+            if name is not None and len(span) == 1 and span[0].is_stop and span[0].i not in range(name.start, name.end):
+                word = span.text.lower()
+                owns = word in POSSESSIVES and (word not in ("her", "his") or begins[span.start] > span.end)
+                named[span.start] = name.text + ("'s" if owns else "")
+    return "".join(named.get(token.i, token.text) + token.whitespace_ for token in doc)

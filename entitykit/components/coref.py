@@ -1,0 +1,323 @@
+"""`entitykit_coref`: which mentions of a text are the same entity, as span groups ``coref_clusters_1`` and so on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+from thinc.api import Model
+from torch import Tensor
+
+from entitykit.bridge.coref import EntityMemory, Found, find_named, link_mentions
+from entitykit.bridge.head import HeadInput
+from entitykit.bridge.linking import heard_encoder
+from entitykit.components.base import SpanPrediction, TorchPipe, known_words, may_be_spans, per_document, write_group
+from entitykit.components.clusters import (
+    GoldClusters,
+    gold_clusters,
+    occurrences,
+    register_clusters,
+    rows_by_name,
+    telling_words,
+)
+from entitykit.components.gold import group_spans
+from entitykit.decoding.coref import MemorySettings, group_mentions
+from entitykit.errors import error
+from entitykit.models.antecedent_coref import AntecedentCoref
+from entitykit.models.coref import NO_ENTITY, CorefOutput, Named, OnlineCoref
+from entitykit.models.major_entities import MajorEntities
+from entitykit.scoring.coref import PREFIX, cluster_groups
+from entitykit.types import GivenMentions
+
+CLUSTERS, HYBRID, STATIC = MEMORIES = ("clusters", "hybrid", "static")
+
+DEFAULT_CONFIG = {
+    "model": {"@architectures": "entitykit.OnlineCoref.v1", "tok2vec": {"@architectures": "entitykit.EncoderListener.v1"}},
+    "mentions": [],
+    "threshold": 0.5,
+    "new": 0.0,
+    "singletons": True,
+    "capacity": 1000,
+    "forget": "lru",
+    "compared": 64,
+    "scorer": {"@scorers": "entitykit.coref_scorer.v1"},
+}
+
+
+@Language.factory(
+    "entitykit_coref",
+    assigns=["doc.spans", "doc._.coref_clusters", "doc._.resolved_text"],
+    default_config=DEFAULT_CONFIG,
+    default_score_weights={"coref_conll_f": 1.0, "coref_mentions_f": 0.0, "coref_lea_f": 0.0},
+)
+def make_coref(
+    nlp: Language,
+    name: str,
+    model: Model[HeadInput, Any],
+    mentions: list[str],
+    threshold: float,
+    new: float,
+    singletons: bool,
+    capacity: int,
+    forget: str,
+    compared: int,
+    scorer: Callable[..., Any] | None,
+) -> Coref:
+    """Make the coreference component.
+
+    Args:
+        nlp: the pipeline.
+        name: the component's name.
+        model: `entitykit.OnlineCoref.v1`, `entitykit.MajorEntities.v1`, or `entitykit.AntecedentCoref.v1`, which has no memory.
+        mentions: span groups, or ``ents``, whose spans may be mentions, beside those that the encoder proposes.
+        threshold: least probability of a mention.
+        new: score of starting an entity; with more, more mentions do.
+        singletons: write entities with one mention.
+        capacity: entities that are remembered at once; 0: all. A text of any length needs no more memory than for these.
+        forget: which entity makes room: the least recently mentioned one, ``lru``, or the one that was ``learned`` to come
+            again least likely, which may be the new one.
+        compared: of the remembered entities so many are compared in full with a mention, with the latest ones and those of the
+            same name; 0: all.
+        scorer: scores examples.
+    """
+    settings = {
+        "mentions": mentions,
+        "threshold": threshold,
+        "new": new,
+        "singletons": singletons,
+        "capacity": capacity,
+        "forget": forget,
+        "compared": compared,
+    }
+    return Coref(nlp.vocab, model, name, settings=settings, scorer=scorer)
+
+
+Scored = tuple[Found, NDArray[np.float32]]
+"""Mentions of a document, and their probabilities."""
+
+
+class Clusters(NamedTuple):
+    """What is predicted of a document.
+
+    Attributes:
+        starts: *(n,)* first words of mentions, sorted.
+        ends: *(n,)* ends, exclusive.
+        entities: *(n,)* the mentions' entities.
+        scores: *(n,)* probabilities of being a mention.
+    """
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    entities: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+class Coref(TorchPipe):
+    """Writes the span groups ``coref_clusters_N``, from which ``doc._.coref_clusters`` and ``doc._.resolved_text`` are read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        register_clusters()
+        s = self.settings
+        self._memory_settings()
+        if not 0 < s["threshold"] < 1:
+            raise error("E109", name=self.name, setting="threshold", found=s["threshold"], expected="between 0 and 1")
+        if s["compared"] < 0:
+            raise error("E109", name=self.name, setting="compared", found=s["compared"], expected="at least 0")
+
+    # Learning
+
+    def labels_in(self, reference: Doc) -> Iterable[str]:
+        """Clusters have no types."""
+        return ()
+
+    def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
+        """Check that there are clusters to learn from."""
+        if examples and not len(gold_clusters(examples).spans.starts):
+            raise error("E106", name=self.name, keys=f"{PREFIX}_1, {PREFIX}_2, …")
+
+    def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> GivenMentions:
+        """Spans that documents have, and in training the gold mentions with their entities."""
+        own = group_spans(docs, self.settings["mentions"]).spans
+        gold = GoldClusters.nothing() if examples is None else gold_clusters(examples)
+        return GivenMentions(
+            torch.cat([gold.spans.starts, own.starts]),
+            torch.cat([gold.spans.ends, own.ends]),
+            torch.cat([gold.entities, torch.full_like(own.starts, NO_ENTITY)]),
+            torch.from_numpy(telling_words(docs)),
+        )
+
+    def targets(self, examples: Sequence[Example], output: CorefOutput) -> tuple[Tensor, ...]:
+        """Which spans are mentions, and whether their documents are annotated."""
+        gold = gold_clusters(examples)
+        docs = [eg.predicted for eg in examples]
+        device = output.logits.device
+        n = sum(len(doc) for doc in docs) + 1
+        keys = (gold.spans.starts * n + gold.spans.ends).to(device)
+        is_mention = torch.isin(output.spans.starts * n + output.spans.ends, keys)
+        return is_mention, known_words(gold.known, docs, device)[output.spans.starts]
+
+    # Predicting
+
+    def predict(self, docs: Iterable[Doc]) -> list[Any]:
+        """Find each document's mentions and their entities, without changing it."""
+        return [self._cluster(found) for found in self._mentions(list(docs))]
+
+    def stream(self, parts: Iterable[Doc]) -> Iterator[Doc]:
+        """Annotate the parts of one long text, such as chapters, with one memory.
+
+        An entity has the same number in all of them, so that numbers of span groups may have gaps. What the parts had of such
+        groups is replaced.
+
+        Args:
+            parts: in order, read by the encoder, as from ``nlp.pipe(chapters)``.
+
+        Raises:
+            ConfigError: E644 for a model that has no memory.
+        """
+        head, n_words = self._cpu_head(), 0
+        if isinstance(head, AntecedentCoref):
+            raise error("E644", name=self.name)
+        memory, least = self._memory(head), 1 if self.settings["singletons"] else 2
+        for doc in parts:
+            (found,) = self._mentions([doc])
+            clusters = self._follow(found, memory, first=n_words)
+            entities, counts = np.unique(clusters.entities, return_counts=True)
+            written = entities[counts >= least].tolist()
+            self._write(doc, clusters, {entity: entity + 1 for entity in written})
+            n_words += len(doc)
+            yield doc
+
+    def find(
+        self, doc: Doc, names: Sequence[str], *, descriptions: Mapping[str, str] | None = None, memory: str = CLUSTERS
+    ) -> dict[str, list[Span]]:
+        """Find every mention of the entities that are named, and of no others.
+
+        A name that occurs in the text stands for what it means there, in any case of letters; another one for what the encoder
+        makes of it, and of its description, by itself.
+
+        Args:
+            doc: read by the encoder, as ``nlp`` gives it.
+            names: of different entities.
+            descriptions: what is said of entities whose names do not occur, by name.
+            memory: ``clusters``: entities are followed as for coreference, and each name is that of the cluster that has it
+                most often, or of mentions that hold it. ``hybrid``: there are no other entities, and mentions are compared with
+                the names and with what was found before; ``static``: with the names alone, all at once. Names that no cluster
+                has are looked for by ``hybrid``.
+
+        Returns:
+            Mentions by name, in the order of the text.
+
+        Raises:
+            ConfigError: E640 if the model is not `entitykit.MajorEntities.v1`, E109 for another memory.
+            InputError: E641 for a name that is empty or there twice, or a description of another name.
+        """
+        head = self._cpu_head()
+        if not isinstance(head, MajorEntities):
+            raise error("E640", name=self.name, found=type(head).__name__)
+        if memory not in MEMORIES:
+            raise error("E109", name=self.name, setting="memory", found=memory, expected=" or ".join(MEMORIES))
+        wanted, described = list(names), dict(descriptions or {})
+        odd = [name for name in wanted if not name.strip() or wanted.count(name) > 1]
+        odd += [name for name in described if name not in wanted]
+        if odd:
+            raise error("E641", found=odd[0], names=", ".join(wanted))
+        (scored,) = self._mentions([doc])
+        found = scored[0]
+        spans = [doc[start:end] for start, end in zip(found.starts.tolist(), found.ends.tolist(), strict=True)]
+        rows = {} if memory != CLUSTERS else rows_by_name(spans, self._cluster(scored).entities, wanted)
+        asked = [name for name in wanted if name not in rows]
+        entities = self._ask(head, found, [self._phrase(doc, name, described.get(name, "")) for name in asked], memory)
+        entities[[row for each in rows.values() for row in each]] = NO_ENTITY
+        rows |= {name: np.flatnonzero(entities == i).tolist() for i, name in enumerate(asked)}
+        return {name: [spans[row] for row in rows[name]] for name in wanted}
+
+    def _ask(self, head: MajorEntities, found: Found, phrases: Sequence[Named], memory: str) -> NDArray[np.int64]:
+        """The phrase of each mention's entity, -1 for none."""
+        none = torch.zeros(0, dtype=torch.long)
+        together = zip(Named(found.vectors[:0], none, none), *phrases, strict=True)
+        return find_named(head, Named(*(torch.cat(parts) for parts in together)), found, hybrid=memory != STATIC)
+
+    def _phrase(self, doc: Doc, name: str, description: str) -> Named:
+        """What a name says: in the text where it occurs, the mean of all places; else by itself."""
+        spans = occurrences(doc, name)
+        if not spans:
+            words = name.split()
+            doc = Doc(self.vocab, words=[*words, *([":", *description.split()] if description else [])])
+            doc._.trf_data = heard_encoder(self.model.layers[0]).predict([doc]).doc_data[0]
+            spans = [doc[: len(words)]]
+        places = torch.tensor([(span.start, span.end) for span in spans])
+        unknown, telling = torch.full((len(spans),), NO_ENTITY), torch.from_numpy(telling_words([doc]))
+        given = GivenMentions(places[:, 0], places[:, 1], unknown, telling)
+        output: CorefOutput = self.model.predict(HeadInput([doc], given))
+        n = len(doc) + 1
+        keys = (output.spans.starts * n + output.spans.ends).cpu()
+        rows = torch.searchsorted(keys, places[:, 0] * n + places[:, 1])
+        vector = output.vectors.float().cpu()[rows].mean(0, keepdim=True)
+        return Named(vector, output.names.cpu()[rows[:1]], output.lasts.cpu()[rows[:1]])
+
+    def _memory(self, head: OnlineCoref) -> EntityMemory:
+        return EntityMemory(head, self._memory_settings(), compared=self.settings["compared"], new=self.settings["new"])
+
+    def _memory_settings(self) -> MemorySettings:
+        """Raises E352 if they are wrong."""
+        return MemorySettings(self.settings["capacity"], self.settings["forget"])
+
+    def _cpu_head(self) -> OnlineCoref:
+        """The head for what is done mention after mention, where a device would wait most of the time."""
+        head: OnlineCoref = self.head if self._shim.device.type == "cpu" else copy.deepcopy(self.head).cpu()
+        return head.eval()
+
+    def _mentions(self, docs: Sequence[Doc]) -> list[Scored]:
+        """Each document's mentions, and their probabilities."""
+        output: CorefOutput = self.model.predict(HeadInput(docs, self.candidates(docs, None)))
+        probabilities = output.logits.float().sigmoid().cpu().numpy()
+        starts, ends = output.spans.starts.cpu().numpy(), output.spans.ends.cpu().numpy()
+        kept = (probabilities >= self.settings["threshold"]) & may_be_spans(docs, starts, ends)
+        names, lasts = output.names.cpu().numpy(), output.lasts.cpu().numpy()
+        vectors = output.vectors.float().cpu()
+        found = []
+        for rows, firsts, stops in per_document(output.spans, [len(doc) for doc in docs]):
+            own = np.flatnonzero(kept[rows])
+            of_batch = own + (rows.start or 0)
+            mentions = Found(firsts[own], stops[own], names[of_batch], lasts[of_batch], vectors[torch.from_numpy(of_batch)])
+            found.append((mentions, probabilities[of_batch]))
+        return found
+
+    def _cluster(self, found: Scored) -> Clusters:
+        head = self._cpu_head()
+        if not isinstance(head, AntecedentCoref):
+            return self._follow(found, self._memory(head))
+        mentions, scores = found
+        return Clusters(mentions.starts, mentions.ends, link_mentions(head, mentions), scores)
+
+    def _follow(self, found: Scored, memory: EntityMemory, *, first: int = 0) -> Clusters:
+        mentions, scores = found
+        placed = mentions._replace(starts=mentions.starts + first, ends=mentions.ends + first)
+        return Clusters(mentions.starts, mentions.ends, memory.follow(placed), scores)
+
+    def annotate(self, doc: Doc, prediction: Any) -> None:
+        """Write one document's clusters, numbered in the order of their first mentions."""
+        groups = group_mentions(prediction.entities, singletons=self.settings["singletons"])
+        self._write(doc, prediction, {int(prediction.entities[group[0]]): n for n, group in enumerate(groups, start=1)})
+
+    def _write(self, doc: Doc, found: Clusters, numbers: Mapping[int, int]) -> None:
+        """Write clusters under the numbers of their entities; those without one are left out."""
+        for key in cluster_groups(doc):
+            del doc.spans[key]
+        order = np.argsort(found.entities, kind="stable")
+        edges = np.searchsorted(found.entities[order], [[entity, entity + 1] for entity in numbers]).reshape(-1, 2)
+        for number, (low, high) in zip(numbers.values(), edges.tolist(), strict=True):
+            rows = order[low:high]
+            spans = SpanPrediction(found.starts[rows], found.ends[rows], [""] * len(rows), found.scores[rows])
+            write_group(doc, f"{PREFIX}_{number}", spans)
+        if not numbers:  # says that there are none, and not that nobody looked
+            nothing = np.zeros(0, dtype=np.int64)
+            write_group(doc, f"{PREFIX}_1", SpanPrediction(nothing, nothing, [], np.zeros(0, dtype=np.float32)))

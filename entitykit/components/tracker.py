@@ -1,0 +1,224 @@
+"""`entitykit_tracker`: what happens to the participants of a procedure, and where they are, as plain values in a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+from torch import Tensor
+
+from entitykit.bridge.head import HeadInput
+from entitykit.bridge.procedures import Procedure
+from entitykit.bridge.tracker import ENTITY_FIRST, SHARED, ProcedureBatch, StepTexts, TrackerModel
+from entitykit.components.base import TorchPipe
+from entitykit.components.procedures import GoldProcedure, Sources, find_place, find_procedure, gold_procedure, place_keys
+from entitykit.decoding.procedures import gold_grid
+from entitykit.decoding.tracker import TAGS, Track, make_chain, tags_of, track
+from entitykit.errors import error, warn
+from entitykit.models.tracker import TrackerOutput
+from entitykit.scoring.procedures import STATES
+
+BATCH_CELLS = 2**17
+"""Words that are read for participants, and pairs of a moment and a place, that are scored at once."""
+
+DEFAULT_CONFIG = {
+    "model": {"@architectures": "entitykit.StateTracker.v1", "tok2vec": {"@architectures": "entitykit.EncoderListener.v1"}},
+    "participants": ["participants", "mentions"],
+    "steps": "steps",
+    "places": None,
+    "max_place_words": 4,
+    "scorer": {"@scorers": "entitykit.tracking_scorer.v1"},
+}
+
+
+@Language.factory(
+    "entitykit_tracker",
+    assigns=["doc._.entity_states"],
+    default_config=DEFAULT_CONFIG,
+    default_score_weights={"tracking_f": 1.0, "tracking_p": 0.0, "tracking_r": 0.0},
+)
+def make_tracker(
+    nlp: Language,
+    name: str,
+    model: TrackerModel,
+    participants: list[str],
+    steps: str,
+    places: str | None,
+    max_place_words: int,
+    scorer: Callable[..., Any] | None,
+) -> Tracker:
+    """Make the tracker.
+
+    ``doc.user_data["procedure"]`` of a document may name `participants` and have `steps`, starts and ends in characters; the
+    settings say where to look for what is not given there.
+
+    Args:
+        nlp: the pipeline.
+        name: the component's name.
+        model: `entitykit.StateTracker.v1`.
+        participants: span groups, or ``ents``: distinct phrases of the first that a document has are the participants.
+        steps: a span group; a document that does not have it needs sentences, which are the steps then.
+        places: a span group, or ``ents``, with what may be a place; none: any phrase that begins and ends with no function word
+            of English.
+        max_place_words: words of such a phrase at most.
+        scorer: scores examples.
+    """
+    settings = {"participants": list(participants), "steps": steps, "places": places, "max_place_words": max_place_words}
+    return Tracker(nlp.vocab, model, name, settings=settings, scorer=scorer)
+
+
+class Tracker(TorchPipe):
+    """Writes ``doc._.entity_states``, a dict of JSON values, see `as_json`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        register_states()
+        longest = self.settings["max_place_words"]
+        if longest < 1:
+            raise error("E109", name=self.name, setting="max_place_words", found=longest, expected="at least 1")
+        self._texts = StepTexts(self.model, self.name) if self.model.attrs["input"] != SHARED else None
+
+    @property
+    def _sources(self) -> Sources:
+        return Sources(**{**self.settings, "participants": tuple(self.settings["participants"])})
+
+    # Learning
+
+    def labels_in(self, reference: Doc) -> Iterable[str]:
+        """The tags, which are the same for all."""
+        return TAGS
+
+    def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """The tags in the order in which they are decoded."""
+        self.cfg["labels"] = list(TAGS)
+        return {"labels": list(TAGS)}
+
+    def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
+        """Refuse a corpus without grids, and say how many gold places cannot be found."""
+        if examples and not any(gold_grid(eg.reference.user_data) for eg in examples):
+            raise error("E106", name=self.name, keys='user_data["procedure"], ["propara"] or ["boxes"]')
+        gold = [gold_procedure(eg, self._sources) for eg in examples]
+        found = [place for each in gold for row in _choices(each) for place in row]
+        if n := found.count(-1):
+            warn("W612", n=n, total=len(found), name=self.name, stacklevel=4)
+
+    def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> Any:
+        """The gold participants in training; else those that the documents have."""
+        if examples is None:
+            return ProcedureBatch([find_procedure(doc, self._sources, self.name) for doc in docs], self._texts)
+        return ProcedureBatch([gold_procedure(eg, self._sources).procedure for eg in examples], self._texts)
+
+    def targets(self, examples: Sequence[Example], output: Any) -> tuple[Tensor, ...]:
+        """What happens at each moment, the place, and whether it is asked for."""
+        tags: list[int] = []
+        places: list[int] = []
+        happens: list[bool] = []
+        for eg in examples:
+            gold = gold_procedure(eg, self._sources)
+            for row, states in zip(_choices(gold), gold.states or (), strict=True):
+                own = tags_of(states)
+                tags += [0, *(TAGS.index(tag) for tag in own)]
+                places += row
+                happens += [states[0] != "-", *(tag in ("C", "M") for tag in own)]
+        device = output.tags.device
+        return tuple(torch.tensor(each, dtype=kind, device=device) for each, kind in _typed(tags, places, happens))
+
+    # Predicting
+
+    def predict(self, docs: Iterable[Doc]) -> list[Any]:
+        """Follow each document's participants, without changing it."""
+        docs = list(docs)
+        procedures = self.candidates(docs, None).procedures
+        tracks: list[list[Track]] = [[] for _ in docs]
+        for group in self._groups(procedures):
+            numbers, parts = zip(*group, strict=True)
+            batch = ProcedureBatch(parts, self._texts)
+            output = self.model.predict(HeadInput([docs[i] for i in numbers], batch))  # type: ignore[arg-type]
+            found = self._tracks(output, parts)
+            for i, part in group:
+                tracks[i] += [next(found) for _ in part.participants]
+        return [as_json(procedure, own) for procedure, own in zip(procedures, tracks, strict=True)]
+
+    def _groups(self, procedures: Sequence[Procedure]) -> Iterator[list[tuple[int, Procedure]]]:
+        """Documents' numbers with some of their participants, as many as are scored at once; none without participants."""
+        group: list[tuple[int, Procedure]] = []
+        size = 0
+        n_texts_per_moment = self.model.attrs["input"] == ENTITY_FIRST
+        for number, procedure in enumerate(procedures):
+            n_texts = procedure.n_moments if n_texts_per_moment else 1
+            each = procedure.n_words * n_texts + procedure.n_moments * (2 + len(procedure.places))
+            at_once = max(BATCH_CELLS // max(each, 1), 1)
+            for first in range(0, len(procedure.participants), at_once):
+                part = procedure.only(first, first + at_once)
+                if group and size + each * len(part.participants) > BATCH_CELLS:
+                    yield group
+                    group, size = [], 0
+                group.append((number, part))
+                size += each * len(part.participants)
+        if group:
+            yield group
+
+    def _tracks(self, output: TrackerOutput, procedures: Sequence[Procedure]) -> Iterator[Track]:
+        """Decide for one participant after the other."""
+        chain = make_chain(*(part.detach().float().cpu().numpy() for part in self.head.crf.scores()))
+        tags, places = (part.float().cpu().numpy().astype(np.float64) for part in (output.tags, output.places))
+        moment = cell = 0
+        for procedure in procedures:
+            n_moments, n_choices = procedure.n_moments, 2 + len(procedure.places)
+            for _ in procedure.participants:
+                rows = places[cell : cell + n_moments * n_choices].reshape(n_moments, n_choices)
+                yield track(tags[moment + 1 : moment + n_moments], list(rows), procedure.names, chain)
+                moment, cell = moment + n_moments, cell + rows.size
+
+    def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
+        """Write grids."""
+        for doc, states in zip(docs, scores, strict=True):
+            doc._.entity_states = states
+
+
+def as_json(procedure: Procedure, tracks: Sequence[Track]) -> dict[str, Any]:
+    """What is written to a document.
+
+    Args:
+        procedure: with n_steps steps.
+        tracks: of its participants.
+
+    Returns:
+        `participants`, their names; `mentions`, for each the starts and ends, in tokens, of what mentions it; `steps`, their
+        starts and ends in tokens; `states`, for each participant where it is before the first and after every step: a place in
+        the text, `?` where that is unknown, `-` where it does not exist; `tags`, for each what happens at every step (see
+        `entitykit.decoding.tracker`), and `scores`, the probabilities of that; and `place_scores`, those of the states, or None
+        where the participant does not exist.
+    """
+    return {
+        "participants": [participant.name for participant in procedure.participants],
+        "mentions": [[list(span) for span in participant.mentions] for participant in procedure.participants],
+        "steps": [list(step) for step in procedure.steps],
+        "states": [each.states for each in tracks],
+        "tags": [each.tags for each in tracks],
+        "scores": [each.tag_scores for each in tracks],
+        "place_scores": [each.place_scores for each in tracks],
+    }
+
+
+def register_states() -> None:
+    """Make ``doc._.entity_states`` known to spaCy, once; where nothing looked, it is None."""
+    if not Doc.has_extension(STATES):
+        Doc.set_extension(STATES, default=None)
+
+
+def _choices(gold: GoldProcedure) -> list[list[int]]:
+    """Numbers of the gold places among a moment's choices; -1 for those that are none of them."""
+    if gold.states is None:
+        return []
+    keys = place_keys(gold.procedure)
+    return [[find_place(state, keys) for state in row] for row in gold.states]
+
+
+def _typed(tags: list[int], places: list[int], happens: list[bool]) -> list[tuple[list[Any], torch.dtype]]:
+    return [(tags, torch.long), (places, torch.long), (happens, torch.bool)]

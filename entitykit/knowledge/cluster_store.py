@@ -1,0 +1,334 @@
+"""A store of a growing corpus's mentions, their vectors and their clusters, in one SQLite file.
+
+A folder::
+
+    clusters.sqlite   documents, mentions with their contexts and vectors, clusters, and which of them have merged
+    lock              held by the process that changes it
+
+A change is one transaction: a process that is killed leaves the store as it was before. Who reads meanwhile sees that, too. A
+cluster's number is never given again; where two clusters merge, the lower number stays, and the other one leads to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entitykit.errors import EntityKitError, error
+from entitykit.knowledge.candidates import Mention
+from entitykit.knowledge.cluster_schema import APPLICATION, FORMAT, NewDocument, cluster_id, make_tables
+from entitykit.knowledge.connection import connect
+from entitykit.knowledge.files import locked, sync_names
+from entitykit.knowledge.index import VectorIndex
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+FILE = "clusters.sqlite"
+WAIT = 60.0
+"""Seconds to wait for another process."""
+
+_CHOSEN = "(SELECT value FROM json_each(?))"
+
+
+class ClusterStore:
+    """Mentions and their clusters; made by `create`, opened by `open`. An object is for one thread and process.
+
+    Args:
+        folder: of the store.
+        read_only: refuse to write.
+
+    Raises:
+        CheckpointError: E633 if there is no store, E634 if it is damaged.
+    """
+
+    def __init__(self, folder: str | Path, *, read_only: bool = False) -> None:
+        self.folder, self.read_only = Path(folder), read_only
+        if not (self.folder / FILE).is_file():
+            raise error("E633", path=self.folder, reason="there is none")
+        self._index: VectorIndex | None = None
+        self._version = -1
+        with self._coded():
+            self._connection = connect(self.folder / FILE, "mode=ro" if read_only else "mode=rw", wait=WAIT)
+            try:
+                self._check()
+                self.width, self.fingerprint, self.built = self._one("SELECT width, fingerprint, built FROM store")
+            except BaseException:
+                self._connection.close()
+                raise
+
+    @classmethod
+    def open(cls, folder: str | Path, *, read_only: bool = False) -> ClusterStore:
+        """Open a store; see `ClusterStore`."""
+        return cls(folder, read_only=read_only)
+
+    @classmethod
+    def create(cls, folder: str | Path, *, width: int, fingerprint: str) -> ClusterStore:
+        """Make an empty store and open it.
+
+        Args:
+            folder: where; it need not exist.
+            width: size of a vector.
+            fingerprint: of the weights that make the vectors.
+
+        Raises:
+            OutputError: E635 if the folder cannot be written, or holds a store.
+        """
+        folder = Path(folder)
+        new = folder / f"{FILE}.new"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder):
+                if (folder / FILE).exists():
+                    raise error("E635", path=folder, reason="there is a store already")
+                for path in (new, *(folder / f"{new.name}{end}" for end in ("-wal", "-shm", "-journal"))):
+                    path.unlink(missing_ok=True)
+                with closing(connect(new, "mode=rwc")) as connection:
+                    make_tables(connection, width, fingerprint)
+                os.replace(new, folder / FILE)
+                sync_names(folder)
+        except (OSError, sqlite3.Error) as problem:
+            if isinstance(problem, EntityKitError):
+                raise
+            raise error("E635", path=folder, reason=problem) from problem
+        return cls(folder)
+
+    def __enter__(self) -> ClusterStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    # Numbers
+
+    @property
+    def n_documents(self) -> int:
+        """Documents, those without mentions included."""
+        return int(self._one("SELECT count(*) FROM documents")[0])
+
+    @property
+    def n_mentions(self) -> int:
+        """Mentions of all documents."""
+        return int(self._one("SELECT count(*) FROM mentions")[0])
+
+    @property
+    def sizes(self) -> Ints:
+        """Mentions of each cluster that has any *(n_clusters,)*, by number of the cluster."""
+        rows = self._all("SELECT count(*) FROM mentions GROUP BY cluster ORDER BY cluster")
+        return np.array(rows, dtype=np.int64).reshape(-1)
+
+    @property
+    def n_merged(self) -> int:
+        """Clusters that are part of others by now."""
+        return int(self._one("SELECT count(*) FROM merged")[0])
+
+    @property
+    def next_cluster(self) -> int:
+        """Number of the next new cluster."""
+        return int(self._one("SELECT next_cluster FROM store")[0])
+
+    @property
+    def last_mention(self) -> int:
+        """The highest number that a mention ever had."""
+        return int(self._one("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'mentions'")[0])
+
+    # Reading
+
+    def digests(self, ids: Sequence[str]) -> dict[str, str]:
+        """Digests of documents that are there, by id."""
+        return dict(self._all(f"SELECT id, digest FROM documents WHERE id IN {_CHOSEN}", json.dumps(list(ids))))
+
+    def clusters_in(self, id_: str) -> dict[tuple[int, int], int]:
+        """Clusters of a document's mentions, by start and end in characters."""
+        query = "SELECT start, stop, cluster FROM mentions JOIN documents USING (document) WHERE id = ?"
+        return {(start, stop): cluster for start, stop, cluster in self._all(query, id_)}
+
+    def resolve(self, cluster: int) -> int:
+        """The cluster that another one is part of by now; itself if it never merged."""
+        rows = self._all("SELECT kept FROM merged WHERE cluster = ?", cluster)
+        return int(rows[0][0]) if rows else cluster
+
+    def nearest(self, vectors: Floats, k: int) -> tuple[Floats, Ints]:
+        """Cosines *(n, k)*, falling, and numbers *(n, k)* of the nearest mentions; where there are fewer, −∞ and -1."""
+        return self._fresh_index().search(vectors, k)
+
+    def clusters_of(self, mentions: Ints) -> Ints:
+        """Clusters *(n,)* of mentions *(n,)*, which rise."""
+        rows = self._all(f"SELECT cluster FROM mentions WHERE mention IN {_CHOSEN} ORDER BY mention", _dump(mentions))
+        return np.array(rows, dtype=np.int64).reshape(-1)
+
+    def members(self, clusters: Ints) -> tuple[Ints, Ints]:
+        """Mentions *(n,)* of clusters, which rise, and their clusters *(n,)*."""
+        query = f"SELECT mention, cluster FROM mentions WHERE cluster IN {_CHOSEN} ORDER BY mention"
+        table = np.array(self._all(query, _dump(clusters)), dtype=np.int64).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
+
+    def vectors(self, mentions: Ints) -> Floats:
+        """Vectors *(n, width)* of mentions *(n,)*, which rise."""
+        rows = self._all(f"SELECT vector FROM mentions WHERE mention IN {_CHOSEN} ORDER BY mention", _dump(mentions))
+        return self._unpack(row[0] for row in rows)
+
+    def mentions(self, mentions: Ints) -> list[Mention]:
+        """Mentions in context, by their numbers, which rise."""
+        query = f"SELECT text, before, behind FROM mentions WHERE mention IN {_CHOSEN} ORDER BY mention"
+        return [Mention(*row) for row in self._all(query, _dump(mentions))]
+
+    def export(self) -> Iterator[dict[str, Any]]:
+        """All clusters by number, as JSON values: `id` and `mentions` with `document`, `start`, `end`, `label` and `text`."""
+        query = (
+            "SELECT cluster, id, start, stop, label, text FROM mentions JOIN documents USING (document) "
+            "ORDER BY cluster, document, start, stop"
+        )
+        keys = ("document", "start", "end", "label", "text")
+        found: dict[str, Any] = {}
+        with self._coded():
+            for cluster, *values in self._connection.execute(query):
+                if found and found["id"] != cluster_id(cluster):
+                    yield found
+                    found = {}
+                found = found or {"id": cluster_id(cluster), "mentions": []}
+                found["mentions"].append(dict(zip(keys, values, strict=True)))
+        if found:
+            yield found
+
+    # Writing
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Change the store: all that is done within the block, or nothing. Others who want to change it wait.
+
+        Raises:
+            OutputError: E635 if the store cannot be written.
+        """
+        if self.read_only:
+            raise error("E635", path=self.folder, reason="it was opened to be read only")
+        with self._coded(), self._alone():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("UPDATE store SET version = version + 1")
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._index = None
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._version += 1 if self._index is not None else 0
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Take documents out, within `changing`; the answer is how many there were."""
+        chosen = f"SELECT document FROM documents WHERE id IN {_CHOSEN}"
+        gone = self._all(f"SELECT mention FROM mentions WHERE document IN ({chosen})", json.dumps(list(ids)))
+        if gone:
+            self._fresh_index().remove(np.array(gone, dtype=np.int64).reshape(-1))
+        self._connection.execute(f"DELETE FROM mentions WHERE document IN ({chosen})", (json.dumps(list(ids)),))
+        return self._connection.execute(f"DELETE FROM documents WHERE id IN {_CHOSEN}", (json.dumps(list(ids)),)).rowcount
+
+    def put(self, documents: Sequence[NewDocument], clusters: Ints, merged: Mapping[int, int]) -> None:
+        """Put documents in, within `changing`.
+
+        Args:
+            documents: that are not there.
+            clusters: of their mentions *(n_mentions,)*, one after the other.
+            merged: clusters that are now part of others with lower numbers.
+        """
+        index, first, execute = self._fresh_index(), self.last_mention + 1, self._connection.execute
+        for old, kept in merged.items():
+            execute("UPDATE mentions SET cluster = ? WHERE cluster = ?", (kept, old))
+            execute("UPDATE merged SET kept = ? WHERE kept = ?", (kept, old))
+            execute("INSERT INTO merged VALUES (?, ?)", (old, kept))
+        left = iter(clusters.tolist())
+        for each in documents:
+            number = execute("INSERT INTO documents (id, digest) VALUES (?, ?)", (each.id, each.digest)).lastrowid
+            rows = zip(each.places, each.labels, each.mentions, each.vectors.astype("<f4"), strict=True)
+            self._connection.executemany(
+                "INSERT INTO mentions (document, cluster, start, stop, label, text, before, behind, vector) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (number, next(left), *place, label, mention.text, mention.left, mention.right, vector.tobytes())
+                    for place, label, mention, vector in rows
+                ),
+            )
+        if len(clusters):
+            execute("UPDATE store SET next_cluster = max(next_cluster, ?)", (int(clusters.max()) + 1,))
+            vectors = np.concatenate([each.vectors for each in documents])
+            index.add(vectors, np.arange(first, first + len(vectors)))
+
+    # The file
+
+    def _fresh_index(self) -> VectorIndex:
+        """The vectors of all mentions, read anew if somebody else has changed the store."""
+        version = int(self._one("SELECT version FROM store")[0])
+        if self._index is None or self._version != version:
+            rows = self._all("SELECT mention, vector FROM mentions ORDER BY mention")
+            numbers = np.array([row[0] for row in rows], dtype=np.int64)
+            vectors = self._unpack(row[1] for row in rows)
+            self._index = VectorIndex.build(vectors, numbers, fingerprint=self.fingerprint, width=self.width)
+            self._version = version
+        return self._index
+
+    def _unpack(self, blobs: Iterator[bytes]) -> Floats:
+        data = b"".join(blobs)
+        if len(data) % (4 * self.width):
+            expected = f"{4 * self.width} bytes each"
+            raise error("E634", path=self.folder / FILE, found=f"vectors of {len(data)} bytes together", expected=expected)
+        return np.frombuffer(data, dtype="<f4").reshape(-1, self.width).astype(np.float32)
+
+    def _check(self) -> None:
+        ((application,),) = self._all("PRAGMA application_id")
+        ((version,),) = self._all("PRAGMA user_version")
+        if (application, version) != (APPLICATION, FORMAT):
+            found, expected = (f"format {v} of application {a}" for a, v in ((application, version), (APPLICATION, FORMAT)))
+            raise error("E634", path=self.folder / FILE, found=found, expected=expected)
+
+    def _one(self, query: str) -> tuple[Any, ...]:
+        (row,) = self._all(query)
+        return row
+
+    def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._coded():
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock; the system's errors of taking it are E635, those of the block its own."""
+        lock = locked(self.folder)
+        try:
+            lock.__enter__()
+        except OSError as problem:
+            raise error("E635", path=self.folder, reason=problem) from problem
+        try:
+            yield
+        finally:
+            lock.__exit__(None, None, None)
+
+    @contextmanager
+    def _coded(self) -> Iterator[None]:
+        """Make SQLite's errors coded ones."""
+        try:
+            yield
+        except sqlite3.DatabaseError as problem:
+            text = str(problem)
+            if isinstance(problem, sqlite3.ProgrammingError) and "closed database" not in text:
+                raise
+            if "closed" in text or "unable to open" in text:
+                raise error("E633", path=self.folder, reason=text) from problem
+            if any(part in text for part in ("readonly", "full", "disk I/O", "locked", "busy")):
+                raise error("E635", path=self.folder, reason=text) from problem
+            raise error("E634", path=self.folder / FILE, found=text, expected="a whole database") from problem
+
+
+def _dump(numbers: Ints) -> str:
+    return json.dumps(numbers.tolist())

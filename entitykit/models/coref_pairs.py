@@ -1,0 +1,136 @@
+"""How well a mention fits an entity (`PairScorer`), from both, their product, distance, count and words."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from entitykit.errors import error
+from entitykit.models.linear import Linear
+
+DISTANCES = (1, 2, 3, 5, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+"""Words since an entity's last mention from which a bucket begins; bucket 0 is for a mention that overlaps it."""
+NEVER = len(DISTANCES) + 2
+"""The bucket for an entity that has not been mentioned yet."""
+COUNTS = (1, 2, 3, 4, 6, 10, 20, 40)
+"""Mentions of an entity from which a bucket begins."""
+NO_NAME, OTHER_NAME, SAME_LAST, SAME_NAME = range(4)
+"""How a mention's words compare with those of an entity: none of them tells, they differ, the last is the same, all are."""
+
+
+class Side(NamedTuple):
+    """What a mention, or an entity, says in `PairScorer`.
+
+    Attributes:
+        said: *(n, hidden)*.
+        keys: *(n, match)*.
+    """
+
+    said: Tensor
+    keys: Tensor
+
+    def rows(self, rows: Tensor) -> Side:
+        """Some of them."""
+        return Side(self.said[rows], self.keys[rows])
+
+
+class PairScorer(nn.Module):
+    """How well a mention fits an entity: a network over both, their product, distance, count and words; and the product itself.
+
+    Args:
+        size: of a vector.
+        match: of the projections whose product says how well the two fit.
+        hidden: hidden units.
+        names: compare words, too.
+        keeps: learn whether an entity is mentioned again.
+        dropout: probability in training.
+    """
+
+    def __init__(self, *, size: int, match: int, hidden: int, names: bool, keeps: bool, dropout: float) -> None:
+        super().__init__()
+        self.entity, self.mention = Linear(size, hidden), Linear(size, hidden, bias=False)
+        self.entity_key, self.mention_key = Linear(size, match), Linear(size, match)
+        self.product = Linear(match, hidden, bias=False)
+        self.distance = nn.Embedding(NEVER + 1, hidden)
+        self.count = nn.Embedding(len(COUNTS) + 1, hidden)
+        self.name = nn.Embedding(SAME_NAME + 1, hidden) if names else None
+        self.dropout = nn.Dropout(dropout)
+        self.outer = Linear(hidden, 1)
+        self.again = Linear(hidden, 1) if keeps else None
+        for table in (self.distance, self.count, *([self.name] if self.name is not None else [])):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def of_entities(self, vectors: Tensor) -> Side:
+        """What entities say *(n, size)*."""
+        return Side(self.entity(vectors), self.entity_key(vectors))
+
+    def of_mentions(self, vectors: Tensor) -> Side:
+        """What mentions say *(n, size)*."""
+        return Side(self.mention(vectors), self.mention_key(vectors))
+
+    def forward(self, entity: Side, mention: Side, distance: Tensor, count: Tensor, name: Tensor) -> Tensor:
+        """Scores *(n,)*.
+
+        Args:
+            entity: n entities.
+            mention: n mentions, or one for all.
+            distance: *(n,)* of `distances`.
+            count: *(n,)* bucket of `COUNTS`.
+            name: *(n,)* `NO_NAME` to `SAME_NAME`.
+        """
+        product = entity.keys * mention.keys
+        hidden = entity.said + mention.said + self.product(self.dropout(product)) + self.distance(distance) + self.count(count)
+        if self.name is not None:
+            hidden = hidden + self.name(name)
+        scored: Tensor = self.outer(self.dropout(F.gelu(hidden))).squeeze(1)
+        return scored + likeness(entity.keys, mention.keys)
+
+    def keep(self, said: Tensor, distance: Tensor, count: Tensor) -> Tensor:
+        """Logits *(n,)* of being mentioned again, which a bounded memory goes by.
+
+        Args:
+            said: *(n, hidden)* by entities.
+            distance: *(n,)* as in `forward`.
+            count: *(n,)*.
+
+        Raises:
+            ConfigError: E643 if it was not learned.
+        """
+        if self.again is None:
+            raise error("E643")
+        return self.again(F.gelu(said.detach() + self.distance(distance) + self.count(count))).squeeze(1)
+
+
+def likeness(entity_keys: Tensor, mention_keys: Tensor) -> Tensor:
+    """The product of keys by itself *(n,)*: the part of a score that is cheap enough to choose candidates by."""
+    return (entity_keys * mention_keys).sum(-1) / entity_keys.shape[-1] ** 0.5
+
+
+def buckets(numbers: Tensor, edges: tuple[int, ...]) -> Tensor:
+    """The bucket of each number: how many edges it reaches."""
+    return torch.bucketize(numbers, torch.tensor(edges, device=numbers.device), right=True)
+
+
+def distances(words: Tensor, overlap: Tensor) -> Tensor:
+    """Buckets of the words since the start of an entity's last mention; 0 where a mention overlaps that one."""
+    return (buckets(words, DISTANCES) + 1).masked_fill(overlap, 0)
+
+
+def name_kinds(of: tuple[Tensor, Tensor], names: Tensor, lasts: Tensor) -> Tensor:
+    """How words compare, `NO_NAME` to `SAME_NAME`, in the shape to which all are broadcast.
+
+    Args:
+        of: names and last words of entities.
+        names: of mentions.
+        lasts: of mentions.
+    """
+    return kinds_of_names(of[0] == names, (of[1] == lasts) & (lasts != 0), names)
+
+
+def kinds_of_names(same_name: Tensor, same_last: Tensor, names: Tensor) -> Tensor:
+    """`NO_NAME` to `SAME_NAME` from whether names, and last words, of entities and mentions are the same."""
+    kinds = torch.where(same_name, SAME_NAME, torch.where(same_last, SAME_LAST, OTHER_NAME))
+    return kinds.masked_fill(names == 0, NO_NAME)

@@ -1,0 +1,148 @@
+"""`entitykit cluster` over files, a store, and what is written of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+from spacy.tokens import DocBin
+from spacy.vocab import Vocab
+
+from entitykit.cli.__main__ import main
+from tests.cli.failing import read_json_lines, write_json_lines
+from tests.pipelines import SENTENCES, initialized, train
+
+LINES = [text for text, _ in SENTENCES]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    nlp, examples = initialized(tiny_bert, "cross_document")
+    train(nlp, examples, 40)
+    path = tmp_path_factory.mktemp("pipeline") / "nlp"
+    nlp.to_disk(path)
+    return path
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    write_json_lines(folder / "a.jsonl", [{"id": f"line {i}", "text": text} for i, text in enumerate(LINES[:4])])
+    (folder / "b.txt").write_text(LINES[4])
+    (folder / "c.txt").write_text(LINES[5])
+    return folder
+
+
+def run(*args: object) -> int:
+    return main(["cluster", *map(str, args), "--quiet"])
+
+
+def ids_of(path: Path) -> dict[str, list[str]]:
+    """Ids of the clusters of each document's mentions."""
+    return {record["id"]: [span["id"] for span in record["spans"]["cross_document"]] for record in read_json_lines(path)}
+
+
+def clusters(path: Path) -> dict[str, int]:
+    return {cluster["id"]: len(cluster["mentions"]) for cluster in read_json_lines(path)}
+
+
+def test_a_corpus_at_once_and_again(tmp_path: Path, pipeline: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, out = tmp_path / "store", tmp_path / "out.jsonl"
+    assert run(store, corpus, "-o", out, "--pipeline", pipeline) == 0
+    found = ids_of(out)
+    assert len(found) == 6
+    assert all(id_.startswith("C") for ids in found.values() for id_ in ids)
+    assert found["line 2"] == []
+    capsys.readouterr()
+    assert run(store, corpus, "-o", tmp_path / "again.jsonl", "--pipeline", pipeline) == 0
+    assert ids_of(tmp_path / "again.jsonl") == found
+    printed = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (printed["documents"], printed["unchanged"], printed["mentions"]) == ("6", "6", "0")
+    assert run(store, "--export", tmp_path / "clusters.jsonl") == 0
+    sizes = clusters(tmp_path / "clusters.jsonl")
+    assert sum(sizes.values()) == sum(map(len, found.values()))
+    assert sizes.keys() == {id_ for ids in found.values() for id_ in ids}
+
+
+def test_a_corpus_that_grows(tmp_path: Path, pipeline: Path, corpus: Path) -> None:
+    """In batches of one document; what was written last has the ids of the end."""
+    store, outputs = tmp_path / "store", [tmp_path / f"{i}.jsonl" for i in range(3)]
+    assert run(store, corpus / "a.jsonl", "-o", outputs[0], "--pipeline", pipeline, "--batch-size", 1) == 0
+    assert run(store, corpus / "b.txt", corpus / "c.txt", "-o", outputs[1], "--pipeline", pipeline) == 0
+    assert run(store, corpus, "-o", outputs[2], "--pipeline", pipeline) == 0
+    last = ids_of(outputs[2])
+    assert ids_of(outputs[1]).items() <= last.items()
+    assert run(store, "--export", tmp_path / "clusters.jsonl") == 0
+    assert set(clusters(tmp_path / "clusters.jsonl")) == {id_ for ids in last.values() for id_ in ids}
+
+
+def test_docbins_keep_ids_and_are_read(tmp_path: Path, pipeline: Path, corpus: Path) -> None:
+    store, out = tmp_path / "store", tmp_path / "out.spacy"
+    assert run(store, corpus, "-o", out, "--pipeline", pipeline) == 0
+    docs = list(DocBin().from_disk(out).get_docs(Vocab()))
+    written = {doc.user_data["id"]: [span.id_ for span in doc.spans["cross_document"]] for doc in docs}
+    assert run(store, out, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline) == 0
+    assert ids_of(tmp_path / "out.jsonl") == written
+    assert run(store, corpus, "-o", tmp_path / "out.parquet", "--pipeline", pipeline) == 0
+
+
+def test_what_is_said_of_a_store(tmp_path: Path, pipeline: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "store"
+    assert run(store, corpus, "--pipeline", pipeline) == 0
+    capsys.readouterr()
+    assert run(store, "--info") == 0
+    lines = capsys.readouterr().out.splitlines()
+    printed = dict(line.rsplit(maxsplit=1) for line in lines[:-1])
+    assert (printed["documents"], printed["numbers of a vector"]) == ("6", "32")
+    assert int(printed["mentions"]) == sum(len(entities) for _, entities in SENTENCES)
+    assert "entitykit" in lines[-1]
+    assert run(store, "--export", "-") == 0
+    exported = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(exported) == int(printed["clusters"])
+
+
+def test_broken_inputs_do_not_stop_it(tmp_path: Path, pipeline: Path, corpus: Path) -> None:
+    (corpus / "bad.jsonl").write_text('{"id": "line 1", "text": "the same id"}\nno JSON\n{"text": "Peter"}\n')
+    assert run(tmp_path / "store", corpus, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline) == 1
+    failures = read_json_lines(tmp_path / "errors.jsonl")
+    assert [failure["error_code"] for failure in failures] == ["E639", "E205"]
+    assert len(ids_of(tmp_path / "out.jsonl")) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([], "E428"),
+        (["in.txt"], "E428"),
+        (["--info"], "E633"),
+        (["nowhere.txt", "--pipeline", "PIPELINE"], "E421"),
+        (["in.txt", "--pipeline", "PIPELINE", "-o", "in.txt"], "E427"),
+        (["in.txt", "--pipeline", "PIPELINE", "--batch-size", "0"], "E428"),
+        (["in.txt", "--pipeline", "PIPELINE", "-o", "-", "--format", "html"], "E428"),
+        (["in.txt", "--pipeline", "BLANK"], "E632"),
+    ],
+)
+def test_what_cannot_work(
+    arguments: list[str], code: str, tmp_path: Path, pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.txt").write_text("Peter")
+    spacy.blank("xx").to_disk("blank")
+    names = {"PIPELINE": str(pipeline), "BLANK": "blank"}
+    assert run("store", *(names.get(each, each) for each in arguments)) == 2
+    assert f"[{code}]" in capsys.readouterr().err
+    assert not Path("store").exists()
+
+
+def test_a_store_of_another_pipeline(tmp_path: Path, pipeline: Path, tiny_bert: Path, corpus: Path, capsys: Any) -> None:
+    assert run(tmp_path / "store", corpus, "--pipeline", pipeline) == 0
+    nlp, examples = initialized(tiny_bert, "cross_document")
+    train(nlp, examples, 1)
+    nlp.to_disk(tmp_path / "other")
+    (corpus / "new.txt").write_text("Peter")
+    assert run(tmp_path / "store", corpus / "new.txt", "--pipeline", tmp_path / "other") == 2
+    assert "[E636]" in capsys.readouterr().err

@@ -1,0 +1,74 @@
+"""`entitykit find`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from entitykit.cli.__main__ import main
+from tests.pipelines import initialized, make_pipeline, train
+
+TEXT = "The mayor of New York met John"
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    nlp, examples = initialized(tiny_bert, "coref_major")
+    train(nlp, examples, 60)
+    nlp.add_pipe("doc_cleaner", config={"attrs": {"_.trf_data": None}})
+    path = tmp_path_factory.mktemp("find") / "pipeline"
+    nlp.to_disk(path)
+    return path
+
+
+def test_mentions_are_counted_and_written(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "b.txt").write_text("", encoding="utf-8")
+    out = tmp_path / "out.csv"
+    command = ["find", str(tmp_path / "a.txt"), str(tmp_path / "b.txt"), "--pipeline", str(pipeline)]
+    assert main([*command, "--entity", "John", "-o", str(out)]) == 0
+    assert capsys.readouterr().out.split() == ["John", "2"]
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == ["The mayor of New York", "John"]
+    for row in rows:
+        assert (row["document"], row["entity"], row["context"]) == (str(tmp_path / "a.txt"), "John", TEXT)
+        assert TEXT[int(row["start"]) : int(row["end"])] == row["text"]
+    assert main([*command, "--entity", "Ahab=a captain"]) == 0
+    assert capsys.readouterr().out.split()[0] == "Ahab"
+
+
+def test_static_memory_without_a_table(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    assert main(["find", str(tmp_path / "a.txt"), "--pipeline", str(pipeline), "--entity", "John", "--memory", "static"]) == 0
+    assert capsys.readouterr().out.split()[0] == "John"
+
+
+def test_what_cannot_be_read_is_said(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\xff")
+    assert main(["find", str(tmp_path), "--pipeline", str(pipeline), "--entity", "John"]) == 1
+    assert "b.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("entities", "code"), [(["--entity", ""], "E641"), (["--entity", "=a captain"], "E641")])
+def test_wrong_names(
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], entities: list[str], code: str
+) -> None:
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    assert main(["find", str(tmp_path / "a.txt"), "--pipeline", str(pipeline), *entities]) == 2
+    assert code in capsys.readouterr().err
+
+
+def test_other_pipelines(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    nlp = make_pipeline(tiny_bert)
+    nlp.initialize()
+    nlp.to_disk(tmp_path / "plain")
+    command = ["find", str(tmp_path / "a.txt"), "--entity", "John", "--pipeline"]
+    assert main([*command, str(tmp_path / "plain")]) == 2
+    assert "E642" in capsys.readouterr().err
+    assert main(["find", str(tmp_path / "none.txt"), "--entity", "John", "--pipeline", str(tmp_path / "plain")]) == 2
+    assert "E421" in capsys.readouterr().err

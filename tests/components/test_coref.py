@@ -1,0 +1,263 @@
+"""`entitykit_coref`: clusters on documents, streams of parts, entities by name, and what is read from the groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spacy
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from entitykit.components.clusters import gold_clusters, occurrences, rows_by_name, telling_words
+from entitykit.corpora.clusters import representative
+from entitykit.errors import ConfigError, InputError
+from entitykit.scoring.coref import clusters_in
+from tests.pipelines import SENTENCES, initialized, make_examples, make_pipeline, train
+
+TEXT = " ".join(text for text, _ in SENTENCES)
+
+
+@pytest.fixture(scope="module")
+def nlp(tiny_bert: Path) -> Language:
+    nlp, examples = initialized(tiny_bert, "coref_major")
+    train(nlp, examples, 60)
+    return nlp
+
+
+def named(words: str, *clusters: list[tuple[int, int]]) -> Doc:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entitykit_coref")  # makes the extensions known
+    doc = Doc(nlp.vocab, words=words.split())
+    for i, cluster in enumerate(clusters, start=1):
+        doc.spans[f"coref_clusters_{i}"] = [doc[start:end] for start, end in cluster]
+    return doc
+
+
+def test_clusters_are_numbered_by_their_first_mentions(nlp: Language) -> None:
+    doc = nlp(TEXT)
+    clusters = clusters_in(doc)
+    assert clusters
+    firsts = [(cluster[0].start, cluster[0].end) for cluster in clusters]
+    assert firsts == sorted(firsts)
+    places = [(span.start, span.end) for cluster in clusters for span in cluster]
+    assert len(set(places)) == len(places)
+    assert doc._.coref_clusters == [[[span.start, span.end] for span in cluster] for cluster in clusters]
+
+
+def test_old_clusters_are_replaced(nlp: Language) -> None:
+    doc = nlp(TEXT)
+    doc.spans["coref_clusters_77"] = [doc[:1]]
+    doc.spans["coref_clusters_of_others"] = [doc[:1]]
+    again = nlp(doc)
+    assert "coref_clusters_77" not in again.spans
+    assert "coref_clusters_of_others" in again.spans
+
+
+def test_without_singletons(nlp: Language, tmp_path: Path) -> None:
+    nlp.to_disk(tmp_path)
+    strict = spacy.load(tmp_path, config={"components.coref_major.singletons": False})
+    wanted = [cluster for cluster in nlp(TEXT)._.coref_clusters if len(cluster) > 1]
+    assert strict(TEXT)._.coref_clusters == wanted
+    assert wanted != nlp(TEXT)._.coref_clusters or all(len(cluster) > 1 for cluster in wanted)
+
+
+def test_no_clusters_is_not_the_same_as_not_looked_for(nlp: Language) -> None:
+    assert nlp("")._.coref_clusters == []
+    assert nlp.make_doc(TEXT)._.coref_clusters is None
+    assert nlp.make_doc(TEXT)._.resolved_text is None
+
+
+def test_a_stream_of_one_part_is_the_text(nlp: Language) -> None:
+    coref = nlp.get_pipe("coref_major")
+    (doc,) = coref.stream([nlp(TEXT)])
+    assert doc._.coref_clusters == nlp(TEXT)._.coref_clusters
+
+
+def test_entities_keep_their_numbers_through_a_stream(nlp: Language) -> None:
+    """The numbers of a part's groups are those of the entities, and what comes later knows what came before."""
+    coref = nlp.get_pipe("coref_major")
+    parts = list(coref.stream(nlp.pipe([text for text, _ in SENTENCES])))
+    numbers = [{int(key.rpartition("_")[2]) for key, group in doc.spans.items() if len(group)} for doc in parts]
+    seen: set[int] = set()
+    for own in numbers:
+        new = own - seen
+        assert new == set(range(len(seen) + 1, len(seen) + 1 + len(new)))  # entities are numbered as they come
+        seen |= own
+    alone = [nlp(text)._.coref_clusters for text, _ in SENTENCES]
+    assert sum(map(len, numbers)) < sum(map(len, alone)) or len(seen) < sum(map(len, alone))
+
+
+def test_no_mention_is_lost_where_a_memory_has_no_room(nlp: Language) -> None:
+    coref = nlp.get_pipe("coref_major")
+    n_mentions = sum(map(len, nlp(TEXT)._.coref_clusters))
+    before = dict(coref.settings)
+    coref.settings.update(capacity=1, forget="learned", new=1e9)  # nothing is joined
+    try:
+        clusters = nlp(TEXT)._.coref_clusters
+    finally:
+        coref.settings.update(before)
+    assert [len(cluster) for cluster in clusters] == [1] * n_mentions
+
+
+@pytest.mark.parametrize("memory", ["clusters", "hybrid", "static"])
+def test_find(nlp: Language, memory: str) -> None:
+    """Every mention of what the name stands for, as was learned, and none of others."""
+    doc = nlp("The mayor of New York met John")
+    found = nlp.get_pipe("coref_major").find(doc, ["john"], memory=memory)
+    assert list(found) == ["john"]
+    assert all(isinstance(span, Span) for span in found["john"])
+    assert [(span.start, span.end) for span in found["john"]] == [(0, 5), (6, 7)]
+
+
+@pytest.mark.parametrize("memory", ["clusters", "hybrid", "static"])
+def test_a_mention_is_of_one_name_only(nlp: Language, memory: str) -> None:
+    doc = nlp(TEXT)
+    found = nlp.get_pipe("coref_major").find(doc, ["New  york", "Mary Jones", "jones"], memory=memory)
+    places = [(span.start, span.end) for spans in found.values() for span in spans]
+    assert len(set(places)) == len(places)
+    assert set(places) <= {(span.start, span.end) for cluster in clusters_in(doc) or [] for span in cluster}
+
+
+def test_find_a_name_that_never_occurs(nlp: Language) -> None:
+    coref = nlp.get_pipe("coref_major")
+    doc = nlp(TEXT)
+    before = doc._.trf_data
+    found = coref.find(doc, ["Ahab"], descriptions={"Ahab": "captain of the Pequod"})
+    assert list(found) == ["Ahab"]
+    assert doc._.trf_data is before
+    assert coref.find(nlp(""), ["Ahab", "Mary Jones"]) == {"Ahab": [], "Mary Jones": []}
+    assert coref.find(doc, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "descriptions"),
+    [(["Mary", ""], None), (["Mary", " "], None), (["Mary", "Mary"], None), (["Mary"], {"Peter": "a fisherman"})],
+)
+def test_find_refuses_names(nlp: Language, names: list[str], descriptions: dict[str, str] | None) -> None:
+    with pytest.raises(InputError, match="E641"):
+        nlp.get_pipe("coref_major").find(nlp(TEXT), names, descriptions=descriptions)
+
+
+def test_find_needs_the_model_and_a_memory(nlp: Language, tiny_bert: Path) -> None:
+    with pytest.raises(ConfigError, match="E109"):
+        nlp.get_pipe("coref_major").find(nlp(TEXT), ["Mary"], memory="learned")
+    plain, _ = initialized(tiny_bert, "coref")
+    with pytest.raises(ConfigError, match="E640"):
+        plain.get_pipe("coref").find(plain(TEXT), ["Mary"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "code"),
+    [
+        ("threshold", 0.0, "E109"),
+        ("threshold", 1.0, "E109"),
+        ("compared", -1, "E109"),
+        ("capacity", -1, "E352"),
+        ("forget", "none", "E352"),
+    ],
+)
+def test_wrong_settings(tiny_bert: Path, setting: str, value: object, code: str) -> None:
+    with pytest.raises(ConfigError, match=code):
+        make_pipeline(tiny_bert, "coref", **{setting: value})
+
+
+def test_wrong_update(tiny_bert: Path) -> None:
+    nlp = make_pipeline(tiny_bert)
+    with pytest.raises(ConfigError, match="E007"):
+        nlp.add_pipe("entitykit_coref", config={"model": {"@architectures": "entitykit.OnlineCoref.v1", "update": "max"}})
+
+
+def test_without_clusters_there_is_nothing_to_learn(tiny_bert: Path) -> None:
+    nlp = make_pipeline(tiny_bert, "coref")
+    doc = nlp.make_doc("Nobody is here")
+    with pytest.raises(ConfigError, match="E106"):
+        nlp.initialize(lambda: [Example(doc, doc.copy())])
+
+
+def test_gold_clusters_of_a_batch(tiny_bert: Path) -> None:
+    nlp = make_pipeline(tiny_bert)
+    examples = make_examples(nlp)
+    unknown = Example(nlp.make_doc("Not annotated"), nlp.make_doc("Not annotated"))
+    gold = gold_clusters([examples[0], unknown, examples[1]])
+    n = len(examples[0].predicted) + 2
+    assert gold.known == [True, False, True]
+    places = list(zip(gold.spans.starts.tolist(), gold.spans.ends.tolist(), gold.entities.tolist(), strict=True))
+    assert places == [(0, 2, 0), (4, 6, 1), (n, n + 5, 2), (n + 6, n + 7, 2), (n + 3, n + 5, 3)]
+
+
+def test_a_span_in_two_clusters_counts_once() -> None:
+    doc = named("Ada met Lord Byron", [(0, 1), (2, 4)], [(2, 4)])
+    gold = gold_clusters([Example(Doc(doc.vocab, words=[token.text for token in doc]), doc)])
+    assert gold.entities.tolist() == [0, 0]
+
+
+def test_words_that_tell() -> None:
+    doc = named("The Captain , he said , was the captain 's brother .")
+    words = telling_words([doc, doc[:0].as_doc()])
+    assert [bool(word) for word in words] == [False, True, False, False, True, False, False, False, True, False, True, False]
+    assert words[1] == words[8] != words[10]
+    assert words.dtype == np.int64
+
+
+def test_clusters_by_name() -> None:
+    doc = named("Ada met Ada Lovelace in Canada , and ada left")
+    spans = [doc[0:1], doc[2:4], doc[5:6], doc[8:9]]
+    assert rows_by_name(spans, np.array([0, 1, 2, 0]), ["ADA", "lovelace", "Ada  Lovelace", "Byron"]) == {
+        "ADA": [0, 3],
+        "lovelace": [1],
+    }
+    assert rows_by_name(spans, np.array([3, 4, 5, 4]), ["Ada"]) == {"Ada": [1, 3]}  # as often so called, and held once more
+    assert rows_by_name([], np.zeros(0, dtype=np.int64), ["Ada"]) == {}
+
+
+def test_resolved_text() -> None:
+    doc = named(
+        "Ada met her friend Lord Byron ; he liked her and his dog . It barked .",
+        [(0, 1), (2, 3), (9, 10)],
+        [(2, 4), (4, 6), (7, 8), (11, 12)],
+        [(11, 13), (14, 15)],
+        [(16, 17)],
+    )
+    assert (
+        doc._.resolved_text == "Ada met Ada's friend Lord Byron ; Lord Byron liked Ada and Lord Byron's dog . his dog barked . "
+    )
+
+
+def test_pronouns_without_a_name_stay() -> None:
+    doc = named("He said he would", [(0, 1), (2, 3)])
+    assert doc._.resolved_text == "He said he would "
+    assert representative(clusters_in(doc)[0]) is None  # type: ignore[index]
+
+
+def test_occurrences() -> None:
+    doc = spacy.blank("en")("Mr.\nDarcy met MR. DARCY. Darcys are not Mr.Darcy.")
+    assert [span.text for span in occurrences(doc, "Mr. Darcy")] == ["Mr.\nDarcy", "MR. DARCY"]
+    assert [span.text for span in occurrences(doc, "darcy")] == ["Darcy", "DARCY", "Darcy"]  # and no part of Darcys
+    assert occurrences(doc, "(") == []
+
+
+def test_mentions_that_are_linked_to_mentions(tiny_bert: Path) -> None:
+    """Without entities there is no memory that could go on, nor anybody to ask for."""
+    nlp, examples = initialized(tiny_bert, "coref_antecedents")
+    train(nlp, examples, 2)
+    coref = nlp.get_pipe("coref_antecedents")
+    with pytest.raises(ConfigError, match="E644"):
+        next(coref.stream([nlp(TEXT)]))
+    with pytest.raises(ConfigError, match="E640"):
+        coref.find(nlp(TEXT), ["Mary"])
+
+
+def test_what_to_forget_must_have_been_learned(tiny_bert: Path) -> None:
+    nlp = make_pipeline(tiny_bert)
+    model = {"@architectures": "entitykit.OnlineCoref.v1", "proposed": False, "keep_weight": 0.0}
+    nlp.add_pipe("entitykit_coref", config={"model": model, "capacity": 1, "forget": "learned", "new": 1e9, "threshold": 1e-9})
+    nlp.initialize(lambda: make_examples(nlp))
+    doc = nlp.get_pipe("entitykit_encoder")(nlp.make_doc("Mary met John"))
+    coref = nlp.get_pipe("entitykit_coref")
+    coref.settings["mentions"] = ["here"]
+    doc.spans["here"] = [doc[0:1], doc[2:3]]
+    with pytest.raises(ConfigError, match="E643"):
+        coref(doc)

@@ -1,0 +1,51 @@
+"""All tasks in one pipeline: one forward and one backward pass of the encoder for each batch, whatever the number of heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from entitykit.html import render_html
+from tests.pipelines import SENTENCES, annotations, counted_passes, initialized, train
+
+TASKS = ("mentions", "nested", "relations", "coref_major", "salience", "tracker", "linker_state")
+ENCODER = {
+    "entities": {
+        "@misc": "entitykit.Entities.v1",
+        "inject_layer": 1,
+        "rank": 8,
+        "window": 5,
+        "proposals": 10.0,
+        "tokens": False,
+    },
+    "batch_pieces": 4096,
+}
+
+
+def test_all_tasks_share_one_pass(tiny_bert: Path) -> None:
+    nlp, examples = initialized(tiny_bert, *TASKS, encoder=ENCODER)
+    with counted_passes(nlp) as passes:
+        losses = train(nlp, examples, 1, annotates=["tests_capitals", "tests_names"])[0]
+    assert losses.keys() >= set(TASKS)
+    # the linker reads the descriptions of entities, too, in passes of their own
+    assert passes.backward >= 1
+    alone, _ = initialized(tiny_bert, "linker_state", encoder=ENCODER)
+    with counted_passes(alone) as of_linker:
+        train(alone, examples, 1, annotates=["tests_capitals"])
+    assert passes.forward == of_linker.forward
+    assert passes.backward == of_linker.backward
+
+
+def test_all_tasks_annotate_in_one_pass_and_on_one_page(tiny_bert: Path) -> None:
+    nlp, examples = initialized(tiny_bert, *TASKS[:-1], encoder=ENCODER)
+    train(nlp, examples, 5, annotates=["tests_capitals", "tests_names"])
+    texts = [text for text, _ in SENTENCES]
+    with counted_passes(nlp) as passes:
+        docs = list(nlp.pipe(texts))
+    assert passes.forward == 1
+    assert [annotations(doc) for doc in docs] == [annotations(nlp(text)) for text in texts]
+    for doc in docs:
+        assert doc._.coref_clusters is not None
+        assert doc._.relations is not None
+        assert doc._.salience is not None
+        assert doc._.entity_states is not None
+    assert render_html(docs).count("<article>") == len(docs)

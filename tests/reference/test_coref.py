@@ -1,0 +1,214 @@
+"""`OnlineCoref` step by step: what is learned at once is what the online loop computes, mention after mention."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from entitykit.bridge.coref import EntityMemory, Found
+from entitykit.decoding.coref import MemorySettings, Step
+from entitykit.models.coref import NO_ENTITY, CorefOutput, OnlineCoref, build_online_coref
+from entitykit.types import TOP, GivenMentions, WordStates
+
+WIDTH, SIZE = 10, 8
+LENGTHS = (14, 0, 1, 11)
+N_WORDS = sum(LENGTHS)
+
+# (start, end, entity) in order; entities are of one document each; spans overlap and repeat names
+GOLD = [
+    (0, 2, 7),
+    (1, 2, 3),
+    (3, 4, 7),
+    (5, 8, 1),
+    (6, 7, 3),
+    (9, 10, 7),
+    (9, 12, 7),
+    (14, 15, 4),
+    (15, 17, 9),
+    (18, 19, 2),
+    (20, 22, 9),
+    (23, 24, 9),
+    (24, 26, 2),
+]
+NAMES = [5, 9, 0, 5, 0, 0, 9, 0, 0, 5, 9, 0, 3, 0, 5, 5, 9, 0, 9, 0, 5, 9, 0, 9, 0, 9]
+
+
+@pytest.fixture(params=["mean", "gate"])
+def head(request: pytest.FixtureRequest) -> OnlineCoref:
+    torch.manual_seed(0)
+    settings = {"width": WIDTH, "size": SIZE, "match": 4, "hidden": 6, "size_width": 3, "max_width": 4, "dropout": 0.0}
+    built = build_online_coref(settings | {"proposed": False, "update": request.param, "labels": []})
+    for parameter in built.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return built
+
+
+@pytest.fixture
+def states() -> WordStates:
+    return WordStates({TOP: torch.randn(N_WORDS, WIDTH, generator=torch.Generator().manual_seed(1))}, LENGTHS)
+
+
+def given(rows: list[int] | None = None) -> GivenMentions:
+    chosen = [GOLD[row] for row in (rows if rows is not None else range(len(GOLD)))]
+    starts, ends, entities = (torch.tensor(column) for column in zip(*chosen, strict=True))
+    return GivenMentions(starts, ends, entities, torch.tensor(NAMES))
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x * 0.5 * (1 + torch.erf(x / 2**0.5))
+
+
+def by_hand(head: OnlineCoref, vectors: Tensor) -> dict[tuple[int, int], Tensor]:
+    """Scores of every mention against every entity before it, from the definitions, one at a time."""
+    p, s = dict(head.scorer.named_parameters()), {}
+    document = [next(i for i, end in enumerate(np.cumsum(LENGTHS)) if start < end) for start, _, _ in GOLD]
+    entities: dict[int, dict] = {}
+    for row, (start, end, entity) in enumerate(GOLD):
+        bag = sum(NAMES[start:end])
+        last = NAMES[end - 1]
+        for other in entities.values():
+            if other["document"] != document[row]:
+                continue
+            e, g = other["vector"], vectors[row]
+            words = start - other["start"]
+            distance = 0 if other["end"] > start else 1 + sum(words >= edge for edge in (1, 2, 3, 5, 8, 16, 32))
+            count = sum(other["count"] >= edge for edge in (1, 2, 3, 4, 6, 10))
+            kind = 1
+            kind = 2 if last and last in other["lasts"] else kind
+            kind = 3 if bag in other["names"] else kind
+            kind = kind if bag else 0
+            product = (p["entity_key.weight"] @ e + p["entity_key.bias"]) * (
+                p["mention_key.weight"] @ g + p["mention_key.bias"]
+            )
+            hidden = p["entity.weight"] @ e + p["entity.bias"] + p["mention.weight"] @ g + p["product.weight"] @ product
+            hidden = hidden + p["distance.weight"][distance] + p["count.weight"][count] + p["name.weight"][kind]
+            s[row, other["row"]] = (p["outer.weight"] @ gelu(hidden) + p["outer.bias"])[0] + product.sum() / len(product) ** 0.5
+        found = entities.setdefault(entity, {"count": 0, "names": set(), "lasts": set(), "sum": 0})
+        found["count"] += 1
+        found["sum"] = found["sum"] + vectors[row]
+        if head.gate is None or found["count"] == 1:
+            vector = found["sum"] / found["count"]
+        else:
+            weight = torch.sigmoid(vectors[row] @ (head.gate.weight @ found["vector"]) / SIZE**0.5)
+            mixed = weight * found["vector"] + (1 - weight) * vectors[row]
+            vector = mixed / mixed.norm() * SIZE**0.5
+        found |= {"vector": vector, "row": row, "start": start, "end": end, "document": document[row]}
+        found["names"] |= {bag} - {0}
+        found["lasts"] |= {last} - {0}
+    return s
+
+
+def test_all_scores_at_once_are_those_of_one_mention_after_the_other(head: OnlineCoref, states: WordStates) -> None:
+    output = head.train()(states, given())
+    taught = output.taught
+    assert taught is not None
+    expected = by_hand(head, output.vectors)
+    found = dict(zip(zip(taught.mentions.tolist(), taught.versions.tolist(), strict=True), taught.scores, strict=True))
+    assert found.keys() == expected.keys()
+    for pair, score in expected.items():
+        torch.testing.assert_close(found[pair], score)
+
+
+def test_loss_is_the_sum_of_cross_entropies(head: OnlineCoref, states: WordStates) -> None:
+    output = head.train()(states, given())
+    is_mention = torch.ones(len(GOLD), dtype=torch.bool)
+    loss = head.loss(output, is_mention, is_mention)
+    expected = F.softplus(-output.logits).sum() / len(GOLD)
+    scores = by_hand(head, output.vectors)
+    for row, (_, _, entity) in enumerate(GOLD):
+        before = [other for other in range(row) if GOLD[other][2] == entity]
+        options = {version: score for (mention, version), score in scores.items() if mention == row} | {-1: torch.tensor(0.0)}
+        right = options[max(before, default=-1)]
+        expected = expected + (torch.stack(list(options.values())).logsumexp(0) - right) / len(GOLD)
+    taught = output.taught
+    assert taught is not None
+    again = [float(any(later[2] == GOLD[version][2] for later in GOLD[version + 1 :])) for version in taught.versions.tolist()]
+    expected = expected + 0.1 * F.binary_cross_entropy_with_logits(taught.keep, torch.tensor(again))
+    torch.testing.assert_close(loss, expected)
+
+
+def online(head: OnlineCoref, output: CorefOutput, **settings: object) -> tuple[EntityMemory, Found]:
+    rows = slice(8, None)  # the last document
+    first = N_WORDS - LENGTHS[-1]
+    arrays = [
+        part[rows].numpy() for part in (output.spans.starts - first, output.spans.ends - first, output.names, output.lasts)
+    ]
+    memory = EntityMemory(head, MemorySettings(), **settings)  # type: ignore[arg-type]
+    return memory, Found(*arrays, output.vectors[rows].detach())
+
+
+@pytest.mark.parametrize("compared", [0, 64])
+def test_the_online_loop_scores_as_training_does(
+    head: OnlineCoref, states: WordStates, compared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the loop decides as gold has it, its scores are those that were learned; here it is made to decide so."""
+    output = head.train()(states, given())
+    expected = by_hand(head, output.vectors)
+    memory, found = online(head.eval(), output, compared=compared)
+    entities = [entity for _, _, entity in GOLD[8:]]
+    seen: dict[int, int] = {}
+    for row, entity in enumerate(entities):
+        versions = dict(seen.items())
+        order = list(dict.fromkeys(entities))
+        step = Step("join" if entity in seen else "new", order.index(entity))
+        scores: list[np.ndarray] = []
+
+        def choose(given: np.ndarray, *, step: Step = step, scores: list[np.ndarray] = scores, **_: object) -> Step:
+            scores.append(given)
+            return step
+
+        monkeypatch.setattr(memory.books, "choose", choose)
+        memory.follow(Found(*(part[row : row + 1] for part in found)))
+        for cell, other in enumerate(dict.fromkeys(entities[:row])):
+            np.testing.assert_allclose(scores[0][cell], expected[8 + row, 8 + versions[other]].item(), rtol=1e-4, atol=1e-5)
+        seen[entity] = row
+
+
+def test_mentions_without_an_entity_teach_nothing_but_that_they_are_given(head: OnlineCoref, states: WordStates) -> None:
+    all_of_them = given()
+    unknown = all_of_them._replace(entities=torch.full_like(all_of_them.entities, NO_ENTITY))
+    output = head.train()(states, unknown)
+    assert output.taught is None
+    nothing = torch.zeros(len(GOLD), dtype=torch.bool)
+    torch.testing.assert_close(head.loss(output, nothing, ~nothing), F.softplus(output.logits).sum())
+
+
+def test_gold_mentions_in_any_order_are_the_same(head: OnlineCoref, states: WordStates) -> None:
+    head.train()
+    straight, turned = head(states, given()), head(states, given(list(reversed(range(len(GOLD))))))
+    is_mention = torch.ones(len(GOLD), dtype=torch.bool)
+    torch.testing.assert_close(head.loss(straight, is_mention, is_mention), head.loss(turned, is_mention, is_mention))
+
+
+def test_a_bounded_memory_of_enough_cells_is_an_unbounded_one(head: OnlineCoref, states: WordStates) -> None:
+    output = head.eval()(states, given())
+    memory, found = online(head, output)
+    bounded = EntityMemory(head, MemorySettings(5, "learned"))
+    np.testing.assert_array_equal(memory.follow(found), bounded.follow(found))
+
+
+@pytest.mark.parametrize("forget", ["lru", "learned"])
+def test_one_cell_remembers_one_entity(head: OnlineCoref, states: WordStates, forget: str) -> None:
+    output = head.eval()(states, given())
+    _, found = online(head, output)
+    memory = EntityMemory(head, MemorySettings(1, forget))  # type: ignore[arg-type]
+    entities = memory.follow(found)
+    assert memory.books.n_cells == 1
+    assert entities[0] == 0
+    assert entities.max() < memory.books.n_entities
+    for entity in set(entities.tolist()) - {int(memory.books.entities[0])}:
+        rows = np.flatnonzero(entities == entity)
+        others = set(entities[rows[0] : rows[-1]].tolist()) - {entity}
+        # nobody comes back once forgotten: whoever came in between had one mention, and no cell
+        assert all((entities == other).sum() == 1 for other in others)
+
+
+def test_a_text_in_parts_is_the_text(head: OnlineCoref, states: WordStates) -> None:
+    output = head.eval()(states, given())
+    whole, found = online(head, output)
+    parts = EntityMemory(head, MemorySettings())
+    halves = [Found(*(part[rows] for part in found)) for rows in (slice(0, 2), slice(2, None))]
+    np.testing.assert_array_equal(whole.follow(found), np.concatenate([parts.follow(half) for half in halves]))

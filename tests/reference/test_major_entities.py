@@ -1,0 +1,160 @@
+"""`MajorEntities`: what is learned at once is what is computed mention after mention, and the static form needs no order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from entitykit.bridge.coref import Found, find_named
+from entitykit.models.coref import CorefOutput, Named
+from entitykit.models.coref_pairs import COUNTS, NEVER, Side, buckets, distances
+from entitykit.models.major_entities import MajorEntities, build_major_entities
+from tests.reference.test_coref import GOLD, LENGTHS, N_WORDS, SIZE, WIDTH, given, states
+
+__all__ = ["states"]
+
+ENTITIES = [entity for _, _, entity in GOLD]
+
+
+@pytest.fixture
+def head() -> MajorEntities:
+    torch.manual_seed(3)
+    settings = {"width": WIDTH, "size": SIZE, "match": 4, "hidden": 6, "size_width": 3, "max_width": 4, "dropout": 0.0}
+    built = build_major_entities(settings | {"proposed": False, "least": 2, "most": 2, "labels": []})
+    for parameter in built.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return built
+
+
+@pytest.fixture
+def output(head: MajorEntities, states) -> CorefOutput:  # type: ignore[no-untyped-def]
+    torch.manual_seed(5)
+    return head.train()(states, given())
+
+
+def kind(phrase: int, mention: int, output: CorefOutput) -> int:
+    names, lasts = output.names.tolist(), output.lasts.tolist()
+    if not names[mention]:
+        return 0
+    if names[mention] == names[phrase]:
+        return 3
+    return 2 if lasts[mention] and lasts[mention] == lasts[phrase] else 1
+
+
+def score(head: MajorEntities, entity: Tensor, mention: Tensor, distance: int, count: int, kind: int) -> Tensor:
+    numbers = (torch.tensor([number]) for number in (distance, count, kind))
+    return head.scorer(head.scorer.of_entities(entity[None]), head.scorer.of_mentions(mention[None]), *numbers)[0]
+
+
+def document(row: int) -> int:
+    return next(i for i, end in enumerate(np.cumsum(LENGTHS)) if GOLD[row][0] < end)
+
+
+def test_entities_with_enough_mentions_are_asked_for_by_words_that_tell(output: CorefOutput) -> None:
+    assert output.asked is not None
+    asked = output.asked.rows.tolist()
+    chosen = [ENTITIES[row] for row in asked]
+    assert len(set(chosen)) == len(chosen)
+    assert all(ENTITIES.count(entity) >= 2 for entity in chosen)
+    assert all(output.names[row] for row in asked)
+    assert sorted(chosen) == [2, 3, 7, 9]  # two of each document at most; entity 1 has one mention
+
+
+def test_scores_at_once_are_those_of_one_mention_after_the_other(head: MajorEntities, output: CorefOutput) -> None:
+    assert output.asked is not None
+    for column, phrase in enumerate(output.asked.rows.tolist()):
+        vector, known, count, last = output.vectors[phrase], {phrase}, 0, -1
+        for row, (start, _, entity) in enumerate(GOLD):
+            if document(row) != document(phrase):
+                assert output.asked.static[row, column] == -torch.inf
+                continue
+            static = score(head, output.vectors[phrase], output.vectors[row], NEVER, 0, kind(phrase, row, output))
+            torch.testing.assert_close(output.asked.static[row, column], static)
+            distance = NEVER
+            if count:
+                overlap = torch.tensor(GOLD[last][1] > start)
+                distance = int(distances(torch.tensor(start - GOLD[last][0]), overlap))
+            bucket = int(buckets(torch.tensor(count), COUNTS))
+            best = max(kind(other, row, output) for other in known)
+            dynamic = score(head, vector, output.vectors[row], distance, bucket, best)
+            torch.testing.assert_close(output.asked.hybrid[row, column], static + dynamic)
+            if entity == ENTITIES[phrase]:
+                count, last = count + 1, row
+                known.add(row)
+                members = [output.vectors[phrase]] + [output.vectors[i] for i in range(row + 1) if ENTITIES[i] == entity]
+                vector = torch.stack(members).mean(0)
+
+
+def test_loss_adds_both_cross_entropies(head: MajorEntities, output: CorefOutput) -> None:
+    assert output.asked is not None
+    everything = torch.ones(len(GOLD), dtype=torch.bool)
+    without = head.loss(output._replace(asked=None), everything, everything)
+    expected = without
+    for scores in (output.asked.static, output.asked.hybrid):
+        for row, entity in enumerate(ENTITIES):
+            right = [i for i, phrase in enumerate(output.asked.rows.tolist()) if ENTITIES[phrase] == entity]
+            options = torch.cat([scores[row], torch.zeros(1)])
+            expected = expected + (options.logsumexp(0) - options[right[0] if right else -1]) / len(GOLD) / 2
+    torch.testing.assert_close(head.loss(output, everything, everything), expected)
+
+
+def found_of(output: CorefOutput) -> tuple[Found, Named]:
+    rows = slice(8, None)  # the last document
+    first = N_WORDS - LENGTHS[-1]
+    places = (output.spans.starts[rows] - first, output.spans.ends[rows] - first)
+    arrays = [part.numpy() for part in (*places, output.names[rows], output.lasts[rows])]
+    vectors = output.vectors[rows].detach()
+    return Found(*arrays, vectors), Named(vectors[[0, 3]], output.names[[8, 11]], output.lasts[[8, 11]])
+
+
+def test_static_and_hybrid_search(head: MajorEntities, output: CorefOutput) -> None:
+    found, phrases = found_of(output)
+    head.eval()
+    static = find_named(head, phrases, found, hybrid=False)
+    fits = head.fits(phrases, Named(found.vectors, torch.from_numpy(found.names), torch.from_numpy(found.lasts)))
+    expected = torch.where(fits.max(1).values > 0, fits.argmax(1), -1)
+    np.testing.assert_array_equal(static, expected.numpy())
+    turned = Found(*(part[::-1].copy() if isinstance(part, np.ndarray) else part.flip(0) for part in found))
+    np.testing.assert_array_equal(find_named(head, phrases, turned, hybrid=False), static[::-1])
+    hybrid = find_named(head, phrases, found, hybrid=True)
+    assert hybrid.shape == static.shape
+    assert set(hybrid.tolist()) <= {-1, 0, 1}
+
+
+def test_hybrid_search_follows_the_scores_that_were_learned(head: MajorEntities, output: CorefOutput) -> None:
+    """With one phrase and every mention its entity's, the loop's score of each is that of training."""
+    found, phrases = found_of(output)
+    head.eval()
+    one = Named(*(part[:1] for part in phrases))
+    vector, count, last, known = one.vectors[0], 0, -1, [8]
+    for row in range(len(found.starts)):
+        start = int(found.starts[row])
+        static = score(head, one.vectors[0], found.vectors[row], NEVER, 0, kind(8, 8 + row, output))
+        distance = NEVER
+        if count:
+            overlap = torch.tensor(int(found.ends[last]) > start)
+            distance = int(distances(torch.tensor(start - int(found.starts[last])), overlap))
+        best = max(kind(other, 8 + row, output) for other in known)
+        total = static + score(head, vector, found.vectors[row], distance, int(buckets(torch.tensor(count), COUNTS)), best)
+        expected = 0 if total > 0 else -1
+        assert find_named(head, one, Found(*(part[: row + 1] for part in found)), hybrid=True)[row] == expected
+        if expected == 0:
+            count, last = count + 1, row
+            known.append(8 + row)
+            vector = vector + (found.vectors[row] - vector) / (count + 1)
+
+
+def test_no_names_find_nothing(head: MajorEntities, output: CorefOutput) -> None:
+    found, phrases = found_of(output)
+    nothing = Named(*(part[:0] for part in phrases))
+    for hybrid in (False, True):
+        assert set(find_named(head.eval(), nothing, found, hybrid=hybrid).tolist()) == {-1}
+
+
+def test_sides_are_taken_by_rows() -> None:
+    side = Side(torch.arange(6.0).view(3, 2), torch.arange(3.0)[:, None])
+    assert side.rows(torch.tensor([2, 0])).said.tolist() == [[4.0, 5.0], [0.0, 1.0]]
+    assert F.relu(side.keys).sum() == 3
