@@ -80,6 +80,7 @@ def coref_pipeline(settings: Settings) -> Language:
     """
     config = read_config(settings, "coref")
     config["components"][ENCODER]["model"]["entities"]["proposals"] = MENTIONS_PER_WORD
+    config["components"]["entitykit_mentions"]["per_word"] = MENTIONS_PER_WORD
     config["components"]["entitykit_coref"].update(threshold=1e-6, new=1e6)
     nlp = load_model_from_config(config.interpolate(), auto_fill=True)
     fix_random_seed(0)
