@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from entitykit.components.gold import in_predicted
+from entitykit.components.gold import Place, places_in_predicted
 from entitykit.components.pairs import Found, Scope, as_json, sentence_ends
 from entitykit.errors import error
 from entitykit.types import ClusterPairs
@@ -71,15 +71,15 @@ def read_clusters(doc: Doc) -> Clusters:
     An entity's type is the most frequent one of its mentions; a mention without a label has that of the entity in ``doc.ents``
     or ``doc.spans["sc"]`` that is in the same place.
     """
-    return _collect(doc, lambda spans: [(span.start, span.end, span.label_) for span in spans])
+    return _collect(doc, lambda start, end: (start, end))
 
 
 def gold_clusters(eg: Example) -> Clusters:
     """The same of a reference, in the words of the predicted document; mentions that touch none of these are left out."""
-    return _collect(eg.reference, lambda spans: in_predicted(eg, spans))
+    return _collect(eg.reference, places_in_predicted(eg))
 
 
-def _collect(doc: Doc, place: Callable[[Sequence[Span]], Places]) -> Clusters:
+def _collect(doc: Doc, find: Callable[[int, int], Place | None]) -> Clusters:
     types = {(span.start, span.end): span.label_ for span in (*doc.spans.get("sc", ()), *doc.ents)}
     groups = {int(key[1]): list(doc.spans[name]) for name in doc.spans if (key := CLUSTER.fullmatch(name))}
     there = {(span.start, span.end) for spans in groups.values() for span in spans}
@@ -87,7 +87,7 @@ def _collect(doc: Doc, place: Callable[[Sequence[Span]], Places]) -> Clusters:
     entities += [(None, [ent]) for ent in doc.ents if (ent.start, ent.end) not in there]
     found = []
     for number, spans in entities:
-        places = sorted({(start, end) for start, end, _ in place(spans)})
+        places = sorted({place for span in spans if (place := find(span.start, span.end)) is not None})
         counts = Counter(span.label_ or types.get((span.start, span.end), "") for span in spans)
         label = max(sorted(counts), key=lambda each: (bool(each), counts[each]), default="")
         if places:

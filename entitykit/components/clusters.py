@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +14,11 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from torch import Tensor
 
-from entitykit.components.gold import in_predicted
+from entitykit.components.gold import Place, places_in_predicted
 from entitykit.corpora.clusters import representative
 from entitykit.errors import warn
-from entitykit.scoring.coref import clusters_in
+from entitykit.scoring.coref import PREFIX, clusters_in
 from entitykit.types import Spans, no_spans
-
-CLUSTERS = "coref_clusters"
 
 POSSESSIVES = frozenset({"my", "your", "his", "her", "its", "our", "their", "whose"})
 
@@ -56,17 +54,34 @@ def gold_clusters(examples: Sequence[Example]) -> GoldClusters:
     for eg in examples:
         clusters = clusters_in(eg.reference)
         known.append(clusters is not None)
-        for cluster in clusters or ():
-            aligned = in_predicted(eg, cluster)
-            n_lost += len(cluster) - len(aligned)
-            for start, end, _ in aligned:
-                places.setdefault((offset + start, offset + end), n_entities)
-            n_entities += 1
+        own, lost = cluster_places(eg, clusters or ())
+        places |= {(offset + start, offset + end): n_entities + row for (start, end), row in own.items()}
+        n_lost += lost
+        n_entities += len(clusters or ())
         offset += len(eg.predicted)
     if n_lost:
         warn("W101", n=n_lost)
     table = torch.tensor([(*place, entity) for place, entity in places.items()], dtype=torch.long).reshape(-1, 3)
     return GoldClusters(Spans(table[:, 0], table[:, 1]), table[:, 2], known)
+
+
+def cluster_places(eg: Example, clusters: Iterable[Iterable[Span]]) -> tuple[dict[Place, int], int]:
+    """Where the predicted document has the mentions of a reference's clusters.
+
+    Returns:
+        The row of the cluster of each place, of several the first; and the number of mentions that touch no predicted word.
+    """
+    find = places_in_predicted(eg)
+    found: dict[Place, int] = {}
+    n_lost = 0
+    for row, cluster in enumerate(clusters):
+        for span in cluster:
+            place = find(span.start, span.end)
+            if place is None:
+                n_lost += 1
+            else:
+                found.setdefault(place, row)
+    return found, n_lost
 
 
 def telling_words(docs: Sequence[Doc]) -> NDArray[np.int64]:
@@ -114,8 +129,8 @@ def rows_by_name(spans: Sequence[Span], entities: NDArray[np.int64], names: Sequ
 
 def register_clusters() -> None:
     """Make ``doc._.coref_clusters`` and ``doc._.resolved_text`` known to spaCy, once; both are read from the span groups."""
-    if not Doc.has_extension(CLUSTERS):
-        Doc.set_extension(CLUSTERS, getter=cluster_offsets)
+    if not Doc.has_extension(PREFIX):
+        Doc.set_extension(PREFIX, getter=cluster_offsets)
     if not Doc.has_extension("resolved_text"):
         Doc.set_extension("resolved_text", getter=resolved_text)
 

@@ -33,7 +33,7 @@ from entitykit.errors import error
 from entitykit.models.antecedent_coref import AntecedentCoref
 from entitykit.models.coref import NO_ENTITY, CorefOutput, Named, OnlineCoref
 from entitykit.models.major_entities import MajorEntities
-from entitykit.scoring.coref import PREFIX, cluster_groups
+from entitykit.scoring.coref import PREFIX, cluster_keys
 from entitykit.types import GivenMentions
 
 CLUSTERS, HYBRID, STATIC = MEMORIES = ("clusters", "hybrid", "static")
@@ -310,7 +310,7 @@ class Coref(TorchPipe):
 
     def _write(self, doc: Doc, found: Clusters, numbers: Mapping[int, int]) -> None:
         """Write clusters under the numbers of their entities; those without one are left out."""
-        for key in cluster_groups(doc):
+        for key in cluster_keys(doc):
             del doc.spans[key]
         order = np.argsort(found.entities, kind="stable")
         edges = np.searchsorted(found.entities[order], [[entity, entity + 1] for entity in numbers]).reshape(-1, 2)

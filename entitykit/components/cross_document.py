@@ -16,7 +16,8 @@ from torch import Tensor
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.linking import Fingerprint
 from entitykit.components.clustering import FINGERPRINT, ODDS, SIZE, VECTORS, ClusteringPipe, cosines_of, probability
-from entitykit.components.gold import ENTS, in_predicted, reference_spans
+from entitykit.components.clusters import cluster_places
+from entitykit.components.gold import ENTS, reference_spans
 from entitykit.components.near import Doubles, Floats, Ints
 from entitykit.corpora.clusters import IDS
 from entitykit.decoding.cross_document import ScorePairs
@@ -253,13 +254,7 @@ def gold_mentions(eg: Example) -> dict[tuple[int, int], str]:
     if len(ids) != len(clusters):
         found = f"{len(ids)} ids in doc.user_data['{IDS}']"
         raise error("E638", found=found, expected=f"{len(clusters)}, one for each cluster", text=eg.reference.text[:40])
-    places: dict[tuple[int, int], str] = {}
-    n_lost = 0
-    for id_, cluster in zip(ids, clusters, strict=True):
-        aligned = in_predicted(eg, cluster)
-        n_lost += len(cluster) - len(aligned)
-        for start, end, _ in aligned:
-            places.setdefault((start, end), str(id_))
+    places, n_lost = cluster_places(eg, clusters)
     if n_lost:
         warn("W101", n=n_lost, stacklevel=5)
-    return places
+    return {place: str(ids[row]) for place, row in places.items()}

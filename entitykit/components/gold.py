@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,9 @@ from entitykit.types import Spans
 
 ENTS = "ents"
 NIL = "NIL"
+
+Place = tuple[int, int]
+"""Start and end of words, the end exclusive."""
 
 
 class Gold(NamedTuple):
@@ -102,28 +105,33 @@ def gold_spans(examples: Sequence[Example], keys: Sequence[str]) -> Gold:
     for eg in examples:
         spans = reference_spans(eg.reference, keys)
         known.append(spans is not None)
-        aligned = in_predicted(eg, spans or [])
-        n_lost += len(spans or []) - len(aligned)
-        for start, end, label in aligned:
-            starts.append(offset + start)
-            ends.append(offset + end)
-            labels.append(label)
+        find = places_in_predicted(eg)
+        for span in spans or ():
+            place = find(span.start, span.end)
+            if place is None:
+                n_lost += 1
+                continue
+            starts.append(offset + place[0])
+            ends.append(offset + place[1])
+            labels.append(span.label_)
         offset += len(eg.predicted)
     if n_lost:
         warn("W101", n=n_lost)
     return Gold(Spans(torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long)), labels, known)
 
 
-def in_predicted(eg: Example, spans: Sequence[Span]) -> list[tuple[int, int, str]]:
-    """Starts, ends and labels of a reference's spans in the predicted document's words; those that touch none are left out."""
-    if not spans:
-        return []
+def places_in_predicted(eg: Example) -> Callable[[int, int], Place | None]:
+    """How to find words of a reference in the predicted document.
+
+    Returns:
+        A function from start and end in the reference to those of the predicted words that are touched; None if there are none.
+    """
     if len(eg.predicted) == len(eg.reference) and np.array_equal(eg.predicted.to_array(ORTH), eg.reference.to_array(ORTH)):
-        return [(span.start, span.end, span.label_) for span in spans]
-    aligned = []
+        return lambda start, end: (start, end)
     alignment = eg.alignment.y2x
-    for span in spans:
-        words = alignment[span.start : span.end]
-        if len(words):
-            aligned.append((int(words.min()), int(words.max()) + 1, span.label_))
-    return aligned
+
+    def place(start: int, end: int) -> Place | None:
+        words = alignment[start:end]
+        return (int(words.min()), int(words.max()) + 1) if len(words) else None
+
+    return place

@@ -6,16 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from spacy.attrs import ORTH
 from spacy.tokens import Doc, Span
 from spacy.tokens.span_group import SpanGroup
 from spacy.training import Example
 from torch import Tensor
 
 from entitykit.bridge.link_texts import Place
-from entitykit.components.gold import ENTS, reference_spans
+from entitykit.components.gold import ENTS, places_in_predicted, reference_spans
 from entitykit.knowledge.entities import Entity
 from entitykit.scoring.linking import CANDIDATES, register_candidates
 
@@ -162,22 +160,15 @@ def gold_links(examples: Sequence[Example], key: str) -> tuple[list[GoldLink], i
     """
     found, n_lost = [], 0
     for i, eg in enumerate(examples):
+        find = places_in_predicted(eg)
         for span in reference_spans(eg.reference, [key]) or ():
-            place = _in_predicted(eg, span)
+            place = find(span.start, span.end)
             if place is None:
                 n_lost += 1
             else:
                 taught = [(id_, p) for id_, p in (span._.kb_ents or ()) if p > 0] if span.has_extension(CANDIDATES) else ()
                 found.append(GoldLink(Place(i, *place), span.kb_id_, taught))
     return found, n_lost
-
-
-def _in_predicted(eg: Example, span: Span) -> tuple[int, int] | None:
-    """The words that a span of the reference touches."""
-    if len(eg.predicted) == len(eg.reference) and np.array_equal(eg.predicted.to_array(ORTH), eg.reference.to_array(ORTH)):
-        return span.start, span.end
-    words = eg.alignment.y2x[span.start : span.end]
-    return (int(words.min()), int(words.max()) + 1) if len(words) else None
 
 
 def soft_targets(taught: Sequence[Mapping[int, float]], columns: Mapping[int, int]) -> tuple[Tensor, Tensor]:

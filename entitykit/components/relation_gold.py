@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from spacy.attrs import ORTH
 from spacy.tokens import Doc
 from spacy.training import Example
 from torch import Tensor
 
-from entitykit.components.gold import Gold
+from entitykit.components.gold import Gold, places_in_predicted
 from entitykit.components.pairs import RELATIONS
 from entitykit.errors import error, warn
 from entitykit.types import EntityPairs, Spans
@@ -127,20 +125,12 @@ def gold_relations(eg: Example) -> tuple[list[Arguments] | None, int]:
     relations = reference_relations(eg.reference)
     if relations is None:
         return None, 0
-    same = len(eg.predicted) == len(eg.reference) and np.array_equal(eg.predicted.to_array(ORTH), eg.reference.to_array(ORTH))
+    find = places_in_predicted(eg)
     found, n_lost = [], 0
     for relation in relations:
-        (head, tail), label = (_place(eg, relation[key], same) for key in ("head", "tail")), relation["label"]
+        (head, tail), label = (find(*relation[key]) for key in ("head", "tail")), relation["label"]
         if head is None or tail is None:
             n_lost += 1
         else:
             found.append(Arguments(head, tail, label))
     return found, n_lost
-
-
-def _place(eg: Example, place: Sequence[int], same: bool) -> tuple[int, int] | None:
-    start, end = place
-    if same:
-        return start, end
-    words = eg.alignment.y2x[start:end]
-    return (int(words.min()), int(words.max()) + 1) if len(words) else None

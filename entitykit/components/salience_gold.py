@@ -11,7 +11,7 @@ from spacy.tokens.span_group import SpanGroup
 from spacy.training import Example
 
 from entitykit.bridge.salience import Named
-from entitykit.components.gold import in_predicted
+from entitykit.components.gold import places_in_predicted
 from entitykit.components.grouping import name_of
 from entitykit.scoring.salience_documents import SALIENCE, rated_entities
 
@@ -39,10 +39,10 @@ def gold_entities(eg: Example) -> tuple[list[GoldEntity], int]:
     Raises:
         InputError: E620 for ratings that cannot be read.
     """
+    find = places_in_predicted(eg)
     found, n_lost = [], 0
     for rated in rated_entities(eg.reference, eg.reference.user_data.get(SALIENCE)) or ():
-        aligned = in_predicted(eg, [eg.reference[start:end] for start, end in rated.mentions])
-        places = sorted({(start, end) for start, end, _ in aligned})
+        places = sorted({place for start, end in rated.mentions if (place := find(start, end)) is not None})
         if places:
             name = name_of([eg.predicted[start:end] for start, end in places])
             found.append(GoldEntity(Named(name, places), rated.score))

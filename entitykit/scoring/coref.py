@@ -33,11 +33,11 @@ def clusters_in(doc: Doc, *, prefix: str = PREFIX) -> list[list[Span]] | None:
         doc: reads the span groups `{prefix}_N`. Empty groups are no clusters, but say that the Doc is annotated.
         prefix: what the groups' names start with.
     """
-    keys = cluster_groups(doc, prefix=prefix)
+    keys = cluster_keys(doc, prefix=prefix)
     return [spans for key in keys if (spans := list(doc.spans[key]))] if keys else None
 
 
-def cluster_groups(doc: Doc, *, prefix: str = PREFIX) -> list[str]:
+def cluster_keys(doc: Doc, *, prefix: str = PREFIX) -> list[str]:
     """Return the names of the span groups that are clusters, in the order of their numbers."""
     numbers = {int(found[1]): key for key in doc.spans if (found := re.fullmatch(rf"{re.escape(prefix)}_(\d+)", key))}
     return [numbers[number] for number in sorted(numbers)]
