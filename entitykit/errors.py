@@ -778,6 +778,8 @@ WARNINGS: dict[str, str] = {
     "W584": "{n} mentions are longer than the {longest} pieces that '{name}' reads of a mention; it read their beginnings. Raise "
     "context_pieces, or link shorter spans.",
     "W585": "{n} of {total} gold mentions do not begin and end where predicted tokens do, and were not given to the pipeline.",
+    "W586": "The {n} training examples have no links to entities in {key}, so '{name}' has nothing to learn. Give their mentions a "
+    "kb_id, or set `mentions` to where those are that have one.",
     "W590": "{n} of {total} candidates have more than the {longest} pieces of name and description that '{name}' reads; it read their "
     "beginnings. Raise entity_pieces, or shorten the descriptions.",
     "W591": "None of the {n} gold mentions of an update has candidates of a linker, so '{name}' learned to tell namesakes apart only. Put "

@@ -130,9 +130,13 @@ class Page:
     """A page that is written piece by piece, so that any number of documents needs the memory of one.
 
     The legend comes last, because only then all labels have been counted; the style sheet shows it at the top.
+
+    Args:
+        names: of linked entities by id, shown beside the ids.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[str, str] | None = None) -> None:
+        self.names = names or {}
         self.labels: Counter[str] = Counter()
         self.n_mentions = 0
         self.n_documents = 0
@@ -166,7 +170,7 @@ class Page:
         size = f"{len(doc):,} words, {len(entities):,} entities"
         arcs = self._styled(ARCS, draw_relations(doc, numbers, _visible))
         same = self._styled(CHAINS, draw_chains(chains, _visible))
-        links = self._styled(LINKS, draw_links(doc, _visible))
+        links = self._styled(LINKS, draw_links(doc, _visible, self.names))
         about = self._styled(SALIENCE, draw_salience(doc, _visible))
         states = self._styled(STATES, draw_states(doc, _visible))
         heading = f'<h2 dir="auto">{_visible(name)}<small>{size}</small></h2>'
@@ -195,14 +199,15 @@ class Page:
         )
 
 
-def render_html(docs: Iterable[Doc], *, title: str = "Entities") -> str:
+def render_html(docs: Iterable[Doc], *, title: str = "Entities", names: Mapping[str, str] | None = None) -> str:
     """Give a whole page that shows documents with their entities and mentions, to be written to a file or shown in a notebook.
 
     Args:
         docs: annotated documents; read are what `entitykit.corpora.jsonl.doc_to_record` reads.
         title: the page's title.
+        names: of linked entities by id, shown beside the ids.
     """
-    page = Page()
+    page = Page(names)
     return "".join([page.begin(title), *map(page.document, docs), page.end()])
 
 

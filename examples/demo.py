@@ -1,7 +1,8 @@
 """Annotate the texts in this folder with the default pipeline: tables in the terminal, and a web page.
 
 Run it with `make demo`, or `python examples/demo.py [PIPELINE]` for another pipeline. The default one is given the heads in
-`heads/`, which read the states of its encoder: who is who, what a text is about, and relations.
+`heads/`, which read the states of its encoder: links to the entities of `kb.jsonl`, who is who, what a text is about, and
+relations.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import shutil
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,18 @@ from entitykit.corpora.triples import read_triples
 from entitykit.html import render_html
 from entitykit.html_coref import find_chains
 from entitykit.html_salience import salient_entities
+from entitykit.knowledge.entities import Entity, read_entities
+from entitykit.knowledge.store import EntityStore
 
 EXAMPLES = Path(__file__).parent
 PAGE = EXAMPLES.parent / "build" / "demo.html"
 
 DEFAULT = "en_entitykit_sm"
-HEADS = ("entitykit_coref", "entitykit_salience", "entitykit_relations")
+HEADS = ("entitykit_linker", "entitykit_coref", "entitykit_salience", "entitykit_relations")
 """Each is in the folder of `heads/` that is called like it."""
 
 ENTITIES = ("document", "entity", "label", "score", "depth")
+LINKS = ("document", "linked to", "mention", "id", "score")
 CHAINS = ("document", "mentions of the same entity", "number")
 SALIENCE = ("document", "about", "score", "mentions")
 RELATIONS = ("document", "head", "relation", "tail", "score")
@@ -41,8 +46,10 @@ RELATIONS = ("document", "head", "relation", "tail", "score")
 def main(pipeline: str, page: Path = PAGE) -> None:
     """Annotate the examples, print the tables and write the page."""
     nlp = spacy.load(pipeline)
+    known: dict[str, Entity] = {}
     if pipeline == DEFAULT:
-        add_heads(nlp)
+        known = {entity.id: entity for entity in read_entities(EXAMPLES / "kb.jsonl")}
+        add_heads(nlp, build_kb(known.values(), page.parent / "demo_kb"))
     files = sorted(EXAMPLES.glob("*.txt"))
     started = time.perf_counter()
     docs = list(nlp.pipe(file.read_text(encoding="utf-8") for file in files))
@@ -50,7 +57,13 @@ def main(pipeline: str, page: Path = PAGE) -> None:
     for file, doc in zip(files, docs, strict=True):
         doc.user_data["id"] = file.name
     print_table(ENTITIES, [row for doc in docs for row in entity_rows(doc)])
-    for header, rows_of in ((CHAINS, chain_rows), (SALIENCE, salience_rows), (RELATIONS, relation_rows)):
+    names = {id_: f"{entity.name}: {entity.description}" for id_, entity in known.items()}
+    for header, rows_of in (
+        (LINKS, partial(link_rows, names=names)),
+        (CHAINS, chain_rows),
+        (SALIENCE, salience_rows),
+        (RELATIONS, relation_rows),
+    ):
         rows = [row for doc in docs for row in rows_of(doc)]
         if rows:
             print()
@@ -58,16 +71,26 @@ def main(pipeline: str, page: Path = PAGE) -> None:
     n_words = sum(map(len, docs))
     print(f"\n{len(docs)} documents, {n_words:,} words in {seconds:.2f} s: {n_words / seconds:,.0f} words/s with {pipeline}")
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(render_html(docs, title="entitykit demo"), encoding="utf-8")
+    page.write_text(render_html(docs, title="entitykit demo", names=names), encoding="utf-8")
     print(f"The same with the entities marked in the text: {page.resolve().as_uri()}")
 
 
-def add_heads(nlp: Language) -> None:
+def build_kb(entities: Iterable[Entity], folder: Path) -> Path:
+    """Make the knowledge base, as `entitykit kb build` does."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    EntityStore.build(folder, entities)
+    return folder
+
+
+def add_heads(nlp: Language, kb: Path) -> None:
     """Add the heads that are there, before the states of the encoder are dropped."""
     for factory in HEADS:
         folder = EXAMPLES / "heads" / factory.removeprefix("entitykit_")
         if folder.is_dir():
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if factory == "entitykit_linker":
+                config["kb"] = {"@misc": "entitykit.KB.v1", "path": str(kb)}
             pipe: Any = nlp.add_pipe(factory, config=config, before="doc_cleaner")
             pipe.from_disk(folder)
 
@@ -81,6 +104,17 @@ def entity_rows(doc: Doc) -> Iterator[tuple[str, str, str, str, str]]:
         text = " ".join(record["text"][entity["start"] : entity["end"]].split())
         score = "" if entity["score"] is None else f"{entity['score']:.2f}"
         yield record["id"], "  " * depth + text, entity["label"], score, str(depth)
+
+
+def link_rows(doc: Doc, names: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+    """Give a row per different link, in the order of the text."""
+    rows = {}
+    for ent in doc.ents:
+        if ent.kb_id_:
+            text = " ".join(ent.text.split())
+            rows.setdefault((text, ent.kb_id_), f"{dict(ent._.kb_ents)[ent.kb_id_]:.2f}")
+    for (text, id_), score in rows.items():
+        yield doc.user_data["id"], names.get(id_, id_), text, id_, score
 
 
 def chain_rows(doc: Doc) -> Iterator[tuple[str, str, str]]:

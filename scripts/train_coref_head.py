@@ -7,22 +7,16 @@ which stays as it is; what is written is the head alone, its settings beside it.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import spacy
 from default_corpus import gum_ids
+from heads import ROOT, train_head, write_head
 from spacy.tokens import Doc, DocBin
 
 from entitykit.corpora.read import read_docs
 
-ROOT = Path(__file__).resolve().parent.parent
-PIPELINE = "en_entitykit_sm"
 NEW = 1.0
 """Score of starting an entity: an encoder that was trained to find names joins different ones of the same type too readily."""
 
@@ -37,12 +31,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     for split in ("train", "dev"):
         DocBin(docs=documents(args.data, split)).to_disk(args.work / f"{split}.spacy")
-    command = [sys.executable, "-m", "spacy", "train", str(ROOT / "configs/coref_head.cfg")]
-    command += ["--output", str(args.work / "model"), "--paths.pipeline", PIPELINE]
-    for split in ("train", "dev"):
-        command += [f"--paths.{split}", str(args.work / f"{split}.spacy")]
-    subprocess.run(command, check=True)
-    write_head(args.work / "model" / "model-last", args.out)
+    write_head(spacy.load(train_head("coref_head.cfg", args.work)), "entitykit_coref", args.out, new=NEW)
 
 
 def documents(data: Path, split: str) -> Iterator[Doc]:
@@ -50,17 +39,6 @@ def documents(data: Path, split: str) -> Iterator[Doc]:
     nlp = spacy.blank("en")
     yield from read_docs(data / "gum" / "dep", "gum", nlp, ids=gum_ids(data / "gum" / "splits.md", split))
     yield from read_docs(data / "litbank" / "coref" / "conll", "litbank", nlp, split=split)
-
-
-def write_head(pipeline: Path, out: Path) -> None:
-    """Save the head alone."""
-    nlp = spacy.load(pipeline)
-    head: Any = nlp.get_pipe("entitykit_coref")
-    shutil.rmtree(out, ignore_errors=True)
-    head.to_disk(out)
-    config = {**nlp.config["components"]["entitykit_coref"], "new": NEW}
-    del config["factory"]
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ its mean rating in Wikinews is 2 of 3.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from default_corpus import gum_ids
+from heads import PIPELINE, ROOT, write_head
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
@@ -30,8 +29,6 @@ from entitykit.corpora.read import read_docs
 from entitykit.scoring.salience import best_threshold, score_salience
 from entitykit.scoring.salience_documents import compare_entities, match, rated_entities
 
-ROOT = Path(__file__).resolve().parent.parent
-PIPELINE = "en_entitykit_sm"
 COMPONENT = "entitykit_salience"
 SALIENT = 0.5
 FOLDS = 5
@@ -56,7 +53,7 @@ def main() -> None:
     with nlp.select_pipes(enable=COMPONENT):
         nlp.initialize(lambda: train)
     train_on_states(nlp, COMPONENT, train, n_epochs=args.epochs)
-    write_head(nlp, dev, args.out)
+    write_calibrated(nlp, dev, args.out)
 
 
 def load_pipeline() -> Language:
@@ -116,7 +113,7 @@ def words_of(mentions: Iterable[tuple[int, int]]) -> set[int]:
     return {word for start, end in mentions for word in range(start, end)}
 
 
-def write_head(nlp: Language, dev: list[Example], out: Path) -> None:
+def write_calibrated(nlp: Language, dev: list[Example], out: Path) -> None:
     """Choose the threshold on the development set, say how good the head is there, and save it alone, in half precision."""
     head: Any = nlp.get_pipe(COMPONENT)
     threshold = round(head.calibrate(dev), 3)
@@ -124,12 +121,8 @@ def write_head(nlp: Language, dev: list[Example], out: Path) -> None:
     report("head", dev, lambda value, n: value["score"])
     report("frequency", dev, lambda value, n: len(value["mentions"]))
     report("first position", dev, lambda value, n: 1 - min(start for start, _ in value["mentions"]) / n)
-    shutil.rmtree(out, ignore_errors=True)
     head.model.shims[0].storage = "fp16"
-    head.to_disk(out)
-    config = {**nlp.config["components"][COMPONENT], "threshold": threshold}
-    del config["factory"]
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_head(nlp, COMPONENT, out, threshold=threshold)
 
 
 def report(name: str, examples: Iterable[Example], rule: Callable[[dict[str, Any], int], float]) -> None:

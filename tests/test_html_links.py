@@ -52,6 +52,14 @@ def test_links() -> None:
     assert found[1][2].endswith("q3<small>0.20</small> and 2 more</tr>")
 
 
+def test_names_of_entities() -> None:
+    """The name of what was decided is shown, and those of candidates when they are pointed at."""
+    doc = make(["Paris"], [(0, 1, "Q90", [("Q90", 0.9), ("Q1", 0.1)])])
+    (row,) = rows(render_html([doc], names={"Q90": 'Paris: a "city" <in France>'}))
+    assert row[1] == ">Q90<br><small>Paris: a &quot;city&quot; &lt;in France&gt;</small>"
+    assert '<span title="Paris: a &quot;city&quot; &lt;in France&gt;">Q90</span><small>0.90</small>, Q1<small>' in row[2]
+
+
 def test_without_links() -> None:
     doc = make(["Paris"], [(0, 1, "", [])])
     assert "links" not in render_html([doc])

@@ -85,9 +85,12 @@ class KBPipe(WithKB, TorchPipe):
         self._texts.forget()
 
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
-        """Warn of gold links to entities that the knowledge base does not have."""
+        """Warn if there are no gold links, and of those to entities that the knowledge base does not have."""
         links, _ = gold_links(examples, self.gold_key)
         ids = [link.id for link in links if link.id not in ("", NIL)]
+        if examples and not ids:
+            key = "doc.ents" if self.gold_key == ENTS else f"doc.spans['{self.gold_key}']"
+            warn("W586", name=self.name, n=len(examples), key=key, stacklevel=4)
         missing = [id_ for id_, row in zip(ids, self.store.rows(ids).tolist(), strict=True) if row < 0]
         if missing:
             n, total = len(missing), len(ids)

@@ -31,7 +31,7 @@ def corpus(tmp_path: Path) -> Path:
         doc = Doc(nlp.vocab, words=words)
         links = [f"Q:{' '.join(words[start:end])}" for start, end, _ in entities]
         doc.set_ents([Span(doc, *entity, kb_id=link) for entity, link in zip(entities, links, strict=True)])
-        doc.spans["sc"] = doc.spans["mentions"] = list(doc.ents)
+        doc.spans["sc"] = doc.spans["mentions"] = doc.spans["links"] = list(doc.ents)
         pairs = [(a, b) for a in doc.ents for b in doc.ents if a.label_ == "PERSON" and b.label_ == "PLACE"]
         doc.user_data["relations"] = [
             {"head": [a.start, a.end], "tail": [b.start, b.end], "label": "Live_In"} for a, b in pairs
@@ -119,7 +119,7 @@ def test_trains_two_steps(path: Path, corpus: Path, kb: Path, tiny_bert: Path, t
     if "kb" in config["paths"]:
         overrides["paths.kb"] = str(kb)
     for key in START.keys() & config["paths"].keys():
-        overrides[f"paths.{key}"] = str(make_start(START[key], overrides, tmp_path / "start"))
+        overrides[f"paths.{key}"] = str(make_start(START[key], overrides | {"paths.kb": str(kb)}, tmp_path / "start"))
     if "source" in config["components"]["entitykit_encoder"]:
         overrides = {key: value for key, value in overrides.items() if not key.startswith("components.entitykit_encoder")}
     if "entitykit_reranker" in config["components"]:
