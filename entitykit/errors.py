@@ -157,6 +157,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "[components….model] and read the document again; if words or other entities see the tokens, name the spans' group in the "
         "encoder's given setting instead.",
     ),
+    "E116": (
+        ConfigError,
+        "The optimizer's {name} is {found}; expected a rate of at least 0, and above 0 for head_learn_rate. To train an encoder under heads "
+        "that stay as they are, name these in [training] frozen_components.",
+    ),
     "E120": (
         ConfigError,
         "'{name}' looks for relations within sentences, but the text '{text}…' has no sentence boundaries. Add a sentencizer before it, "

@@ -92,8 +92,9 @@ class KeyStore:
                     np.array([prefix for prefix, _, _ in kept]),
                     np.array([len(states) for _, states, _ in kept]),
                     self.pieces.counts[first : first + n_words],
-                    torch2xp(torch.cat([states for _, states, _ in kept])),
-                    torch2xp(torch.cat([keys for _, _, keys in kept], dim=1)),
+                    # thinc's arrays have no bfloat16
+                    torch2xp(torch.cat([states for _, states, _ in kept]).float()),
+                    torch2xp(torch.cat([keys for _, _, keys in kept], dim=1).float()),
                 )
                 if kept
                 else None

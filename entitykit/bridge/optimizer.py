@@ -9,6 +9,7 @@ import torch
 from thinc.api import Optimizer
 from torch import nn
 
+from entitykit.errors import error
 from entitykit.models.mentions import ToMMeR
 
 Rates = float | Iterable[float]
@@ -29,6 +30,9 @@ class AdamW(Optimizer):
         weight_decay: for matrices; biases and norms have none.
         grad_clip: largest norm of a module's gradient; 0 for no limit.
         use_averages: keep an exponential moving average of all weights for evaluation and saving.
+
+    Raises:
+        ConfigError: E116 for a rate that cannot be.
     """
 
     __slots__ = ("moments", "scales", "weight_decay")
@@ -44,6 +48,10 @@ class AdamW(Optimizer):
         grad_clip: float,
         use_averages: bool,
     ) -> None:
+        given = {"encoder_learn_rate": encoder_learn_rate, "probe_learn_rate": probe_learn_rate}
+        wrong = [name for name, value in given.items() if not value >= 0] + ["head_learn_rate"] * (not head_learn_rate > 0)
+        if wrong:
+            raise error("E116", name=wrong[0], found={**given, "head_learn_rate": head_learn_rate}[wrong[0]])
         rate: Any = _scaled(schedule, head_learn_rate) if not isinstance(schedule, (int, float)) else schedule * head_learn_rate
         super().__init__(rate, L2=weight_decay, grad_clip=grad_clip, use_averages=use_averages, L2_is_weight_decay=True)
         rates = {"encoder": encoder_learn_rate, "head": head_learn_rate, "probe": probe_learn_rate}

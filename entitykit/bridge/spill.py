@@ -60,7 +60,7 @@ class StateStore:
             self._states.append(states)
         else:
             self._out[words] = states
-            if self._map is not None:
+            if self._map is not None and hasattr(self._map, "madvise"):  # not on every system
                 self._map.madvise(mmap.MADV_DONTNEED)  # the pages stay in the file; they only leave this process
 
     def finish(self) -> Tensor:

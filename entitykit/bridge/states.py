@@ -13,7 +13,7 @@ import torch
 from spacy.tokens import Doc
 from spacy_transformers.data_classes import TransformerData, WordpieceBatch
 from spacy_transformers.pipeline_component import install_extensions
-from thinc.api import torch2xp, xp2torch
+from thinc.api import get_torch_default_device, torch2xp, xp2torch
 from thinc.types import Ragged
 from torch import Tensor
 from transformers.file_utils import ModelOutput
@@ -118,7 +118,8 @@ def states_of(docs: Sequence[Doc], reads: Collection[int], width: int) -> WordSt
 
     lengths = tuple(len(doc) for doc in docs)
     if not outputs:
-        return WordStates({layer: torch.zeros(0, width) for layer in reads if layer >= TOP}, lengths)
+        nothing = torch.zeros(0, width, device=get_torch_default_device())
+        return WordStates({layer: nothing for layer in reads if layer >= TOP}, lengths)
     states = WordStates({n: gather(_key(n), "last" if n == TOP else n) for n in reads if n >= TOP}, lengths)
     states = states._replace(runs=tuple(int(n) for output in outputs for n in output[_RUNS][0]))
     if ENTITIES in reads and any(_SPANS in output for output in outputs):

@@ -229,7 +229,7 @@ def proposals_of(states: WordStates) -> Spans:
         return states.entities.spans
     if sum(states.lengths):
         raise error("E113")
-    return no_spans()  # a batch without words was not encoded
+    return no_spans(next(iter(states.layers.values())).device)  # a batch without words was not encoded
 
 
 def _with_n_labels(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from entitykit.bridge import spill
 from entitykit.bridge.architectures import entity_encoder
 from entitykit.bridge.states import EncoderBatch, states_of
 from entitykit.errors import ConfigError, EntityKitWarning
-from entitykit.types import TOP, WordStates
+from entitykit.models.ner import proposals_of
+from entitykit.types import ENTITIES, TOP, WordStates
 from tests.util import MAX_PIECES, N_LAYERS, WIDTH
 
 VOCAB = Vocab()
@@ -254,6 +255,14 @@ def test_runs_are_what_windows_read(model: Model[Any, EncoderBatch]) -> None:
     for doc, data in zip(docs, model.predict(docs).doc_data, strict=True):
         doc._.trf_data = data
     assert states_of(docs, [TOP], WIDTH).runs == states.runs
+
+
+def test_a_batch_without_words_is_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are the proposals that it does not have, and a head finds all that it reads in one place."""
+    monkeypatch.setattr("entitykit.bridge.states.get_torch_default_device", lambda: torch.device("meta"))
+    states = states_of(make_docs([]), [TOP, ENTITIES], WIDTH)
+    assert states.layers[TOP].device.type == "meta"
+    assert proposals_of(states).starts.device.type == "meta"
 
 
 def test_positions_are_shifted_in_training_only(tiny_bert: Path) -> None:

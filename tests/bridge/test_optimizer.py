@@ -12,6 +12,7 @@ from torch import nn
 
 from entitykit.bridge.optimizer import AdamW, adamw
 from entitykit.bridge.shim import TorchShim
+from entitykit.errors import ConfigError
 from entitykit.models.mentions import ToMMeR, ToMMeRSettings
 
 RATES = {"encoder": 0.01, "head": 0.1}
@@ -260,3 +261,17 @@ def test_modules_do_not_share_moments(shims: list[TorchShim]) -> None:
         step(reference, alone, torch.ones(2, 3) * number)
     assert torch.equal(shims[0].module.layer.weight, reference.module.layer.weight)
     assert torch.equal(optimizer.averages[shims[0].id, "layer.bias"], alone.averages[reference.id, "layer.bias"])
+
+
+@pytest.mark.parametrize("rates", [{"head_learn_rate": 0.0}, {"encoder_learn_rate": -1.0}, {"probe_learn_rate": float("nan")}])
+def test_rates_that_cannot_be(rates: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"E116.*{next(iter(rates))}"):
+        make_optimizer(**rates)
+
+
+def test_an_encoder_that_stands_still() -> None:
+    """A rate of 0 is one, for encoders and probes."""
+    shim, optimizer = make_shim("encoder"), make_optimizer(encoder_learn_rate=0.0)
+    before = copy.deepcopy(shim.module.state_dict())
+    step(shim, optimizer, torch.ones(1, 3))
+    assert all(torch.equal(value, before[name]) for name, value in shim.module.state_dict().items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 
 import pytest
@@ -62,6 +63,20 @@ def test_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_systems_that_cannot_reserve_space(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spill, "SPILL_WORDS", 0)
     monkeypatch.delattr(os, "posix_fallocate")
+    store = StateStore(N_WORDS, WIDTH, CPU, keeps_graph=False)
+    store.put(torch.arange(N_WORDS), torch.ones(N_WORDS, WIDTH))
+    assert torch.equal(store.finish(), torch.ones(N_WORDS, WIDTH))
+
+
+def test_systems_that_cannot_drop_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(mmap.mmap):
+        def __getattribute__(self, name: str) -> object:
+            if name == "madvise":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    monkeypatch.setattr(spill, "SPILL_WORDS", 0)
+    monkeypatch.setattr(mmap, "mmap", Plain)
     store = StateStore(N_WORDS, WIDTH, CPU, keeps_graph=False)
     store.put(torch.arange(N_WORDS), torch.ones(N_WORDS, WIDTH))
     assert torch.equal(store.finish(), torch.ones(N_WORDS, WIDTH))

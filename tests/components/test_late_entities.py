@@ -11,7 +11,10 @@ import pytest
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
+from entitykit.bridge.late import KeyStore
+from entitykit.bridge.packs import Layout
 from entitykit.errors import ConfigError, EntityKitWarning
+from entitykit.models.encoder.transformer import Cache
 from tests.pipelines import LUKE, READING, SENTENCES, counted_passes, initialized, train
 
 LONG = " ".join(text for text, _ in SENTENCES * 6)
@@ -56,6 +59,20 @@ def test_kept_on_saved_documents(nlp: Language) -> None:
     expected = late(nlp, alone, [(4, 6), (50, 53)])
     for doc in (batch[2], Doc(nlp.vocab).from_bytes(alone.to_bytes())):
         np.testing.assert_allclose(late(nlp, doc, [(4, 6), (50, 53)]), expected, rtol=0, atol=2e-6)
+
+
+def test_half_precision(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a pass in bfloat16 leaves goes to the document as arrays, which have no such type."""
+    put = KeyStore.put
+
+    def put_halves(store: KeyStore, layout: Layout, cache: Cache) -> None:
+        put(store, layout, Cache(cache.pack, cache.states.bfloat16(), [keys.bfloat16() for keys in cache.keys]))
+
+    monkeypatch.setattr(KeyStore, "put", put_halves)
+    doc = nlp(LONG)
+    output = doc._.trf_data.model_output
+    spans = [tuple(span) for span in output["entity_spans"][0].tolist()]
+    assert np.abs(late(nlp, doc, spans) - output["entity_states"][0]).max() < 0.1
 
 
 def test_no_spans(nlp: Language) -> None:
