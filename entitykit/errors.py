@@ -425,7 +425,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E426": (OutputError, "Cannot write '{path}': it is a folder. Name a file in it, such as {path}/annotated.jsonl"),
     "E427": (
         InputError,
-        "The output '{path}' is also an input. Choose another output: annotations never replace what they were made from.",
+        "The output '{path}' is also an input, or another output, such as errors.jsonl with its list of failures. Choose another name: "
+        "nothing replaces what the same run reads or writes.",
     ),
     "E428": (InputError, "The option {option} is {found}; expected {expected}."),
     "E429": (
@@ -734,6 +735,8 @@ WARNINGS: dict[str, str] = {
     "W101": "{n} gold spans touch no word of the predicted tokenization and were left out of this update.",
     "W102": "{n} of {total} gold spans of '{name}' are wider than the {longest} words that it can find (the widest: {widest}). Raise "
     "window or max_width in its model settings to reach them.",
+    "W103": "{n} places have gold spans with more than one label; '{name}' learns one of them. Join these labels into one, or train another "
+    "component on the others.",
     "W120": "'{name}' left out {n} of {total} pairs of {n_entities} entities of one document, those farthest apart. Raise max_pairs, or "
     "set a narrower scope or window.",
     "W121": "{n} gold relations have arguments that touch no word of the predicted tokenization, and were left out of this update.",
@@ -763,6 +766,8 @@ WARNINGS: dict[str, str] = {
     "W530": "{n} names cannot be generated, such as {example!r}: the tokenizer makes no token of them, or more than {longest}.",
     "W531": "{n} mentions are longer than the {longest} tokens that the model reads; it read their beginnings only.",
     "W532": "{n} of {total} gold links of '{name}' were left out of an update: their entity is not in the knowledge base, or they do not begin and end where tokens do.",
+    "W533": "{n} of {total} spans that may be linked are in no passage as a whole, or do not begin and end where tokens of the model do; they "
+    "cannot be linked. Raise passage in entitykit.Genre.v1, or give other spans.",
     "W550": "The vector index finds {found:.1%} of the {k} nearest vectors on a sample, though it looks as hard as it can; {wanted:.1%} were "
     "asked for. Choose codes='int8' or kind='flat', or ask for less with recall=…",
     "W551": "The vector index was built for {built} vectors and holds {n}: it is slower than it could be, and its recall was not measured with "
@@ -804,6 +809,8 @@ WARNINGS: dict[str, str] = {
     "out none.",
     "W612": "{n} of {total} gold places of '{name}' are in no phrase of their texts that may be a place, and teach nothing. Raise "
     "max_place_words, or give such phrases as places.",
+    "W613": "'{name}' left out {n} of {total} participants and {n_places} of {total_places} places of one document, those mentioned least "
+    "often, to score no more than {most} cells. Name the participants that matter in doc.user_data['procedure'], or raise max_cells.",
     "W605": "{n} of {total} pairs of entities have more than {longest} pieces in themselves and between them; the middle was left out. Raise "
     "pair_pieces of entitykit.LukePair.v1, or set a narrower scope or window.",
     "W620": "{n} of {total} names of entities have more than the {longest} pieces that '{name}' reads of a name; it read their beginnings. "

@@ -96,6 +96,7 @@ HEADS: dict[str, tuple[str, Config, Config]] = {
     "coref": ("entitykit_coref", ONLINE_COREF | {"tok2vec": OURS}, {}),
     "coref_antecedents": ("entitykit_coref", ANTECEDENTS | {"tok2vec": OURS}, {}),
     "coref_major": ("entitykit_coref", MAJOR_ENTITIES | {"tok2vec": OURS, "update": "gate"}, {}),
+    "coref_tokens": ("entitykit_coref", MAJOR_ENTITIES | {"tok2vec": OURS}, {}),
     "relations_marked": ("entitykit_relations", LUKE_PAIRS | {"tok2vec": OURS}, {"entities": "names", "window": 8}),
     "relations_clusters": ("entitykit_relations", CLUSTERS | {"tok2vec": OURS}, {"entities": "coref", "scope": "document"}),
     "salience": ("entitykit_salience", SALIENCE | {"tok2vec": OURS}, {"mentions": "names", "clusters": ""}),
@@ -120,9 +121,8 @@ LUKE: Config = {"entities": _TOKENS | {"inject_layer": 0, "words_see_entities": 
 PROPOSING: Config = {"entities": _TOKENS | {"tokens": False}}
 PROPOSING_ALL: Config = {"entities": _TOKENS | {"tokens": False, "proposals": 10.0}}
 ENCODERS: dict[str, Config] = {
-    "coref": PROPOSING_ALL,
-    "coref_antecedents": PROPOSING_ALL,
-    "coref_major": PROPOSING_ALL,
+    **dict.fromkeys(("coref", "coref_antecedents", "coref_major"), PROPOSING_ALL),
+    "coref_tokens": {"entities": _TOKENS | {"proposals": 10.0}},
     "relations_joint": PROPOSING,
     "mentions_reading": READING,
     "span_ner_reading": READING,

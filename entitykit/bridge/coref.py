@@ -38,6 +38,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 ROWS = 256  # mentions that are compared at once with those before them
+PAIRS = 2**16  # of a mention and a phrase that are scored at once
 CELLS = 256
 """Cells for which there is room at first."""
 
@@ -183,14 +184,15 @@ class EntityMemory:
         self._named[cell].clear()
 
 
-def link_mentions(head: AntecedentCoref, found: Found) -> Ints:
+def link_mentions(head: AntecedentCoref, found: Found, *, new: float = 0.0) -> Ints:
     """Give each mention its entity by the best of the mentions before it *(n,)*, numbered from 0.
 
     Args:
-        head: on the CPU, not in training.
+        head: on any device, not in training.
         found: the mentions of a text.
+        new: score of starting an entity, which wins a tie.
     """
-    n, most = len(found.starts), head.settings.antecedents
+    n, most, device = len(found.starts), head.settings.antecedents, next(head.parameters()).device
     starts, ends, names, lasts = (torch.from_numpy(part) for part in (found.starts, found.ends, found.names, found.lasts))
     mentions = Mentions(starts, ends, names, lasts, torch.zeros_like(starts))
     antecedents = np.full(n, NONE, dtype=np.int64)
@@ -198,13 +200,13 @@ def link_mentions(head: AntecedentCoref, found: Found) -> Ints:
         first, high = max(low - most, 0), min(low + ROWS, n)
         rows, before = torch.arange(low, high)[:, None], torch.arange(first, high)
         near = (rows > before) & (rows - before <= most)
-        own, earlier = near.nonzero().unbind(1)
-        block = Mentions(*(part[first:high] for part in mentions))
+        own, earlier = near.nonzero().to(device).unbind(1)
+        block = Mentions(*(part[first:high].to(device) for part in mentions))
         scores = torch.full(near.shape, -torch.inf)
         with torch.no_grad():
-            scores[near] = head.scores(block, found.vectors[first:high], own + (low - first), earlier)
+            scores[near] = head.scores(block, found.vectors[first:high].to(device), own + (low - first), earlier).cpu()
         best = scores.max(dim=1)
-        linked = best.values > 0
+        linked = best.values > new
         antecedents[low:high][linked.numpy()] = best.indices[linked].numpy() + first
     return link_antecedents(antecedents)
 
@@ -218,9 +220,13 @@ def find_named(head: MajorEntities, phrases: Named, found: Found, *, hybrid: boo
         found: the mentions.
         hybrid: an entity is also the mean of its phrase and of the mentions so far; otherwise the phrase alone says who it is.
     """
+    n, n_phrases = len(found.starts), len(phrases.names)
+    if not n or not n_phrases:
+        return np.full(n, NONE, dtype=np.int64)
     mentions = Named(found.vectors, torch.from_numpy(found.names), torch.from_numpy(found.lasts))
+    blocks = zip(*(part.split(max(PAIRS // n_phrases, 1)) for part in mentions), strict=True)
     with torch.no_grad():
-        static = head.fits(phrases, mentions)
+        static = torch.cat([head.fits(phrases, Named(*block)) for block in blocks])
         if not hybrid:
             return assign(static.double().numpy())
         return _find_hybrid(head, phrases, mentions, found, static)
@@ -237,8 +243,8 @@ def _find_hybrid(head: MajorEntities, phrases: Named, mentions: Named, found: Fo
         distance = torch.where(counts > 0, distances(start - starts, ends > start), NEVER)
         entity, mention = head.scorer.of_entities(vectors), said.rows(torch.tensor([row]))
         scores = static[row] + head.scorer(entity, mention, distance, buckets(counts, COUNTS), kinds[row])
-        best = int(scores.argmax()) if n else NONE
-        if best == NONE or scores[best] <= 0:
+        best = int(scores.argmax())
+        if scores[best] <= 0:
             continue
         entities[row] = best
         counts[best] += 1

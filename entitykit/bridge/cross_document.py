@@ -73,14 +73,28 @@ class PairInput(NamedTuple):
     """Pairs of mentions.
 
     Attributes:
-        texts: of each pair its pieces: both mentions in their contexts, one behind the other.
-        places: *(n_pairs, 2, 2)* of each pair's mentions the first piece, and the end, exclusive.
-        reader: reads them.
+        contexts: of each mention its pieces in context.
+        spans: *(n_mentions, 2)* its own first piece among them, and the end, exclusive.
+        rows: *(n_pairs, 2)* numbers of mentions.
+        reader: composes and reads pairs.
     """
 
-    texts: Sequence[Ids]
-    places: Pairs
+    contexts: Sequence[Ids]
+    spans: Pairs
+    rows: Pairs
     reader: PairReader
+
+    def texts(self, some: slice) -> tuple[list[Ids], Pairs]:
+        """Texts of some pairs, both mentions in their contexts, one behind the other, and where in them these are.
+
+        Returns:
+            Of each text its pieces; and *(n, 2, 2)* of both mentions the first piece, and the end, exclusive.
+        """
+        firsts, seconds = ([self.contexts[row] for row in side] for side in self.rows[some].T.tolist())
+        places = self.spans[self.rows[some]]
+        lengths = np.array([len(each) for each in firsts], dtype=np.int64)
+        places[:, 1] += (self.reader.joined_size(0, 0) + lengths)[:, None]
+        return self.reader.joined(firsts, seconds), places
 
 
 MentionPairsModel = Model[PairInput, Tensor]
@@ -166,7 +180,6 @@ class MentionTexts:
     def forget(self) -> None:
         """Begin anew, after weights were replaced."""
         self._reader: PairReader | None = None
-        self._warned = False
 
     @property
     def reader(self) -> PairReader:
@@ -189,7 +202,7 @@ class MentionTexts:
         """Pairs *(n_pairs, 2)* of mentions in context.
 
         Warns:
-            W630, once, for mentions that were cut.
+            W630 for mentions that were cut.
         """
         reader, size = self.reader, self.model.attrs["context_pieces"]
         used, rows = np.unique(pairs, return_inverse=True)
@@ -197,25 +210,22 @@ class MentionTexts:
         chosen = [mentions[i] for i in used.tolist()]
         lefts, texts, rights = ([getattr(each, part) for each in chosen] for part in ("left", "text", "right"))
         composed = reader.marked(lefts, texts, rights, size=size)
-        if composed.cut.any() and not self._warned:
-            self._warned = True
+        if composed.cut.any():
             warn("W630", n=int((composed.cut > 0).sum()), total=len(chosen), longest=size, name=self.name, stacklevel=4)
         own = np.asarray(composed.places).copy()
         own[:, 1] = np.maximum(own[:, 1], own[:, 0] + 1)  # of a mention without pieces, the mark behind it
-        firsts, seconds = ([composed.ids[row] for row in side] for side in rows.T.tolist())
-        places = own[rows]
-        lengths = np.array([len(each) for each in firsts], dtype=np.int64)
-        places[:, 1] += (reader.joined_size(0, 0) + lengths)[:, None]
-        return PairInput(reader.joined(firsts, seconds), places, reader)
+        return PairInput(composed.ids, own, rows, reader)
 
 
 def forward(model: MentionPairsModel, X: PairInput, is_train: bool) -> tuple[Tensor, Callable[[Any], Any]]:
-    """Log-odds *(n_pairs,)* for prediction; training goes by `learn`, for which not all pairs need be in memory."""
+    """Log-odds *(n_pairs,)* for prediction; training goes by `learn`."""
     shim = cast(TorchShim, model.shims[0])
-    states = X.reader.read_places(X.texts, X.places).to(shim.device)
-    with shim.mode(is_train=False) as module:
-        logits = module(states)
-    return logits.float(), lambda gradient: gradient
+    logits = [torch.zeros(0, device=shim.device)]
+    for some in _parts(X):
+        states = X.reader.read_places(*X.texts(some)).to(shim.device)
+        with shim.mode(is_train=False) as module:
+            logits.append(module(states).float())
+    return torch.cat(logits), lambda gradient: gradient
 
 
 def learn(model: MentionPairsModel, docs: Sequence[Doc], X: PairInput, same: Sequence[bool]) -> float:
@@ -243,7 +253,7 @@ def learn(model: MentionPairsModel, docs: Sequence[Doc], X: PairInput, same: Seq
             each.set_dropout(model.attrs["dropout_rate"])
     total = 0.0
     for some in _parts(X):
-        states = X.reader.read_places(X.texts[some], X.places[some], learns=learns).to(shim.device)
+        states = X.reader.read_places(*X.texts(some), learns=learns).to(shim.device)
         with shim.mode(is_train=True) as module:
             head = cast(MentionPairs, module)
             loss = head.loss(head(states).float(), torch.tensor(same[some], device=shim.device)) / len(same)
@@ -255,10 +265,11 @@ def learn(model: MentionPairsModel, docs: Sequence[Doc], X: PairInput, same: Seq
 
 
 def _parts(X: PairInput) -> Iterator[slice]:
-    """Pairs that are read together: as many pieces as the encoder reads at once, or one pair."""
-    ends = np.cumsum([0, *(len(text) for text in X.texts)])
+    """Pairs that are composed and read together: as many pieces as the encoder reads at once, or one pair."""
+    lengths = np.array([len(each) for each in X.contexts], dtype=np.int64)
+    ends = np.cumsum(np.append(0, X.reader.joined_size(0, 0) + lengths[X.rows].sum(axis=1)))
     first = 0
-    while first < len(X.texts):
+    while first < len(X.rows):
         last = int(np.searchsorted(ends, ends[first] + X.reader.batch_pieces, side="right")) - 1
         yield slice(first, max(last, first + 1))
         first = max(last, first + 1)

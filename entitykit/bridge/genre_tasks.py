@@ -133,10 +133,12 @@ class NameTask:
         return found
 
     def read(self, doc: Doc, request: Request, beams: Sequence[Beam]) -> list[Linked]:
-        """The mention, with the names that were written for it."""
+        """The mention, with the names that were written for it; none if the best of what was written freely is no name."""
         found = Linked(*request.span, [], [])
         for beam in beams:
             rows = self._rows(beam)
+            if self.anything is not None and not rows and not found.rows:
+                break
             if rows and rows not in found.rows:
                 found.rows.append(rows)
                 found.scores.append(exp(beam.total))
@@ -201,18 +203,30 @@ class MarkupTask:
             )
 
     def requests(self, docs: Sequence[Doc], spans: Sequence[Spans | None]) -> list[Request]:
-        """The outputs that documents need; their spans are all that may be mentions, or none: any."""
+        """The outputs that documents need; their spans are all that may be mentions, or none: any.
+
+        Warns:
+            W533 if some of the spans can be no mentions.
+        """
         found = []
+        n = n_lost = 0
         for number, (doc, mentions) in enumerate(zip(docs, spans, strict=True)):
-            allowed = None if mentions is None else set(mentions)
+            allowed = None if mentions is None or self.anything else set(mentions)
+            reached: set[tuple[int, int]] = set()
             for passage in self.text.passages(doc, self.settings.passage):
-                state = begin_name(self.anything, self.text.end) if self.anything else self._state(doc, passage, allowed)
+                places = [] if self.anything else self._places(passage, allowed)
+                reached.update((passage.starts[first], passage.ends[last]) for first, last in places)
+                state = begin_name(self.anything, self.text.end) if self.anything else self._state(doc, passage, places)
                 found.append(Request(number, self.text.source(passage.ids), state, passage=passage))
+            if allowed is not None:
+                n, n_lost = n + len(allowed), n_lost + len(allowed - reached)
+        if n_lost:
+            warn("W533", n=n_lost, total=n)
         return found
 
-    def _state(self, doc: Doc, passage: Passage, allowed: set[tuple[int, int]] | None) -> State:
-        """Where the output for a passage begins."""
-        places = self._places(passage, allowed) if len(self.names) else []
+    def _state(self, doc: Doc, passage: Passage, places: Sequence[tuple[int, int]]) -> State:
+        """Where the output for a passage begins; its places may be mentions."""
+        places = places if len(self.names) else []
         names: dict[tuple[int, int], CompactTrie] = {}
         if self.restrict is not None:
             mentions = [doc[passage.starts[first] : passage.ends[last]].text for first, last in places]

@@ -6,7 +6,7 @@ In such a text ``@`` stands around the head and ``#`` around the tail, from whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -82,7 +82,7 @@ def luke_pair(
         raise error("E007", setting="pair_pieces", found=pair_pieces, expected=f"at least {LEAST}")
     request_layers(tok2vec, [])
     settings = MarkedPairsSettings(width=0, n_labels=0, hidden=hidden, dropout=dropout, loss_weight=loss_weight)
-    attrs = {"settings": _learned(asdict(settings)), "pair_pieces": pair_pieces, "told": False}
+    attrs = {"settings": _learned(asdict(settings)), "pair_pieces": pair_pieces}
     return Model(
         "entitykit-marked-pairs",
         forward,
@@ -105,7 +105,7 @@ def forward(model: Model[Any, Any], X: HeadInput, is_train: bool) -> tuple[Relat
         ConfigError: E605 if there is no encoder that reads texts, E581 if it cannot read as many pieces.
 
     Warns:
-        W605, once, for pairs whose words were cut.
+        W605 for pairs whose words were cut.
     """
     tok2vec, shim = model.layers[0], cast(TorchShim, model.shims[0])
     listeners = [node for node in tok2vec.walk() if isinstance(node, EncoderListener)]
@@ -117,8 +117,7 @@ def forward(model: Model[Any, Any], X: HeadInput, is_train: bool) -> tuple[Relat
         shim.set_dropout(model.attrs["dropout_rate"])
     reader = cast(PairReader, PairReader.of(heard_encoder(tok2vec)))
     texts = reader.compose(X.docs, cast(EntityPairs, X.spans), size=model.attrs["pair_pieces"])
-    if texts.cut.any() and not model.attrs["told"]:
-        model.attrs["told"] = True
+    if texts.cut.any():
         n, longest = int((texts.cut > 0).sum()), model.attrs["pair_pieces"]
         warn("W605", n=n, total=len(texts.cut), longest=longest, stacklevel=6)
     with shim.mode(is_train=is_train) as module:
@@ -139,7 +138,8 @@ class PairTexts(NamedTuple):
     Attributes:
         ids: of each its pieces.
         places: *(n_pairs, 2, 2)* of the head and of the tail, with their marks: the first piece and the end, exclusive.
-        cut: *(n_pairs,)* pieces of the arguments and between them that were left out; context is not counted.
+        cut: *(n_pairs,)* pieces of the arguments and between them that were left out; context is not counted. Words that lie
+            too far from both arguments to be tokenized count one piece each.
     """
 
     ids: list[Ids]
@@ -165,35 +165,56 @@ class PairReader(TextReader):
             raise error("E581", found=size, least=LEAST, longest=self.longest)
         firsts = np.cumsum([0, *(len(doc) for doc in docs)])
         starts, ends = pairs.starts.cpu().numpy(), pairs.ends.cpu().numpy()
+        marks = dict(zip((HEAD, TAIL), self.tokenize([HEAD, TAIL]), strict=True))
         ids, places, cut = [], [], []
         for head, tail in zip(pairs.heads.tolist(), pairs.tails.tolist(), strict=True):
             number = int(np.searchsorted(firsts, starts[head], side="right")) - 1
             spans = [(int(starts[row] - firsts[number]), int(ends[row] - firsts[number])) for row in (head, tail)]
-            text = self._compose(docs[number], spans[0], spans[1], size)
+            text = self._compose(docs[number], spans[0], spans[1], marks, size)
             ids.append(text[0])
             places.append(text[1])
             cut.append(text[2])
         return PairTexts(ids, np.array(places, dtype=np.int64).reshape(-1, 2, 2), np.array(cut, dtype=np.int64))
 
-    def _compose(self, doc: Doc, head: Span, tail: Span, size: int) -> tuple[Ids, list[list[int]], int]:
+    def _compose(
+        self, doc: Doc, head: Span, tail: Span, marks: Mapping[str, Ids], size: int
+    ) -> tuple[Ids, list[list[int]], int]:
         """One text: its pieces, the places of head and tail with their marks, and how many pieces were cut."""
         low, high = min(head[0], tail[0]), max(head[1], tail[1])
         edges = sorted({*head, *tail})
-        inner = self.tokenize([doc[a:b].text for a, b in pairwise(edges)])
-        marks = dict(zip((HEAD, TAIL), self.tokenize([HEAD, TAIL]), strict=True))
+        is_between = [a >= min(head[1], tail[1]) and b <= max(head[0], tail[0]) for a, b in pairwise(edges)]
+        parts = zip(pairwise(edges), is_between, strict=True)
+        inner, skipped = zip(*(self._part(doc, *part, size if middle else None) for part, middle in parts), strict=True)
         left, right = self.tokenize([doc[max(0, low - size) : low].text, doc[high : high + size].text])
         room = size - len(self._prefix) - len(self._suffix) - 2 * sum(map(len, marks.values()))
-        kept = _shorten(inner, room, [a >= min(head[1], tail[1]) and b <= max(head[0], tail[0]) for a, b in pairwise(edges)])
+        kept = _shorten(inner, room, is_between)
         n_inner = sum(map(len, kept))
         n_left, n_right = share_room(len(left), len(right), room - n_inner)
-        parts, places = [left[len(left) - n_left :]], {HEAD: [0, 0], TAIL: [0, 0]}
+        pieces, places = [left[len(left) - n_left :]], {HEAD: [0, 0], TAIL: [0, 0]}
         for i, edge in enumerate(edges):
             for mark, opens in _events(head, tail, edge):
-                done = len(self._prefix) + sum(map(len, parts))
+                done = len(self._prefix) + sum(map(len, pieces))
                 places[mark][0 if opens else 1] = done if opens else done + len(marks[mark])
-                parts.append(marks[mark])
-            parts += kept[i : i + 1]
-        return self._surround(*parts, right[:n_right]), [places[HEAD], places[TAIL]], sum(map(len, inner)) - n_inner
+                pieces.append(marks[mark])
+            pieces += kept[i : i + 1]
+        n_cut = sum(map(len, inner)) - n_inner + sum(skipped)
+        return self._surround(*pieces, right[:n_right]), [places[HEAD], places[TAIL]], n_cut
+
+    def _part(self, doc: Doc, start: int, end: int, size: int | None) -> tuple[Ids, int]:
+        """Pieces of words, and how many words in the middle were skipped.
+
+        Args:
+            doc: the document.
+            start: first word.
+            end: end, exclusive.
+            size: pieces of which less than half can be kept from either end, so that farther words need not be tokenized;
+                none: all are.
+        """
+        if size is not None and end - start > 2 * size:
+            first, last = self.tokenize([doc[start : start + size].text, doc[end - size : end].text])
+            if min(len(first), len(last)) > size // 2:  # else many words have no pieces
+                return np.concatenate([first, last]), end - start - 2 * size
+        return self.tokenize([doc[start:end].text])[0], 0
 
     def read_places(self, texts: PairTexts, *, learns: bool = False) -> Tensor:
         """Read texts.

@@ -18,6 +18,9 @@ Ints = NDArray[np.int64]
 Place = tuple[int, int]
 """First word of a span in its document, and its end, exclusive."""
 
+SHARES = 8
+"""A participant may have one part in so many of the cells of a document."""
+
 _NO_WORDS = NO_PLACE  # of the bags that stand for no words of the text
 _LATER, _FAR = 5, 3  # class of a place that is mentioned one step later; steps ago that are told apart
 _WORDS = (2, 4, 7)  # words between a participant and a place from which the next class begins
@@ -67,6 +70,35 @@ class Procedure:
         other.participants = self.participants[first:end]
         return other
 
+    def cells(self, *, by_step: bool) -> int:
+        """Words that are read for one participant, and pairs of a moment and a place that are scored.
+
+        Args:
+            by_step: there is a text for each step.
+        """
+        n_texts = self.n_moments if by_step else 1
+        return self.n_words * n_texts + self.n_moments * (NO_PLACE + len(self.places))
+
+    def within(self, most: int, *, by_step: bool) -> Procedure:
+        """The same with no more cells than so many, in the same order: what is mentioned least often is left out.
+
+        First places, until a participant has its share (`SHARES`) at most, then participants.
+
+        Args:
+            most: cells of all participants together.
+            by_step: see `cells`.
+        """
+        own = self.cells(by_step=by_step)
+        if own <= most // SHARES and own * len(self.participants) <= most:
+            return self
+        bare = Procedure(self.n_words, self.steps, []).cells(by_step=by_step)
+        chosen = _most(list(map(len, self.places)), max(most // SHARES - bare, 0) // self.n_moments)
+        own = bare + self.n_moments * len(chosen)
+        mentioned = _most([len(participant.mentions) for participant in self.participants], most // own)
+        participants = [self.participants[i] for i in mentioned]
+        places, names = [self.places[i] for i in chosen], [self.names[i] for i in chosen]
+        return Procedure(self.n_words, self.steps, participants, places, names)
+
     @property
     def n_moments(self) -> int:
         """The moment before the first step, and one after each."""
@@ -90,6 +122,11 @@ class Procedure:
     def bags(self) -> Bags:
         """The words of the places, and which of them are in which moment's words."""
         return Bags.of(self)
+
+
+def _most(counts: Sequence[int], limit: int) -> list[int]:
+    """Numbers of the highest counts, of equal ones the earlier, rising."""
+    return sorted(np.argsort(-np.array(counts, dtype=np.int64), kind="stable")[:limit].tolist())
 
 
 class Bags(NamedTuple):

@@ -223,6 +223,24 @@ def _parts(X: CrossInput, targets: Sequence[float]) -> Iterator[tuple[CrossInput
         first = last
 
 
+class WordsRead(NamedTuple):
+    """The pieces of a document's words.
+
+    Attributes:
+        pieces: word after word.
+        edges: *(n_words + 1,)* number of each word's first piece, and of pieces.
+    """
+
+    pieces: Ids
+    edges: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, words: Sequence[Ids]) -> WordsRead:
+        """From the pieces of each word."""
+        edges = np.cumsum([0, *(len(word) for word in words)], dtype=np.int64)
+        return cls(np.concatenate([np.zeros(0, dtype=np.int64), *words]), edges)
+
+
 class EntityReader(TextReader):
     """Composes names of entities with windows of their documents, in which their mentions are marked."""
 
@@ -240,24 +258,22 @@ class EntityReader(TextReader):
             )
         return room
 
-    def words(self, doc: Doc) -> list[Ids]:
-        """The pieces of each word of a document."""
+    def words(self, doc: Doc) -> WordsRead:
+        """The pieces of a document."""
         before = ["", *(token.whitespace_ for token in doc)]
         texts = [space + token.text for space, token in zip(before, doc, strict=False)]
         distinct = list(dict.fromkeys(texts))
         known = dict(zip(distinct, self.tokenize(distinct), strict=True))
-        return [known[text] for text in texts]
+        return WordsRead.of([known[text] for text in texts])
 
-    def marked_words(self, words: Sequence[Ids], mentions: Sequence[tuple[int, int]]) -> tuple[Ids, Ids]:
+    def marked_words(self, words: WordsRead, mentions: Sequence[tuple[int, int]]) -> tuple[Ids, Ids]:
         """The pieces of a document with marks around mentions, and the place of each mention's first piece among them."""
         opening, closing, _ = self._marks
-        edges = np.cumsum([0, *(len(word) for word in words)], dtype=np.int64)
-        starts, ends = (edges[np.array(side, dtype=np.int64)] for side in zip(*mentions, strict=True))
+        starts, ends = (words.edges[np.array(side, dtype=np.int64)] for side in zip(*mentions, strict=True))
         places = np.concatenate([np.repeat(ends, len(closing)), np.repeat(starts, len(opening))])
         marks = np.concatenate([np.tile(closing, len(ends)), np.tile(opening, len(starts))])
-        pieces = np.concatenate([np.zeros(0, dtype=np.int64), *words])
         # where a mention begins and another one ends, the closing mark was given first and comes first
-        return np.insert(pieces, places, marks), starts + np.searchsorted(np.sort(places), starts, side="right")
+        return np.insert(words.pieces, places, marks), starts + np.searchsorted(np.sort(places), starts, side="right")
 
     def with_window(self, name: Ids, pieces: Ids) -> Ids:
         """A name, composed by `described`, and pieces of a document as one text."""
@@ -280,7 +296,6 @@ class EntityTexts:
     def forget(self) -> None:
         """Begin anew, after weights were replaced."""
         self._reader: EntityReader | None = None
-        self._warned: set[str] = set()
 
     @property
     def reader(self) -> EntityReader:
@@ -301,7 +316,7 @@ class EntityTexts:
             ConfigError: E595 if there is no encoder, E621 if it cannot read texts as long as the settings say.
 
         Warns:
-            W620, once, for names that were cut, W621, once, for mentions outside of what was read.
+            W620 for names that were cut, W621 for mentions outside of what was read.
         """
         reader, settings = self.reader, self.model.attrs["texts"]
         room = reader.room(settings["pieces"], settings["entity_pieces"])
@@ -313,7 +328,7 @@ class EntityTexts:
         n_unread, row = 0, 0
         of_mentions: list[int] = []
         for doc, own in zip(docs, entities, strict=True):
-            words = reader.words(doc) if own else []
+            words = reader.words(doc) if own else WordsRead.of([])
             for entity in own:
                 pieces, places = reader.marked_words(words, entity.mentions)
                 chosen, n_outside = choose_windows(len(pieces), places // room, room, settings["windows"])
@@ -328,11 +343,9 @@ class EntityTexts:
 
     def _warn_of_cuts(self, n_cut: int, n_names: int, n_unread: int, n_mentions: int) -> None:
         settings = self.model.attrs["texts"]
-        if n_cut and "W620" not in self._warned:
-            self._warned.add("W620")
+        if n_cut:
             warn("W620", name=self.name, n=n_cut, total=n_names, longest=settings["entity_pieces"], stacklevel=5)
-        if n_unread and "W621" not in self._warned:
-            self._warned.add("W621")
+        if n_unread:
             warn("W621", name=self.name, n=n_unread, total=n_mentions, windows=settings["windows"], stacklevel=5)
 
 

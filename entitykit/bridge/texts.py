@@ -7,6 +7,7 @@ They are composed piece by piece as in BLINK (Wu et al. 2020): ``[CLS] left [unu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -60,12 +61,7 @@ class TextReader:
         self.shim = shim
         self.batch_pieces = batch_pieces
         self.pooling = pooling
-        json = shim.settings["tokenizer"]
-        words = WordPieces(json, max_word_pieces=1)  # knows what the checkpoint puts around a text
-        self._prefix, self._suffix = (np.array(each, dtype=np.int64) for each in (words.prefix, words.suffix))
-        self._tokenizer = Tokenizer.from_str(json)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer, self._prefix, self._suffix = _build_tokenizer(shim.settings["tokenizer"])
         unknown = (self._tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>"))
         self._unknown = np.array([next((i for i in unknown if i is not None), 0)], dtype=np.int64)
         self._marks = [self._mark(*names) for names in MARKS]
@@ -220,6 +216,17 @@ class TextReader:
         if self.pooling == "first":
             return states[firsts]
         return pool_words(states, torch.arange(len(states), device=states.device), firsts)
+
+
+@lru_cache(maxsize=4)
+def _build_tokenizer(json: str) -> tuple[Tokenizer, Ids, Ids]:
+    """The tokenizer of a checkpoint, which takes long to build, and the pieces that the checkpoint puts around a text."""
+    words = WordPieces(json, max_word_pieces=1)
+    tokenizer = Tokenizer.from_str(json)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    prefix, suffix = (np.array(each, dtype=np.int64) for each in (words.prefix, words.suffix))
+    return tokenizer, prefix, suffix
 
 
 def share_room(left: int, right: int, room: int) -> tuple[int, int]:

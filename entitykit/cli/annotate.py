@@ -18,10 +18,10 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from tqdm import tqdm
 
-from entitykit.cli.inputs import STDIN, Document, Failure, failure, find_files, is_text, read_documents
-from entitykit.cli.outputs import STDOUT, FailureLog, Writer, failures_path, open_output
+from entitykit.cli.inputs import Document, Failure, failure, find_files, is_text, read_documents
+from entitykit.cli.outputs import STDOUT, FailureLog, Writer, check_outputs, failures_path, open_output
 from entitykit.cli.stream import Result, annotate
-from entitykit.corpora.build import ENTITIES
+from entitykit.corpora.jsonl import all_entities
 from entitykit.errors import error
 
 FORMATS = {"jsonl": ".jsonl", "parquet": ".parquet", "spacy": ".spacy", "html": ".html"}
@@ -117,7 +117,7 @@ def _check(args: argparse.Namespace) -> str:
     """Check the options against each other and give the output format.
 
     Raises:
-        InputError: E427 if an input would be replaced, E428 for an option that cannot work.
+        InputError: E427 if an input, or the list of failures, would be replaced, E428 for an option that cannot work.
     """
     for option in ("batch_size", "n_process", "max_length"):
         if getattr(args, option) < 1:
@@ -130,10 +130,7 @@ def _check(args: argparse.Namespace) -> str:
         if kind != "jsonl":
             raise error("E428", option="--format", found=kind, expected="jsonl on standard output")
         return kind
-    inputs = {Path(path).resolve() for path in args.inputs if path != STDIN}
-    for path in (Path(args.output), failures_path(args.output)):
-        if path and path.resolve() in inputs:
-            raise error("E427", path=path)
+    check_outputs([args.output, failures_path(args.output)], args.inputs)
     return kind
 
 
@@ -187,4 +184,4 @@ def _write(document: Document, doc: Doc, writer: Writer, failures: FailureLog, c
     else:
         counts.documents += 1
         counts.words += len(doc)
-        counts.entities += len(doc.spans.get(ENTITIES, doc.ents))
+        counts.entities += len(all_entities(doc))

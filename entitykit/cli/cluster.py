@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from entitykit.cli.annotate import FORMATS, load_pipeline
 from entitykit.cli.convert import print_table
-from entitykit.cli.inputs import STDIN, Document, Failure, failure, find_files, read_documents
-from entitykit.cli.outputs import STDOUT, FailureLog, Writer, failures_path, open_output, open_text
+from entitykit.cli.inputs import Document, Failure, failure, find_files, read_documents
+from entitykit.cli.outputs import STDOUT, FailureLog, Writer, check_outputs, failures_path, open_output, open_text
 from entitykit.cli.stream import Result, annotate
 from entitykit.errors import error
 from entitykit.knowledge.cluster_schema import ClusterReport
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 def add(args: argparse.Namespace) -> int:
     """Add the inputs to the store, and write them; the answer is how many failed."""
     output = args.output or STDOUT  # without a file, failures go to standard error
-    written = [Path(path) for path in (args.output, failures_path(output)) if path not in (None, STDOUT)]
+    written = [Path(path) for path in (args.output, failures_path(output), args.export) if path not in (None, STDOUT)]
     files = find_files(args.inputs, without=written)
     if all(isinstance(file, Failure) for file in files):
         raise error("E421", reason=" ".join(file.error for file in files if isinstance(file, Failure)))
@@ -150,12 +150,9 @@ def _check(args: argparse.Namespace) -> None:
         raise error("E428", option="--pipeline", found="missing", expected="a pipeline with entitykit_cross_document")
     if args.batch_size < 1:
         raise error("E428", option="--batch-size", found=args.batch_size, expected="1 or more")
-    if args.output:
-        inputs = {Path(path).resolve() for path in args.inputs if path != STDIN}
-        if args.output != STDOUT and Path(args.output).resolve() in inputs:
-            raise error("E427", path=args.output)
-        if args.output == STDOUT and args.format not in (None, "jsonl"):
-            raise error("E428", option="--format", found=args.format, expected="jsonl on standard output")
+    if args.output == STDOUT and args.format not in (None, "jsonl"):
+        raise error("E428", option="--format", found=args.format, expected="jsonl on standard output")
+    check_outputs([args.output, failures_path(args.output or STDOUT), args.export], args.inputs)
 
 
 def _each_once(documents: Iterable[Document | Failure]) -> Iterator[Document | Failure]:

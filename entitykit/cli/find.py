@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections import Counter
-from contextlib import ExitStack, closing
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from spacy.language import Language
-from spacy.tokens import Span
+from spacy.tokens import Doc, Span
 
 from entitykit.cli.annotate import load_pipeline
 from entitykit.cli.convert import print_table
-from entitykit.cli.inputs import Failure, find_files, read_documents
-from entitykit.cli.outputs import STDOUT, FailureLog, open_text
+from entitykit.cli.inputs import Document, Failure, failure, find_files, read_documents
+from entitykit.cli.outputs import STDOUT, FailureLog, check_outputs, failures_path, open_text
 from entitykit.cli.stream import annotate
 from entitykit.errors import error
 
@@ -22,61 +24,80 @@ COLUMNS = ("document", "entity", "start", "end", "text", "context")
 AROUND = 8
 """Words of context on each side of a mention."""
 
+Rows: TypeAlias = list[tuple[object, ...]]
+
 DESCRIPTION = """Find every mention of some entities, names and pronouns alike, and of no others.
 
 The entities are named as the text names them; what is said of one after = is used where its name does not occur. The pipeline
-needs an entitykit_coref with the model entitykit.MajorEntities.v1. Prints how often each is mentioned; OUT is a table (CSV) of
-all mentions with their places in characters."""
+needs an entitykit_coref with the model entitykit.MajorEntities.v1. Prints how often each is mentioned, on standard error if OUT
+is -; OUT is a table (CSV) of all mentions with their places in characters."""
+
+EPILOG = """Exit code: 0 if all is well; 1 if something could not be read, annotated or searched, each listed in errors.jsonl
+beside OUT, or on standard error; 2 if nothing was written."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.description = DESCRIPTION
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder, or - for standard input")
     parser.add_argument("--pipeline", required=True, metavar="NAME_OR_PATH", help="a package or a folder")
     parser.add_argument(
         "--entity", action="append", required=True, metavar="NAME[=DESCRIPTION]", help="an entity; may be given many times"
     )
-    parser.add_argument("-o", "--output", metavar="OUT.csv", help="write all mentions")
+    parser.add_argument("-o", "--output", metavar="OUT", help="write all mentions, - for standard output")
     parser.add_argument("--memory", choices=("clusters", "hybrid", "static"), default="clusters", help="default: %(default)s")
     parser.add_argument("--text-field", default="text", metavar="NAME", help="field with the text (default: %(default)s)")
+    parser.add_argument("--gpu", type=int, metavar="ID", help="GPU to use (default: none)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Find mentions, print and write them; 0 if all documents were read, 1 if some failed.
+    """Find mentions, print and write them; 0 if all documents were searched, 1 if some failed.
 
     Raises:
-        ConfigError: E420 for a pipeline that cannot be loaded, E642 for one without `entitykit_coref`, E640 for another model.
-        InputError: E421 if nothing can be read, E641 for names that cannot be asked for.
+        ConfigError: E420 and E429 if the pipeline cannot be loaded, E642 for one without `entitykit_coref`, E640 for another
+            model.
+        InputError: E421 if nothing can be read, E427 if an input, or the list of failures, would be replaced, E641 for names
+            that cannot be asked for.
         OutputError: E425 and E426 if the output cannot be written.
     """
-    named = {name.strip(): text.strip() for name, _, text in (given.partition("=") for given in args.entity)}
-    files = find_files(args.inputs)
+    described = _named(args.entity)
+    output = args.output or STDOUT  # without a file, failures go to standard error
+    written = [Path(path) for path in (args.output, failures_path(output)) if path not in (None, STDOUT)]
+    check_outputs(written, args.inputs)
+    files = find_files(args.inputs, without=written)
     if all(isinstance(file, Failure) for file in files):
         raise error("E421", reason=" ".join(file.error for file in files if isinstance(file, Failure)))
-    nlp = load_pipeline(args.pipeline)
+    nlp = load_pipeline(args.pipeline, gpu=args.gpu)
     coref = _coref(nlp, args.pipeline)
-    failures = FailureLog(STDOUT)
-    counts: Counter[str] = Counter()
-    with ExitStack() as stack:
+    failures, counts = FailureLog(output), dict.fromkeys(described, 0)
+    with _table(args.output) as table:
+        failures.clear()
         documents = read_documents(files, nlp.vocab, text_field=args.text_field)
-        results = stack.enter_context(closing(annotate(nlp, documents, batch_size=1)))
-        table = None
-        if args.output is not None:
-            table = csv.writer(stack.enter_context(open_text(args.output)), lineterminator="\n")
-            table.writerow(COLUMNS)
-        for result in results:
-            if isinstance(result, Failure):
-                failures.add(result)
-                continue
-            document, doc = result
-            described = {name: text for name, text in named.items() if text}
-            for name, mentions in coref.find(doc, list(named), descriptions=described, memory=args.memory).items():
-                counts[name] += len(mentions)
-                if table is not None:
-                    table.writerows(_row(document.id, name, mention) for mention in mentions)
-    print_table([(name, counts[name]) for name in named])
+        with closing(annotate(nlp, documents, batch_size=1)) as results:
+            for result in results:
+                found = result if isinstance(result, Failure) else _find(coref, *result, described, args.memory)
+                if isinstance(found, Failure):
+                    failures.add(found)
+                    continue
+                for name, rows in found.items():
+                    counts[name] += len(rows)
+                    table(rows)
+    with redirect_stdout(sys.stderr if args.output == STDOUT else sys.stdout):
+        print_table(list(counts.items()))
     return 1 if failures.n else 0
+
+
+def _named(given: Sequence[str]) -> dict[str, str]:
+    """Names, and what is said of them; nothing of most.
+
+    Raises:
+        InputError: E641 for a name that is empty or there twice.
+    """
+    pairs = [(name.strip(), text.strip()) for name, _, text in (each.partition("=") for each in given)]
+    names = [name for name, _ in pairs]
+    if odd := [name for name in names if not name or names.count(name) > 1]:
+        raise error("E641", found=odd[0], names=", ".join(names))
+    return dict(pairs)
 
 
 def _coref(nlp: Language, pipeline: str) -> Any:
@@ -87,7 +108,32 @@ def _coref(nlp: Language, pipeline: str) -> Any:
     for name in nlp.pipe_names:
         if nlp.get_pipe_meta(name).factory == "doc_cleaner":
             nlp.remove_pipe(name)
-    return nlp.get_pipe(names[0])
+    coref: Any = nlp.get_pipe(names[0])
+    if not hasattr(coref.head, "fits"):  # mentions to what names say
+        raise error("E640", name=names[0], found=type(coref.head).__name__)
+    return coref
+
+
+def _find(coref: Any, document: Document, doc: Doc, described: Mapping[str, str], memory: str) -> dict[str, Rows] | Failure:
+    """Rows of the table by name, or what failed."""
+    known = {name: text for name, text in described.items() if text}
+    try:
+        found = coref.find(doc, list(described), descriptions=known, memory=memory)
+    except Exception as problem:  # noqa: BLE001  such as a group of mentions for which the encoder has no tokens
+        return failure(problem, document.input, line=document.line, document_id=document.id)
+    return {name: [_row(document.id, name, mention) for mention in mentions] for name, mentions in found.items()}
+
+
+@contextmanager
+def _table(output: str | None) -> Iterator[Callable[[Rows], None]]:
+    """Open the table if there is one, and give what writes rows to it."""
+    if output is None:
+        yield lambda rows: None
+        return
+    with nullcontext(sys.stdout) if output == STDOUT else open_text(output) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        yield table.writerows
 
 
 def _row(document: str, name: str, mention: Span) -> tuple[object, ...]:

@@ -225,7 +225,7 @@ def _read_docbin(path: str, vocab: Vocab) -> Iterator[Document | Failure]:
         for number, given in enumerate(DocBin().from_disk(path).get_docs(vocab), start=1):
             spaces = None if given.has_unknown_spaces else [bool(token.whitespace_) for token in given]
             doc = Doc(vocab, words=[token.text for token in given], spaces=spaces)
-            own_id = given.user_data.get("id")
+            own_id = _id(given.user_data)
             yield Document(path, own_id or f"{_printable(path)}:{number}", doc, number, given.user_data.get("meta"))
     except OSError:
         raise

@@ -11,15 +11,16 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from spacy.tokens import Doc, DocBin
 
-from entitykit.cli.inputs import Failure
+from entitykit.cli.inputs import STDIN, Failure
 from entitykit.corpora.jsonl import doc_to_record
+from entitykit.corpora.layers import LAYERS
 from entitykit.errors import EntityKitError, error
 from entitykit.html import Page
 
@@ -75,7 +76,7 @@ class _HtmlWriter:
 
 
 class _ParquetWriter:
-    """One row per document; `spans` is a list over all groups and `meta` is JSON, because a column has one type."""
+    """One row per document; `spans` is a list over all groups; layers and `meta` are JSON, because a column has one type."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet  # takes time to import and only this needs it
@@ -126,6 +127,7 @@ def parquet_schema() -> pyarrow.Schema:
         ("label", pa.string()),
         ("kb_id", pa.string()),
         ("score", pa.float64()),
+        ("id", pa.string()),
     ]
     return pa.schema(
         [
@@ -134,6 +136,7 @@ def parquet_schema() -> pyarrow.Schema:
             ("tokens", pa.list_(pa.list_(pa.int64()))),
             ("entities", pa.list_(pa.struct(span))),
             ("spans", pa.list_(pa.struct([("group", pa.string()), *span]))),
+            *((name, pa.string()) for name in LAYERS),
             ("meta", pa.string()),
         ]
     )
@@ -141,8 +144,10 @@ def parquet_schema() -> pyarrow.Schema:
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     groups = record.get("spans", {})
+    layers = {name: json.dumps(record[name], ensure_ascii=False, allow_nan=False) for name in LAYERS if name in record}
     return {
         **record,
+        **layers,
         "spans": [{"group": name, **span} for name, spans in groups.items() for span in spans],
         "meta": json.dumps(record.get("meta", {}), allow_nan=False),
     }
@@ -244,6 +249,25 @@ def _stdout() -> Iterator[IO[bytes]]:
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
         raise
+
+
+def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str]) -> None:
+    """Refuse outputs that would replace an input or each other.
+
+    Args:
+        outputs: all files that a run writes, the list of failures among them; None, standard output and devices are no files.
+        inputs: as named by the user.
+
+    Raises:
+        InputError: E427 for the first such output.
+    """
+    taken = {os.path.realpath(path) for path in inputs if path != STDIN}
+    for path in outputs:
+        if path is None or is_special(str(path)):
+            continue
+        if os.path.realpath(path) in taken:
+            raise error("E427", path=path)
+        taken.add(os.path.realpath(path))
 
 
 def is_special(path: str) -> bool:

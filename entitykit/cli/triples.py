@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     ending = Path(args.output).suffix.lower().removeprefix(".")
     names = Names(args.base, args.links)
     counts = {"documents": 0, "triples": 0}
-    triples = _counted(files, counts)
+    triples = _counted(args.input, files, counts)
     kind = args.format or (ending if ending in FORMATS else "csv")
     lines = csv_lines(triples) if kind == "csv" else {"nt": nt_lines, "graphml": graphml_lines}[kind](triples, names)
     with open_text(args.output) as file:
@@ -67,12 +67,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _counted(files: list[Path], counts: dict[str, int]) -> Iterator[Triple]:
+def _counted(source: Path, files: list[Path], counts: dict[str, int]) -> Iterator[Triple]:
     vocab = Vocab()
     for file in files:
+        name = file.stem if file == source else file.relative_to(source).with_suffix("").as_posix()  # of several, each its own
         for number, doc in enumerate(_read(file, vocab), start=1):
             counts["documents"] += 1
-            for triple in read_triples(doc, f"{file.stem}-{number}"):
+            for triple in read_triples(doc, f"{name}-{number}"):
                 counts["triples"] += 1
                 yield triple
 

@@ -14,7 +14,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from entitykit.components.gold import Place, places_in_predicted
-from entitykit.components.pairs import Found, Scope, as_json, sentence_ends
+from entitykit.components.pairs import Found, Scope, as_json, pairs_per_row, rows_up_to, stops_in_scope
 from entitykit.errors import error
 from entitykit.types import ClusterPairs
 
@@ -26,6 +26,9 @@ COREF = "coref"
 CLUSTER = re.compile(r"coref_clusters_(\d+)")
 CLUSTER_RELATIONS = "cluster_relations"
 """Gold relations are ``doc.user_data["cluster_relations"]``; predicted ones ``doc._.cluster_relations``, too."""
+BLOCK = 2**20
+"""Pairs of mentions that are compared at once."""
+_FAR = np.iinfo(np.int64).max
 
 
 class Clusters(NamedTuple):
@@ -117,32 +120,98 @@ def pair_clusters(doc: Doc, entities: Clusters, scope: Scope, name: str) -> tupl
     n = len(entities.labels)
     if n < 2:
         return Related(entities, np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2), dtype=np.int64)), 0
-    starts, ends = entities.starts, entities.ends
-    far = len(doc) + 1
-    distances = np.maximum(np.maximum(starts[None] - ends[:, None], starts[:, None] - ends[None]), 0)
-    if scope.kind == "sentence":
-        sentences = sentence_ends(doc, name)[starts]
-        distances = np.where(sentences[:, None] == sentences[None], distances, far)
-    elif scope.kind == "window":
-        distances = np.where(distances <= scope.window, distances, far)
+    stops = stops_in_scope(doc, entities.starts, entities.ends, scope, name)
+    find = _nearest_of_few if pairs_per_row(stops).sum() <= BLOCK else _nearest_in_blocks
+    found = find(entities, stops, scope.limit // 2)
+    n_mentions = len(entities.starts)
+    mentions = np.stack([found.keys // n_mentions % n_mentions, found.keys % n_mentions], axis=1)
+    pairs = np.stack([found.left, found.right], axis=1)
+    pairs, mentions = (np.concatenate([each, each[:, ::-1]]) for each in (pairs, mentions))
+    by_head = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return Related(entities, pairs[by_head], mentions[by_head]), 2 * (found.n - len(found.left))
+
+
+class _Nearest(NamedTuple):
+    """Pairs of entities and their nearest mentions.
+
+    Attributes:
+        left: *(n_pairs,)* the first entity of each.
+        right: *(n_pairs,)* the second one, with a higher number; pairs are sorted.
+        keys: *(n_pairs,)* see `_keys`.
+        n: pairs that there were before the limit.
+    """
+
+    left: Ints
+    right: Ints
+    keys: Ints
+    n: int
+
+    def kept(self, limit: int, n_mentions: int) -> _Nearest:
+        """The nearest pairs, of equally near ones the earlier."""
+        if len(self.left) <= limit:
+            return self
+        rows = np.sort(np.argsort(self.keys // n_mentions**2, kind="stable")[:limit])
+        return _Nearest(self.left[rows], self.right[rows], self.keys[rows], self.n)
+
+
+def _keys(entities: Clusters, first: Ints, second: Ints) -> Ints:
+    """Words between two mentions, and the rows of both, as one number.
+
+    The least of them is that of the least distance, and of equal ones that of the earliest mentions.
+    """
+    starts, ends, n = entities.starts, entities.ends, len(entities.starts)
+    apart = np.maximum(starts[second] - ends[first], starts[first] - ends[second])
+    keys: Ints = (np.maximum(apart, 0) * n + first) * n + second
+    return keys
+
+
+def _nearest_of_few(entities: Clusters, stops: Ints, limit: int) -> _Nearest:
+    """From all pairs of mentions that are in scope.
+
+    Args:
+        entities: of a document.
+        stops: *(n_mentions,)* the end of the mentions behind each that are within the scope.
+        limit: pairs at most.
+    """
+    rows = np.stack(rows_up_to(stops))
+    rows = rows[:, entities.members[rows[0]] != entities.members[rows[1]]]
+    first, second = np.where(entities.members[rows[0]] < entities.members[rows[1]], rows, rows[::-1])
+    left, right, keys = entities.members[first], entities.members[second], _keys(entities, first, second)
+    order = np.lexsort((keys, right, left))
+    left, right, keys = left[order], right[order], keys[order]
+    new = np.ones(len(left), dtype=bool)
+    new[1:] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
+    return _Nearest(left[new], right[new], keys[new], int(new.sum())).kept(limit, len(stops))
+
+
+def _nearest_in_blocks(entities: Clusters, stops: Ints, limit: int) -> _Nearest:
+    """The same from tables of some mentions, entity after entity, by all; memory is bounded by one and the limit."""
+    n, n_mentions = len(entities.labels), len(stops)
     order = np.argsort(entities.members, kind="stable")
     firsts = np.searchsorted(entities.members[order], np.arange(n))
-    # the least of these numbers is the least distance, of equal ones that of the earliest mentions
-    rows = np.arange(len(starts))
-    keys = (distances * len(rows) + rows[:, None]) * len(rows) + rows[None]
-    keys = np.minimum.reduceat(np.minimum.reduceat(keys[order][:, order], firsts, axis=0), firsts, axis=1)
-    left, right = np.triu_indices(n, k=1)
-    best = keys[left, right]
-    near = best < far * len(rows) ** 2
-    left, right, best = left[near], right[near], best[near]
-    n_lost = max(0, len(left) - scope.limit // 2)
-    if n_lost:
-        kept = np.sort(np.argsort(best // len(rows) ** 2, kind="stable")[: scope.limit // 2])
-        left, right, best = left[kept], right[kept], best[kept]
-    mentions = np.stack([best // len(rows) % len(rows), best % len(rows)], axis=1)
-    pairs = np.concatenate([np.stack([left, right], axis=1), np.stack([right, left], axis=1)]).astype(np.int64)
-    by_head = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    return Related(entities, pairs[by_head], np.concatenate([mentions, mentions[:, ::-1]])[by_head]), 2 * n_lost
+    step = max(BLOCK // n_mentions, 1)
+    nothing = np.zeros(0, dtype=np.int64)
+    found = _Nearest(nothing, nothing, nothing, 0)
+    open_entity, open_keys = -1, nothing  # one that goes on in the next table
+    for begin in range(0, n_mentions, step):
+        rows = order[begin : begin + step]
+        near = (order[None] < stops[rows][:, None]) & (rows[:, None] < stops[order][None])
+        keys = np.where(near, _keys(entities, rows[:, None], order[None]), _FAR)
+        keys = np.minimum.reduceat(keys, firsts, axis=1)
+        own, edges = np.unique(entities.members[rows], return_index=True)
+        keys = np.minimum.reduceat(keys, edges, axis=0)
+        if own[0] == open_entity:
+            keys[0] = np.minimum(keys[0], open_keys)
+        elif open_entity >= 0:
+            own, keys = np.append(open_entity, own), np.vstack([open_keys, keys])
+        if begin + step < n_mentions:
+            open_entity, open_keys = int(own[-1]), keys[-1]
+            own, keys = own[:-1], keys[:-1]
+        block, right = np.nonzero((keys < _FAR) & (np.arange(n)[None] > own[:, None]))
+        parts = zip(found[:3], (own[block], right, keys[block, right]), strict=True)
+        left, second, nearest = (np.concatenate(part) for part in parts)
+        found = _Nearest(left, second, nearest, found.n + len(right)).kept(limit, n_mentions)
+    return found
 
 
 def pack_clusters(docs: Sequence[Doc], found: Sequence[Related], types: Sequence[str]) -> ClusterPairs:

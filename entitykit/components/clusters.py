@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -104,26 +105,28 @@ def rows_by_name(spans: Sequence[Span], entities: NDArray[np.int64], names: Sequ
     """The mentions of the entity that has each name, by their rows.
 
     It is the one with most mentions that are the name, in any case; of equal ones with most that hold it; of these the first.
+    The name and the entity that fit best by this go together first, then the best of the others: so the order of names counts
+    only where they fit an entity equally well.
 
     Args:
         spans: mentions, in order.
         entities: *(n,)* of them.
-        names: names for which no entity is found are left out, and so are further names of an entity.
+        names: names for which no entity is left are left out.
     """
-    texts = [" ".join(span.text.lower().split()) for span in spans]
-    taken: set[int] = set()
-    found = {}
+    texts = Counter(zip((" ".join(span.text.lower().split()) for span in spans), entities.tolist(), strict=True))
+    likeness: dict[tuple[int, str], tuple[int, int]] = {}  # an entity comes by its first mention that holds the name
     for name in names:
         wanted = " ".join(name.lower().split())
-        likeness: dict[int, tuple[int, int]] = {}
-        for text, entity in zip(texts, entities.tolist(), strict=True):
-            if f" {wanted} " in f" {text} " and entity not in taken:
-                same, held = likeness.get(entity, (0, 0))
-                likeness[entity] = same + (text == wanted), held + 1
-        if likeness:
-            best = max(likeness, key=lambda entity: likeness[entity])
-            taken.add(best)
-            found[name] = np.flatnonzero(entities == best).tolist()
+        for (text, entity), n in texts.items():
+            if f" {wanted} " in f" {text} ":
+                same, held = likeness.get((entity, name), (0, 0))
+                likeness[entity, name] = same + n * (text == wanted), held + n
+    taken: set[int] = set()
+    found: dict[str, list[int]] = {}
+    for entity, name in sorted(likeness, key=lambda pair: likeness[pair], reverse=True):  # equal ones stay in their order
+        if entity not in taken and name not in found:
+            taken.add(entity)
+            found[name] = np.flatnonzero(entities == entity).tolist()
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from thinc.api import Model
 from torch import Tensor
 
 from entitykit.bridge.coref import EntityMemory, Found, find_named, link_mentions
+from entitykit.bridge.encoder import EncoderInput
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.linking import heard_encoder
 from entitykit.components.base import SpanPrediction, TorchPipe, known_words, may_be_spans, per_document, write_group
@@ -27,14 +29,14 @@ from entitykit.components.clusters import (
     rows_by_name,
     telling_words,
 )
-from entitykit.components.gold import group_spans
+from entitykit.components.gold import Place, group_spans
 from entitykit.decoding.coref import MemorySettings, group_mentions
 from entitykit.errors import error
 from entitykit.models.antecedent_coref import AntecedentCoref
 from entitykit.models.coref import NO_ENTITY, CorefOutput, Named, OnlineCoref
 from entitykit.models.major_entities import MajorEntities
 from entitykit.scoring.coref import PREFIX, cluster_keys
-from entitykit.types import GivenMentions
+from entitykit.types import GivenMentions, Spans, WordStates
 
 CLUSTERS, HYBRID, STATIC = MEMORIES = ("clusters", "hybrid", "static")
 
@@ -168,13 +170,15 @@ class Coref(TorchPipe):
 
     def predict(self, docs: Iterable[Doc]) -> list[Any]:
         """Find each document's mentions and their entities, without changing it."""
-        return [self._cluster(found) for found in self._mentions(list(docs))]
+        head = self._reading_head()
+        return [self._cluster(head, found) for found in self._mentions(list(docs))]
 
     def stream(self, parts: Iterable[Doc]) -> Iterator[Doc]:
         """Annotate the parts of one long text, such as chapters, with one memory.
 
         An entity has the same number in all of them, so that numbers of span groups may have gaps. What the parts had of such
-        groups is replaced.
+        groups is replaced. Without `singletons`, an entity is written from the part on that has its second mention: that a
+        first one is not the only one cannot be known before.
 
         Args:
             parts: in order, read by the encoder, as from ``nlp.pipe(chapters)``.
@@ -182,16 +186,17 @@ class Coref(TorchPipe):
         Raises:
             ConfigError: E644 for a model that has no memory.
         """
-        head, n_words = self._cpu_head(), 0
-        if isinstance(head, AntecedentCoref):
+        if isinstance(self.head, AntecedentCoref):
             raise error("E644", name=self.name)
-        memory, least = self._memory(head), 1 if self.settings["singletons"] else 2
+        memory, least = self._memory(self._reading_head()), 1 if self.settings["singletons"] else 2
+        n_words, counts = 0, Counter[int]()  # mentions of the entities that are remembered
         for doc in parts:
             (found,) = self._mentions([doc])
             clusters = self._follow(found, memory, first=n_words)
-            entities, counts = np.unique(clusters.entities, return_counts=True)
-            written = entities[counts >= least].tolist()
+            counts.update(clusters.entities.tolist())
+            written = [entity for entity in np.unique(clusters.entities).tolist() if counts[entity] >= least]
             self._write(doc, clusters, {entity: entity + 1 for entity in written})
+            counts = Counter({entity: counts[entity] for entity in memory.books.entities.tolist()})
             n_words += len(doc)
             yield doc
 
@@ -201,7 +206,8 @@ class Coref(TorchPipe):
         """Find every mention of the entities that are named, and of no others.
 
         A name that occurs in the text stands for what it means there, in any case of letters; another one for what the encoder
-        makes of it, and of its description, by itself.
+        makes of it, and of its description, by itself. So does one that has no entity token anywhere in the text, where the
+        encoder has tokens.
 
         Args:
             doc: read by the encoder, as ``nlp`` gives it.
@@ -219,7 +225,7 @@ class Coref(TorchPipe):
             ConfigError: E640 if the model is not `entitykit.MajorEntities.v1`, E109 for another memory.
             InputError: E641 for a name that is empty or there twice, or a description of another name.
         """
-        head = self._cpu_head()
+        head = self._reading_head()
         if not isinstance(head, MajorEntities):
             raise error("E640", name=self.name, found=type(head).__name__)
         if memory not in MEMORIES:
@@ -232,36 +238,65 @@ class Coref(TorchPipe):
         (scored,) = self._mentions([doc])
         found = scored[0]
         spans = [doc[start:end] for start, end in zip(found.starts.tolist(), found.ends.tolist(), strict=True)]
-        rows = {} if memory != CLUSTERS else rows_by_name(spans, self._cluster(scored).entities, wanted)
+        rows = {} if memory != CLUSTERS else rows_by_name(spans, self._cluster(head, scored).entities, wanted)
         asked = [name for name in wanted if name not in rows]
-        entities = self._ask(head, found, [self._phrase(doc, name, described.get(name, "")) for name in asked], memory)
+        entities = np.full(len(spans), NO_ENTITY, dtype=np.int64)
+        if asked and spans:
+            entities = find_named(head, self._phrases(doc, asked, described), found, hybrid=memory != STATIC)
         entities[[row for each in rows.values() for row in each]] = NO_ENTITY
         rows |= {name: np.flatnonzero(entities == i).tolist() for i, name in enumerate(asked)}
         return {name: [spans[row] for row in rows[name]] for name in wanted}
 
-    def _ask(self, head: MajorEntities, found: Found, phrases: Sequence[Named], memory: str) -> NDArray[np.int64]:
-        """The phrase of each mention's entity, -1 for none."""
-        none = torch.zeros(0, dtype=torch.long)
-        together = zip(Named(found.vectors[:0], none, none), *phrases, strict=True)
-        return find_named(head, Named(*(torch.cat(parts) for parts in together)), found, hybrid=memory != STATIC)
+    def _phrases(self, doc: Doc, names: Sequence[str], described: Mapping[str, str]) -> Named:
+        """What each name says: in the text where it occurs, the mean of all places that have states; else by itself."""
+        tokens = self._tokens(doc)
+        found = {name: [(span.start, span.end) for span in occurrences(doc, name)] for name in names}
+        if tokens is not None:
+            found = {name: [place for place in places if place in tokens] for name, places in found.items()}
+        there, apart = [name for name in names if found[name]], [name for name in names if not found[name]]
+        parts = [self._say([doc], [found[name] for name in there])] if there else []
+        if apart:
+            parts.append(self._say(*self._read(apart, described)))
+        rows = torch.tensor([[*there, *apart].index(name) for name in names])
+        return Named(*(torch.cat(each)[rows] for each in zip(*parts, strict=True)))
 
-    def _phrase(self, doc: Doc, name: str, description: str) -> Named:
-        """What a name says: in the text where it occurs, the mean of all places; else by itself."""
-        spans = occurrences(doc, name)
-        if not spans:
-            words = name.split()
-            doc = Doc(self.vocab, words=[*words, *([":", *description.split()] if description else [])])
-            doc._.trf_data = heard_encoder(self.model.layers[0]).predict([doc]).doc_data[0]
-            spans = [doc[: len(words)]]
-        places = torch.tensor([(span.start, span.end) for span in spans])
-        unknown, telling = torch.full((len(spans),), NO_ENTITY), torch.from_numpy(telling_words([doc]))
-        given = GivenMentions(places[:, 0], places[:, 1], unknown, telling)
-        output: CorefOutput = self.model.predict(HeadInput([doc], given))
-        n = len(doc) + 1
-        keys = (output.spans.starts * n + output.spans.ends).cpu()
-        rows = torch.searchsorted(keys, places[:, 0] * n + places[:, 1])
-        vector = output.vectors.float().cpu()[rows].mean(0, keepdim=True)
-        return Named(vector, output.names.cpu()[rows[:1]], output.lasts.cpu()[rows[:1]])
+    def _tokens(self, doc: Doc) -> set[Place] | None:
+        """The spans of a document that have entity tokens; None if the encoder has none, so that every span has a state."""
+        states = self.model.layers[0].predict([doc])
+        if not isinstance(states, WordStates) or states.entities is None or states.entities.states is None:
+            return None
+        starts, ends = states.entities.spans
+        return set(zip(starts.tolist(), ends.tolist(), strict=True))
+
+    def _read(self, names: Sequence[str], described: Mapping[str, str]) -> tuple[list[Doc], list[list[Place]]]:
+        """Read names by themselves, each with its description.
+
+        Returns:
+            A document of each, and the name's place in these, end to end.
+        """
+        docs: list[Doc] = []
+        places: list[list[Place]] = []
+        for name in names:
+            first, words, more = sum(map(len, docs)), name.split(), described.get(name, "").split()
+            docs.append(Doc(self.vocab, words=[*words, *([":", *more] if more else [])]))
+            places.append([(first, first + len(words))])
+        starts, ends = torch.tensor(places).squeeze(1).unbind(1)
+        encoded = heard_encoder(self.model.layers[0]).predict(EncoderInput(docs, Spans(starts, ends), {}))
+        for doc, data in zip(docs, encoded.doc_data, strict=True):
+            doc._.trf_data = data
+        return docs, places
+
+    def _say(self, docs: Sequence[Doc], places: Sequence[Sequence[Place]]) -> Named:
+        """What names say that have these places in documents, which lie end to end: the means of these."""
+        starts, ends = torch.tensor([place for own in places for place in own]).unbind(1)
+        unknown, telling = torch.full_like(starts, NO_ENTITY), torch.from_numpy(telling_words(docs))
+        output: CorefOutput = self.model.predict(HeadInput(docs, GivenMentions(starts, ends, unknown, telling)))
+        n = sum(map(len, docs)) + 1
+        rows = torch.searchsorted((output.spans.starts * n + output.spans.ends).cpu(), starts * n + ends)
+        by_name = rows.split([len(own) for own in places])
+        vectors, firsts = output.vectors.float().cpu(), torch.stack([own[0] for own in by_name])
+        means = torch.stack([vectors[own].mean(0) for own in by_name])
+        return Named(means, output.names.cpu()[firsts], output.lasts.cpu()[firsts])
 
     def _memory(self, head: OnlineCoref) -> EntityMemory:
         return EntityMemory(head, self._memory_settings(), compared=self.settings["compared"], new=self.settings["new"])
@@ -270,9 +305,13 @@ class Coref(TorchPipe):
         """Raises E352 if they are wrong."""
         return MemorySettings(self.settings["capacity"], self.settings["forget"])
 
-    def _cpu_head(self) -> OnlineCoref:
-        """The head for what is done mention after mention, where a device would wait most of the time."""
-        head: OnlineCoref = self.head if self._shim.device.type == "cpu" else copy.deepcopy(self.head).cpu()
+    def _reading_head(self) -> OnlineCoref:
+        """The head for what is done mention after mention, on the CPU: a device would wait most of the time.
+
+        `AntecedentCoref`, which scores many pairs of mentions at once, stays where it is.
+        """
+        stays = self._shim.device.type == "cpu" or isinstance(self.head, AntecedentCoref)
+        head: OnlineCoref = self.head if stays else copy.deepcopy(self.head).cpu()
         return head.eval()
 
     def _mentions(self, docs: Sequence[Doc]) -> list[Scored]:
@@ -291,12 +330,11 @@ class Coref(TorchPipe):
             found.append((mentions, probabilities[of_batch]))
         return found
 
-    def _cluster(self, found: Scored) -> Clusters:
-        head = self._cpu_head()
+    def _cluster(self, head: OnlineCoref, found: Scored) -> Clusters:
         if not isinstance(head, AntecedentCoref):
             return self._follow(found, self._memory(head))
         mentions, scores = found
-        return Clusters(mentions.starts, mentions.ends, link_mentions(head, mentions), scores)
+        return Clusters(mentions.starts, mentions.ends, link_mentions(head, mentions, new=self.settings["new"]), scores)
 
     def _follow(self, found: Scored, memory: EntityMemory, *, first: int = 0) -> Clusters:
         mentions, scores = found

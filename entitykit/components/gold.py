@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -118,6 +119,16 @@ def gold_spans(examples: Sequence[Example], keys: Sequence[str]) -> Gold:
     if n_lost:
         warn("W101", n=n_lost)
     return Gold(Spans(torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long)), labels, known)
+
+
+def warn_ambiguous(references: Iterable[Doc], keys: Sequence[str], name: str) -> None:
+    """Warn of places that have gold spans with several labels, of which a head that classifies places learns one."""
+    n = 0
+    for doc in references:
+        n_labels = Counter((span.start, span.end) for span in reference_spans(doc, keys) or ())
+        n += sum(number > 1 for number in n_labels.values())
+    if n:
+        warn("W103", n=n, name=name, stacklevel=4)
 
 
 def places_in_predicted(eg: Example) -> Callable[[int, int], Place | None]:

@@ -78,7 +78,13 @@ def group_entities(doc: Doc, grouping: Grouping) -> list[EntityGroup]:
         nodes.join_by(_plain)
     if "part" in grouping.same:
         nodes.join_parts()
-    groups = (_describe(doc, places, names) for places in nodes.groups())
+    rows: dict[Place, list[int]] = {}
+    for i, span in enumerate(names):
+        rows.setdefault((span.start, span.end), []).append(i)
+    groups = (
+        _describe(doc, places, [names[i] for i in sorted(i for place in places for i in rows.get(place, ()))])
+        for places in nodes.groups()
+    )
     return sorted((each for each in groups if each.label or not grouping.named), key=lambda each: each.mentions[0])
 
 
@@ -174,9 +180,7 @@ class _Nodes:
             self._has_cluster[a] = self._has_cluster[a] or self._has_cluster[b]
 
 
-def _describe(doc: Doc, places: list[Place], names: Iterable[Span]) -> EntityGroup:
-    own = set(places)
-    named = [span for span in names if (span.start, span.end) in own]
+def _describe(doc: Doc, places: list[Place], named: Sequence[Span]) -> EntityGroup:
     if not named:
         return EntityGroup(name_of([doc[start:end] for start, end in places]), places, "", "")
     longest = max(named, key=lambda span: (len(_core(span)), len(_plain(span).split()), -span.start))

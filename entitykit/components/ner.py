@@ -25,7 +25,7 @@ from entitykit.components.base import (
     per_document,
     write_group,
 )
-from entitykit.components.gold import ENTS, Gold, gold_spans, reference_spans
+from entitykit.components.gold import ENTS, Gold, gold_spans, reference_spans, warn_ambiguous
 from entitykit.components.mentions import check_decoder, warn_wide
 from entitykit.decoding.spans import DECODERS
 from entitykit.errors import error
@@ -116,13 +116,18 @@ class NER(TorchPipe):
         return (span.label_ for span in reference_spans(reference, [self._key]) or ())
 
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
-        """Check the gold entities, and remember their surface forms for the score on unseen ones."""
+        """Check the gold entities, and remember their surface forms for the score on unseen ones.
+
+        Warns:
+            W102 for entities that are too wide, W103 for those with several labels.
+        """
         if examples and not self.labels:
             raise error("E106", name=self.name, keys=self._key)
         spans = [span for eg in examples for span in reference_spans(eg.reference, [self._key]) or ()]
         self.cfg["seen"] = sorted({normalise_surface(span.text) for span in spans})
         longest = settings["max_width"] if "max_width" in settings else settings["window"] + 1
         warn_wide([len(span) for span in spans], longest, self.name)
+        warn_ambiguous((eg.reference for eg in examples), [self._key], self.name)
 
     def scorer_arguments(self) -> dict[str, Any]:
         """Where the entities are, and which are known from training."""

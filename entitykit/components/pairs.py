@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -68,30 +69,52 @@ def pairs_in_scope(doc: Doc, starts: Ints, ends: Ints, scope: Scope, name: str) 
     """
     if len(starts) < 2:
         return np.zeros((0, 2), dtype=np.int64), 0
-    left, right = _right_of(doc, starts, ends, scope, name)
+    stops = stops_in_scope(doc, starts, ends, scope, name)
+    repeats = np.unique(np.stack([starts, ends]), axis=1, return_counts=True)[1]
+    n_same = int((repeats * (repeats - 1) // 2).sum())  # in every scope, and 0 words apart
+    n_pairs = int(pairs_per_row(stops).sum()) - n_same
+    n_kept = min(n_pairs, scope.limit // 2)
+    if n_kept < n_pairs:
+        stops = _stops_of_nearest(starts, ends, stops, n_kept + n_same)
+    left, right = rows_up_to(stops)
     apart = (starts[left] != starts[right]) | (ends[left] != ends[right])
     left, right = left[apart], right[apart]
-    n_lost = max(0, len(left) - scope.limit // 2)
-    if n_lost:
+    if n_kept < len(left):
         distances = np.maximum(starts[right] - ends[left], 0)
-        nearest = np.sort(np.argsort(distances, kind="stable")[: scope.limit // 2])
+        nearest = np.sort(np.argsort(distances, kind="stable")[:n_kept])
         left, right = left[nearest], right[nearest]
     pairs = np.concatenate([np.stack([left, right], axis=1), np.stack([right, left], axis=1)])
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))], 2 * n_lost
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))], 2 * (n_pairs - n_kept)
 
 
-def _right_of(doc: Doc, starts: Ints, ends: Ints, scope: Scope, name: str) -> tuple[Ints, Ints]:
-    """Pairs of rows, the first before the second; for each row the second ones are those up to some place."""
-    n = len(starts)
+def stops_in_scope(doc: Doc, starts: Ints, ends: Ints, scope: Scope, name: str) -> Ints:
+    """For each row the end of those behind it that are within the scope *(n,)*; arguments as of `pairs_in_scope`."""
     if scope.kind == "document":
-        stops = np.full(n, n)
-    elif scope.kind == "window":
-        stops = np.searchsorted(starts, ends + scope.window, side="right")
-    else:
-        stops = np.searchsorted(starts, sentence_ends(doc, name)[starts])
-    rows = np.arange(n)
-    counts = np.maximum(stops - rows - 1, 0)
-    left = np.repeat(rows, counts)
+        return np.full(len(starts), len(starts))
+    if scope.kind == "window":
+        return np.searchsorted(starts, ends + scope.window, side="right")
+    return np.searchsorted(starts, sentence_ends(doc, name)[starts])
+
+
+def _stops_of_nearest(starts: Ints, ends: Ints, stops: Ints, n_wanted: int) -> Ints:
+    """Stops of the pairs that are no farther apart than the last of the nearest so many, as all of them are never made."""
+
+    def within(words: int) -> Ints:
+        return np.minimum(stops, np.searchsorted(starts, ends + words, side="right"))
+
+    farthest = range(int(starts[-1]) + 1)
+    return within(bisect_left(farthest, n_wanted, key=lambda words: int(pairs_per_row(within(words)).sum())))
+
+
+def pairs_per_row(stops: Ints) -> Ints:
+    """How many rows are behind each and before its stop *(n,)*."""
+    return np.maximum(stops - np.arange(len(stops)) - 1, 0)
+
+
+def rows_up_to(stops: Ints) -> tuple[Ints, Ints]:
+    """Pairs of rows, the first before the second, by the first; for each row the second ones are those before its stop."""
+    counts = pairs_per_row(stops)
+    left = np.repeat(np.arange(len(stops)), counts)
     within = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
     return left, left + 1 + within
 

@@ -32,6 +32,8 @@ EDGES = frozenset(EDGE_WORDS.split())
 ARTICLES = frozenset({"a", "an", "the"})
 APOSTROPHES = "'’"
 """They stand apart from a word, or with it, as tokenizers please."""
+JOINTS = frozenset('-\u2010\u2011"“”') | frozenset(APOSTROPHES)
+"""Marks in a name that one text has and another has not; what other marks part is not one name."""
 
 Key = tuple[str, ...]
 
@@ -193,28 +195,45 @@ def _found_participants(doc: Doc, keys: Sequence[str]) -> list[Participant]:
 
 
 class _Words(NamedTuple):
-    """A document's words, stemmed, and where each stem is."""
+    """A document's words without those that a name may lack.
+
+    Attributes:
+        stems: of the words.
+        tokens: their tokens in the document.
+        places: where each stem is among them.
+    """
 
     stems: list[str]
+    tokens: list[int]
     places: dict[str, list[int]]
 
 
 def _index(doc: Doc) -> _Words:
-    stems = [_stem(token.text) for token in doc]
+    tokens = [token.i for token in doc if not _may_lack(token.text)]
+    stems = [_stem(doc[i].text) for i in tokens]
     places: dict[str, list[int]] = {}
     for i, word in enumerate(stems):
         places.setdefault(word, []).append(i)
-    return _Words(stems, places)
+    return _Words(stems, tokens, places)
 
 
 def _mentions(words: _Words, name: str) -> set[Place]:
+    """Where one of a name's alternatives is; no place begins or ends with an article or a mark."""
     found = set()
     for alternative in name.split(";"):
-        wanted = list(_key(_split(alternative)))
+        kept = [word for word in _split(alternative) if not _may_lack(word)]
+        of_words = [i for i, word in enumerate(kept) if _is_word(word)]
+        wanted = [_stem(word) for word in kept[of_words[0] : of_words[-1] + 1]] if of_words else []
         for start in words.places.get(wanted[0], ()) if wanted else ():
-            if words.stems[start : start + len(wanted)] == wanted:
-                found.add((start, start + len(wanted)))
+            end = start + len(wanted)
+            if words.stems[start:end] == wanted:
+                found.add((words.tokens[start], words.tokens[end - 1] + 1))
     return found
+
+
+def _may_lack(word: str) -> bool:
+    """Whether a name is the same without it."""
+    return word.isspace() or word in JOINTS or word.lower() in ARTICLES
 
 
 # Places
@@ -223,7 +242,7 @@ def _mentions(words: _Words, name: str) -> set[Place]:
 def _phrases(doc: Doc, parts: Sequence[Place], longest: int) -> Iterator[Place]:
     """Runs of words within a part that have no punctuation and neither begin nor end with a word of `EDGES`."""
     words = [token.text.lower() for token in doc]
-    is_word = [any(map(str.isalnum, word)) for word in words]
+    is_word = [_is_word(word) for word in words]
     for start, end in parts:
         for first in range(start, end):
             if not is_word[first] or words[first] in EDGES:
@@ -268,7 +287,11 @@ def place_keys(procedure: Procedure) -> dict[Key, int]:
 
 def _key(words: Iterable[str]) -> Key:
     """Stems of words, without articles and punctuation."""
-    return tuple(_stem(word) for word in words if any(map(str.isalnum, word)) and word.lower() not in ARTICLES)
+    return tuple(_stem(word) for word in words if _is_word(word) and word.lower() not in ARTICLES)
+
+
+def _is_word(word: str) -> bool:
+    return any(map(str.isalnum, word))
 
 
 def _split(text: str) -> list[str]:

@@ -20,7 +20,7 @@ from entitykit.bridge.linking import heard_encoder
 from entitykit.bridge.texts import TextReader
 from entitykit.components.base import SpanPrediction, TorchPipe, known_words, write_group
 from entitykit.components.cluster_pairs import COREF
-from entitykit.components.gold import ENTS, gold_spans, reference_spans
+from entitykit.components.gold import ENTS, gold_spans, reference_spans, warn_ambiguous
 from entitykit.components.pairs import (
     SCOPES,
     Found,
@@ -242,6 +242,8 @@ class Relations(TorchPipe):
                 n_far += (head, tail) not in near
                 if types[head] and types[tail]:
                     triples.append((types[head], label, types[tail]))
+        if self.is_joint:
+            warn_ambiguous((eg.reference for eg in examples), [self.settings["entities"]], self.name)
         if n_far:
             warn("W122", name=self.name, n=n_far, total=n, stacklevel=4)
         if n_odd:

@@ -32,6 +32,7 @@ DEFAULT_CONFIG = {
     "steps": "steps",
     "places": None,
     "max_place_words": 4,
+    "max_cells": 2**22,
     "scorer": {"@scorers": "entitykit.tracking_scorer.v1"},
 }
 
@@ -50,6 +51,7 @@ def make_tracker(
     steps: str,
     places: str | None,
     max_place_words: int,
+    max_cells: int,
     scorer: Callable[..., Any] | None,
 ) -> Tracker:
     """Make the tracker.
@@ -66,9 +68,18 @@ def make_tracker(
         places: a span group, or ``ents``, with what may be a place; none: any phrase that begins and ends with no function word
             of English.
         max_place_words: words of such a phrase at most.
+        max_cells: of a document at most, which bounds time and memory: for each participant a cell for each moment and place,
+            and for each word that is read. A participant has an eighth of them at most: places that are mentioned least often
+            are left out, and then participants; a warning says how many. It does not hold in training.
         scorer: scores examples.
     """
-    settings = {"participants": list(participants), "steps": steps, "places": places, "max_place_words": max_place_words}
+    settings = {
+        "participants": list(participants),
+        "steps": steps,
+        "places": places,
+        "max_place_words": max_place_words,
+        "max_cells": max_cells,
+    }
     return Tracker(nlp.vocab, model, name, settings=settings, scorer=scorer)
 
 
@@ -78,14 +89,19 @@ class Tracker(TorchPipe):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         register_states()
-        longest = self.settings["max_place_words"]
-        if longest < 1:
-            raise error("E109", name=self.name, setting="max_place_words", found=longest, expected="at least 1")
+        for setting in ("max_place_words", "max_cells"):
+            if self.settings[setting] < 1:
+                raise error("E109", name=self.name, setting=setting, found=self.settings[setting], expected="at least 1")
         self._texts = StepTexts(self.model, self.name) if self.model.attrs["input"] != SHARED else None
 
     @property
     def _sources(self) -> Sources:
-        return Sources(**{**self.settings, "participants": tuple(self.settings["participants"])})
+        s = self.settings
+        return Sources(tuple(s["participants"]), s["steps"], s["places"], s["max_place_words"])
+
+    @property
+    def _by_step(self) -> bool:
+        return bool(self.model.attrs["input"] == ENTITY_FIRST)
 
     # Learning
 
@@ -110,8 +126,25 @@ class Tracker(TorchPipe):
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> Any:
         """The gold participants in training; else those that the documents have."""
         if examples is None:
-            return ProcedureBatch([find_procedure(doc, self._sources, self.name) for doc in docs], self._texts)
+            return ProcedureBatch([self._find(doc) for doc in docs], self._texts)
         return ProcedureBatch([gold_procedure(eg, self._sources).procedure for eg in examples], self._texts)
+
+    def _find(self, doc: Doc) -> Procedure:
+        """A document's procedure, as much of it as may be followed."""
+        whole = find_procedure(doc, self._sources, self.name)
+        found = whole.within(self.settings["max_cells"], by_step=self._by_step)
+        if found is not whole:
+            warn(
+                "W613",
+                name=self.name,
+                n=len(whole.participants) - len(found.participants),
+                total=len(whole.participants),
+                n_places=len(whole.places) - len(found.places),
+                total_places=len(whole.places),
+                most=self.settings["max_cells"],
+                stacklevel=5,
+            )
+        return found
 
     def targets(self, examples: Sequence[Example], output: Any) -> tuple[Tensor, ...]:
         """What happens at each moment, the place, and whether it is asked for."""
@@ -148,10 +181,8 @@ class Tracker(TorchPipe):
         """Documents' numbers with some of their participants, as many as are scored at once; none without participants."""
         group: list[tuple[int, Procedure]] = []
         size = 0
-        n_texts_per_moment = self.model.attrs["input"] == ENTITY_FIRST
         for number, procedure in enumerate(procedures):
-            n_texts = procedure.n_moments if n_texts_per_moment else 1
-            each = procedure.n_words * n_texts + procedure.n_moments * (2 + len(procedure.places))
+            each = procedure.cells(by_step=self._by_step)
             at_once = max(BATCH_CELLS // max(each, 1), 1)
             for first in range(0, len(procedure.participants), at_once):
                 part = procedure.only(first, first + at_once)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby
 from typing import Any
 
 from spacy.language import Language
@@ -12,8 +12,9 @@ from spacy.tokens import Doc, Span, SpanGroup
 from spacy.util import filter_spans
 
 from entitykit.corpora.align import align
-from entitykit.corpora.parsed import NIL, Mention, ParsedDoc, Relation
+from entitykit.corpora.parsed import NIL, Mention, ParsedDoc, Place
 from entitykit.corpora.report import Report
+from entitykit.corpora.triples import UNKNOWN
 from entitykit.errors import error
 
 ENTITIES = "sc"
@@ -23,8 +24,8 @@ def build_doc(parsed: ParsedDoc, nlp: Language, report: Report) -> Doc:
     """Make the `Doc` of a parsed document.
 
     Writes all entities to `doc.spans["sc"]`, their flat projection (longest first) to `doc.ents`, other groups to `doc.spans`,
-    scores to the groups' `attrs["scores"]`, and `id` and the parser's values to `doc.user_data`. Tokens outside
-    `parsed.annotated` have no entity annotation.
+    scores to the groups' `attrs["scores"]`, and `id`, relations, salience and the parser's values to `doc.user_data`. Tokens
+    outside `parsed.annotated` have no entity annotation.
 
     Args:
         parsed: the document.
@@ -33,18 +34,14 @@ def build_doc(parsed: ParsedDoc, nlp: Language, report: Report) -> Doc:
 
     Raises:
         CorpusError: E208 for spans outside the tokens, E209 for text that is not Unicode, E210 for an empty token, E226
-            for an entity without label.
+            for an entity without label, or a relation of a span without text.
     """
     _check_strings(parsed)
     doc = _tokenize(parsed, nlp)
     doc.user_data.update(parsed.user_data)
     if parsed.id:
         doc.user_data["id"] = parsed.id
-    if parsed.relations is not None:
-        doc.user_data["relations"] = list(_relations(doc, parsed))
-    if parsed.pair is not None:
-        first, second = _places(doc, [parsed.pair["first"], parsed.pair["second"]], parsed.pair["label"], parsed)
-        doc.user_data["relation_pair"] = {**parsed.pair, "first": first, "second": second}
+    _set_layers(doc, parsed, report)
     for problem, example in parsed.notes:
         report.note(problem, example)
     entities = list(_unique(_on_tokens(doc, parsed.entities, parsed, report), parsed.where, report))
@@ -77,7 +74,7 @@ def _tokenize(parsed: ParsedDoc, nlp: Language) -> Doc:
 def _check_strings(parsed: ParsedDoc) -> None:
     """Find in advance what spaCy cannot store: half characters, which JSON can spell, and entities without label."""
     texts = [parsed.id, parsed.text, parsed.words, parsed.user_data]
-    spans = [parsed.entities, parsed.groups, parsed.relations, parsed.pair]
+    spans = [parsed.entities, parsed.groups, parsed.relations, parsed.pair, parsed.salience, parsed.unknown]
     try:
         json.dumps([texts, spans], ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as problem:
@@ -87,7 +84,12 @@ def _check_strings(parsed: ParsedDoc) -> None:
 
 
 def _on_tokens(doc: Doc, mentions: Sequence[Mention], parsed: ParsedDoc, report: Report) -> Iterator[Mention]:
-    """Check token offsets, or align character offsets and count what moved."""
+    """Give mentions in tokens, without those on none."""
+    return (mention for mention in _each_on_tokens(doc, mentions, parsed, report) if mention is not None)
+
+
+def _each_on_tokens(doc: Doc, mentions: Sequence[Mention], parsed: ParsedDoc, report: Report) -> Iterator[Mention | None]:
+    """Check token offsets, or align character offsets and count what moved; None for a mention on no token."""
     if parsed.offsets == "tokens":
         for mention in mentions:
             _check(doc, mention.start, mention.end, mention.label, parsed.where)
@@ -98,6 +100,7 @@ def _on_tokens(doc: Doc, mentions: Sequence[Mention], parsed: ParsedDoc, report:
         wanted = f"{mention.label} [{mention.start}, {mention.end}) ({parsed.where})"
         if span is None:
             report.note("dropped", f"{wanted} holds no visible character")
+            yield None
             continue
         if span.change:
             found = doc[span.start : span.end]
@@ -105,24 +108,57 @@ def _on_tokens(doc: Doc, mentions: Sequence[Mention], parsed: ParsedDoc, report:
         yield mention._replace(start=span.start, end=span.end)
 
 
-def _relations(doc: Doc, parsed: ParsedDoc) -> Iterator[Relation]:
-    """Give the relations in tokens."""
-    for relation in parsed.relations or ():
-        head, tail = _places(doc, [relation["head"], relation["tail"]], relation["label"], parsed)
-        yield {**relation, "head": head, "tail": tail}
-
-
-def _places(doc: Doc, places: Sequence[list[int]], label: str, parsed: ParsedDoc) -> list[list[int]]:
-    """Give places in tokens as `_on_tokens` gives mentions.
+def _set_layers(doc: Doc, parsed: ParsedDoc, report: Report) -> None:
+    """Write what has places and is no span: relations, the pair that is asked about, salience, groups of unknown entities.
 
     Raises:
-        CorpusError: E208 for one outside the tokens, E226 for one that holds no visible character.
+        CorpusError: E208 for a place outside the tokens, E226 for an argument that holds no visible character.
     """
-    # Arguments are entities, too, so what moves is counted there.
-    found = list(_on_tokens(doc, [Mention(start, end, label) for start, end in places], parsed, Report()))
-    if len(found) < len(places):
-        raise error("E226", where=parsed.where, found=f"'{label}' of a span without text", expected="visible characters")
-    return [[mention.start, mention.end] for mention in found]
+    found = _find_places(doc, parsed, report)
+
+    def argument(place: Sequence[int], label: str) -> Place:
+        if found[place[0], place[1]] is None:
+            raise error("E226", where=parsed.where, found=f"'{label}' of a span without text", expected="visible characters")
+        return list(found[place[0], place[1]] or ())
+
+    def kept(places: Iterable[Sequence[int]]) -> list[Place]:
+        return [list(place) for start, end in places if (place := found[start, end]) is not None]
+
+    if parsed.relations is not None:
+        doc.user_data["relations"] = [
+            {**one, "head": argument(one["head"], one["label"]), "tail": argument(one["tail"], one["label"])}
+            for one in parsed.relations
+        ]
+    if (pair := parsed.pair) is not None:
+        first, second = argument(pair["first"], pair["label"]), argument(pair["second"], pair["label"])
+        doc.user_data["relation_pair"] = {**pair, "first": first, "second": second}
+    if parsed.salience is not None:
+        doc.user_data["salience"] = [
+            {**one, "mentions": kept(one["mentions"])} if "mentions" in one else dict(one) for one in parsed.salience
+        ]
+    if parsed.unknown is not None:
+        data: dict[Any, Any] = doc.user_data
+        data[UNKNOWN] = {name: kept(places) for name, places in parsed.unknown.items()}
+
+
+def _find_places(doc: Doc, parsed: ParsedDoc, report: Report) -> dict[tuple[int, int], tuple[int, int] | None]:
+    """Find the tokens of all places that `_set_layers` needs, None for places on no token; those of spans are counted there."""
+    wanted: dict[tuple[int, int], str] = {}
+    named = [(one["label"], [one["head"], one["tail"]]) for one in parsed.relations or ()]
+    if parsed.pair is not None:
+        named.append((parsed.pair["label"], [parsed.pair["first"], parsed.pair["second"]]))
+    named += [("salience", one.get("mentions", [])) for one in parsed.salience or ()]
+    named += [(name, list(places)) for name, places in (parsed.unknown or {}).items()]
+    for name, places in named:
+        for start, end in places:
+            wanted.setdefault((start, end), name)
+    spans = {(mention.start, mention.end) for mention in chain(parsed.entities, *parsed.groups.values())}
+    found: dict[tuple[int, int], tuple[int, int] | None] = {}
+    for known, counts in ((True, Report()), (False, report)):
+        mentions = [Mention(*place, name) for place, name in wanted.items() if (place in spans) is known]
+        for mention, moved in zip(mentions, _each_on_tokens(doc, mentions, parsed, counts), strict=True):
+            found[mention.start, mention.end] = None if moved is None else (moved.start, moved.end)
+    return found
 
 
 def _check(doc: Doc, start: int, end: int, label: str, where: str) -> None:

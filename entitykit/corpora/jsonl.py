@@ -1,10 +1,11 @@
 """entitykit JSON lines, both ways: one document per line, offsets in characters, end exclusive.
 
 `{"id": "doc-1", "text": "Ada met Bob.", "tokens": [[0, 3], [4, 7], [8, 11], [11, 12]],
-"entities": [{"start": 0, "end": 3, "label": "PERSON", "score": 0.93}], "spans": {"mentions": [...]}, "meta": {...}}`
+"entities": [{"start": 0, "end": 3, "label": "PERSON", "score": 0.93}], "spans": {"mentions": [...]},
+"relations": [{"head": [0, 3], "tail": [8, 11], "label": "MET", "score": 0.8}], "meta": {...}}`
 
 Only `text` is required when reading. A span may have a `kb_id`, and an `id` of its own, such as that of its cluster across
-documents; a `score` of null means that there is none.
+documents; a `score` of null means that there is none. `entitykit.corpora.layers` has `relations` and what else is no span.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from spacy.tokens import Doc, Span, SpanGroup
 
 from entitykit.corpora.build import ENTITIES, build_doc
 from entitykit.corpora.files import items, member, read_json_lines, typed
+from entitykit.corpora.layers import layers_of, parse_layers
 from entitykit.corpora.parsed import Mention, ParsedDoc
 from entitykit.corpora.report import Report
 from entitykit.errors import error
@@ -30,7 +32,9 @@ SCORED_ENTS = "ents"
 def parse(path: Path) -> Iterator[ParsedDoc]:
     """Read a file of entitykit JSON lines.
 
-    `meta` goes to `doc.user_data["meta"]`; without `tokens` the pipeline's tokenizer splits the text.
+    `relations`, `cluster_relations`, `salience` and `meta` go to `doc.user_data` under the same keys, `entity_states` to
+    `doc.user_data["procedure"]`, `nil_clusters` to `doc._.nil_clusters`. Without `tokens` the pipeline's tokenizer splits the
+    text.
 
     Args:
         path: the file.
@@ -46,8 +50,8 @@ def parse(path: Path) -> Iterator[ParsedDoc]:
 def record_to_doc(record: dict[str, Any], nlp: Language, *, report: Report | None = None, where: str = "the record") -> Doc:
     """Make a `Doc` of one record.
 
-    Writes the entities to `doc.spans["sc"]` and, flat, to `doc.ents`; other groups to `doc.spans`; `id` and `meta` to
-    `doc.user_data`.
+    Writes the entities to `doc.spans["sc"]` and, flat, to `doc.ents`; other groups to `doc.spans`; `id`, `meta` and the layers,
+    as `parse` says, to `doc.user_data`.
 
     Args:
         record: the JSON object.
@@ -70,29 +74,53 @@ def record_to_doc(record: dict[str, Any], nlp: Language, *, report: Report | Non
 def doc_to_record(doc: Doc) -> dict[str, Any]:
     """Make the JSON object of a `Doc`.
 
-    `entities` are `doc.spans["sc"]` if that group is there, else `doc.ents` with the scores of `doc.spans["ents"]`; all other
-    groups are `spans`. Reads `id` and `meta` from `doc.user_data`; nothing else of it is written.
+    `entities` are those of `all_entities`, with the scores of `doc.spans["sc"]`, or of `doc.spans["ents"]` for those that are
+    not there; all other groups are `spans`, and so is `ents` beside `sc`. Relations, salience and the like are as `layers_of`
+    gives them. Of `doc.user_data` also `id` and `meta` are written, and nothing else.
 
     Args:
         doc: any document.
 
     Returns:
-        JSON values only; absent parts (`id`, `spans`, `meta`) are left out.
+        JSON values only; absent parts (`id`, `spans`, layers, `meta`) are left out.
 
     Raises:
         CorpusError: E227 if a group has another number of scores than spans.
+        InputError: as `layers_of`.
     """
     groups = {name: _group_records(group, name) for name, group in doc.spans.items()}
-    if ENTITIES in groups:
-        entities = groups.pop(ENTITIES)
-    else:
-        scores = {(one["start"], one["end"], one["label"]): one["score"] for one in groups.pop(SCORED_ENTS, [])}
-        entities = [_span_record(span, None) for span in doc.ents]
-        for entity in entities:
-            entity["score"] = scores.get((entity["start"], entity["end"], entity["label"]))
+    nested = groups.pop(ENTITIES, None)
+    flat = groups.get(SCORED_ENTS, []) if nested is not None else groups.pop(SCORED_ENTS, [])
+    scores = {(one["start"], one["end"], one["label"]): one["score"] for one in flat}
+    entities = [_span_record(span, None) for span in all_entities(doc)]
+    for i, entity in enumerate(entities):
+        place = (entity["start"], entity["end"], entity["label"])
+        entity["score"] = nested[i]["score"] if nested is not None and i < len(nested) else scores.get(place)
     record = {"id": doc.user_data.get("id"), "text": doc.text, "tokens": [[token.idx, token.idx + len(token)] for token in doc]}
-    record |= {"entities": entities, "spans": groups or None, "meta": doc.user_data.get("meta")}
+    record |= {"entities": entities, "spans": groups or None, **layers_of(doc), "meta": doc.user_data.get("meta")}
     return {key: value for key, value in record.items() if value is not None}
+
+
+def all_entities(doc: Doc) -> list[Span]:
+    """Give the entities of a document: those in `doc.spans["sc"]`, then those that are in `doc.ents` only.
+
+    An entity that is linked in one of them is linked: where both have the same words and label, only different links make two.
+    """
+    found = list(doc.spans.get(ENTITIES, ()))
+    rows: dict[tuple[int, int, int], list[int]] = {}
+    for row, span in enumerate(found):
+        rows.setdefault((span.start, span.end, span.label), []).append(row)
+    for ent in doc.ents:
+        same = rows.get((ent.start, ent.end, ent.label), [])
+        links = {found[row].kb_id for row in same}
+        if same and ent.kb_id in {0, *links}:
+            continue
+        if 0 in links:
+            row = next(row for row in same if not found[row].kb_id)
+            found[row] = Span(doc, ent.start, ent.end, label=ent.label, kb_id=ent.kb_id, span_id=found[row].id)
+        else:
+            found.append(ent)
+    return found
 
 
 def character_mentions(values: Sequence[object], where: str) -> list[Mention]:
@@ -144,6 +172,7 @@ def _parse_record(record: object, *, where: str, fallback_id: str) -> ParsedDoc:
     if ENTITIES in groups:
         raise error("E226", where=where, found=f"the group '{ENTITIES}' in 'spans'", expected="its spans in 'entities'")
     meta = values.get("meta")
+    layers = parse_layers(values, where)
     return ParsedDoc(
         id=member(record, "id", str, where=where, default=fallback_id),
         where=where,
@@ -155,7 +184,10 @@ def _parse_record(record: object, *, where: str, fallback_id: str) -> ParsedDoc:
         groups={
             name: character_mentions(typed(group, list, what=f"'{name}'", where=where), where) for name, group in groups.items()
         },
-        user_data={} if meta is None else {"meta": meta},
+        relations=layers.relations,
+        salience=layers.salience,
+        unknown=layers.unknown,
+        user_data=layers.user_data if meta is None else {**layers.user_data, "meta": meta},
     )
 
 

@@ -17,6 +17,10 @@ UNTYPED = "ENTITY"
 """The label of entities in corpora that have no types."""
 
 
+Place = list[int]
+"""Start and end (exclusive), a JSON value."""
+
+
 class Mention(NamedTuple):
     """A labelled span.
 
@@ -98,6 +102,10 @@ class ParsedDoc:
         groups: further span groups by name.
         relations: relations for `doc.user_data["relations"]`; None if the format has none.
         pair: the pair of spans that the document is about; None if it is about all.
+        salience: rated entities for `doc.user_data["salience"]`, with `mentions` or else the name of a `group`; None if the
+            format has none.
+        unknown: mentions of entities that no knowledge base has, by provisional ids, for `doc._.nil_clusters`; None if the
+            format has none.
         sent_starts: for every word whether a sentence starts there; None if the corpus does not say.
         annotated: the stretches whose entities are annotated, in the spans' offsets; None for the whole document. Other tokens
             have no entity annotation (`ent_iob` 0), which is not the same as no entity: scorers pass over them.
@@ -118,6 +126,8 @@ class ParsedDoc:
     groups: Mapping[str, Sequence[Mention]] = field(default_factory=dict)
     relations: Sequence[Relation] | None = None
     pair: RelationPair | None = None
+    salience: Sequence[Mapping[str, Any]] | None = None
+    unknown: Mapping[str, Sequence[Place]] | None = None
     sent_starts: Sequence[bool] | None = None
     annotated: Sequence[tuple[int, int]] | None = None
     annotations: Mapping[str, Sequence[Any]] = field(default_factory=dict)

@@ -9,9 +9,7 @@ scores; 2. `step = memory.choose(scores)` joins it to an entity, starts a new on
 3. the head updates the row `step.cell` (a mean for "join", its own vector for "new");
 4. `entity = memory.apply(step, position)` writes it down and gives the entity's id.
 
-The same memory goes on in the next window of a long text, and `copy.deepcopy` is a snapshot. In training,
-`memory.cell_of(gold)` finds the cell of a gold entity, and `memory.apply(step, position, entity=gold)` gives a new entity the
-gold id.
+The same memory goes on in the next window of a long text, and `copy.deepcopy` is a snapshot.
 """
 
 from __future__ import annotations
@@ -57,28 +55,6 @@ def link_antecedents(antecedents: Ints) -> Ints:
     return entities
 
 
-def best_antecedents(scores: Floats, *, new: float = 0.0) -> Ints:
-    """Choose the best antecedent of each mention.
-
-    Args:
-        scores: of column as the antecedent of row; only columns before the row count, `(n_mentions, n_mentions)`.
-        new: score of starting an entity, which wins a tie; of equal antecedents the last one does.
-
-    Returns:
-        Antecedents for `link_antecedents`, `(n_mentions,)`.
-
-    Raises:
-        InputError: E351 for scores of another shape, E354 for scores that are NaN.
-    """
-    n = len(scores)
-    if scores.shape != (n, n):
-        raise error("E351", found=scores.shape, expected=f"({n}, {n})")
-    before = np.where(np.tri(n, k=-1, dtype=bool), scores, -np.inf)
-    _check_numbers(before)
-    best = n - 1 - before[:, ::-1].argmax(axis=1) if n else np.empty(0, dtype=np.int64)
-    return np.where(before[np.arange(n), best] > new, best, NONE)
-
-
 def assign(scores: Floats, *, other: float = 0.0) -> Ints:
     """Choose the entity of each mention among given ones, all mentions at once (the static memory of MEIRa).
 
@@ -122,7 +98,8 @@ class MemorySettings:
     Attributes:
         capacity: number of cells; 0 for as many as there are entities.
         forget: which cell a full memory gives to a new entity: `lru`, the least recently used one; `learned`, the one whose
-            `keep` score is lowest. With either, the mention is ignored instead if its own score is lower.
+            `keep` score is lowest, or none if the mention's own is lower still: then the mention is ignored. By `lru` it never
+            is, as long as `Memory.choose` is given no `keep`.
     """
 
     capacity: int = 0
@@ -190,30 +167,15 @@ class Memory:
         """Whether a new entity needs the cell of another one."""
         return 0 < self.settings.capacity <= self._n_cells
 
-    def cell_of(self, entity: int) -> int:
-        """Give the cell of an entity, or -1 if it was forgotten or never there."""
-        found = np.flatnonzero(self.entities == entity)
-        return int(found[0]) if len(found) else NONE
-
-    def choose(
-        self,
-        scores: Floats,
-        *,
-        new: float = 0.0,
-        ignore: float = -np.inf,
-        keep: Floats | None = None,
-        keep_new: float = np.inf,
-    ) -> Step:
+    def choose(self, scores: Floats, *, new: float = 0.0, keep: Floats | None = None, keep_new: float = np.inf) -> Step:
         """Decide what to do with a mention.
 
-        The highest score wins; of equal ones to ignore before new before join, and the first cell. A new entity in a full
-        memory takes the cell that `settings.forget` says, unless `keep_new` is below that cell's `keep`: then the mention is
-        ignored.
+        The highest score wins; of equal ones new before join, and the first cell. A new entity in a full memory takes the cell
+        that `settings.forget` says, unless `keep_new` is below that cell's `keep`: then the mention is ignored.
 
         Args:
             scores: of the mention against each cell, `(n_cells,)`.
             new: score of starting an entity.
-            ignore: score of being no mention at all.
             keep: how much each cell is worth keeping, `(n_cells,)`; needed to forget what was learned to. None: all are worth
                 the same, and less than the mention.
             keep_new: how much the mention is worth keeping.
@@ -227,8 +189,6 @@ class Memory:
         _check_numbers(scores)
         best = int(scores.argmax()) if len(scores) else NONE
         best_score = float(scores[best]) if len(scores) else -np.inf
-        if ignore >= max(new, best_score):
-            return Step("ignore", NONE)
         if best_score > new:
             return Step("join", best)
         if not self.is_full:
@@ -238,13 +198,12 @@ class Memory:
             return Step("ignore", NONE)
         return Step("new", cell, int(self.entities[cell]))
 
-    def apply(self, step: Step, position: int, *, entity: int | None = None) -> int:
-        """Write a step down.
+    def apply(self, step: Step, position: int) -> int:
+        """Write a step down; a new entity gets the next number, from 0.
 
         Args:
-            step: from `choose`, or the right one in training.
+            step: from `choose`.
             position: where the mention is, such as its first token.
-            entity: id of a new entity; None for the next number, from 0.
 
         Returns:
             The mention's entity, -1 if it is ignored.
@@ -260,7 +219,7 @@ class Memory:
         self._clock += 1
         if step.action == "new":
             self._grow(step.cell + 1)
-            self._books[:2, step.cell] = (self.n_entities if entity is None else entity, 0)
+            self._books[:2, step.cell] = (self.n_entities, 0)
             self.n_entities += 1
         self._books[1, step.cell] += 1
         self._books[2:, step.cell] = (position, self._clock)

@@ -209,7 +209,8 @@ class OnlineCoref(nn.Module):
     def updated(self, entity: Tensor, mention: Tensor, count: Tensor) -> Tensor:
         """An entity's vector after a further mention.
 
-        By the gate (Ji et al. 2017): δ = σ(hᵀ W e), e ← (δ e + (1 − δ) h), scaled to its length before.
+        By a gate as in EntityNLM (Ji et al. 2017): δ = σ(hᵀ W e / √size), e ← δ e + (1 − δ) h, scaled to length √size, about
+        that of a mention's vector. There the product is not divided, and an entity is scaled to length 1.
 
         Args:
             entity: *(n, size)*.

@@ -165,6 +165,35 @@ def follow(state: State, tokens: Sequence[int]) -> Beam:
     return beam
 
 
+def test_what_is_no_name_is_no_link(generator: Generator, nlp: spacy.Language) -> None:
+    """Whatever else was written freely: a name that comes second is not what the model says."""
+    doc = nlp("In Ada")
+    task = NameTask(generator.text, SETTINGS, build_names(enumerate(NAMES), generator.text, "name"), free=True)
+    (request,) = task.requests([doc], [[(1, 2)]])
+    nobody, ada, york = (
+        follow(request.state, [*generator.text.names([name], "name")[0], generator.text.end])
+        for name in ("York Ada", "Ada", "New York")
+    )
+    assert [link.rows for link in task.read(doc, request, [nobody, ada])] == [[]]
+    assert [link.scores for link in task.read(doc, request, [nobody, ada])] == [[]]
+    assert [[[NAMES[row] for row in rows] for rows in link.rows] for link in task.read(doc, request, [ada, nobody, york])] == [
+        [["Ada"], ["New York"]]
+    ]
+
+
+def test_spans_that_can_be_no_mentions_are_counted(generator: Generator, nlp: spacy.Language) -> None:
+    """They cross the border of a passage, or lie within a token; those that can be mentions give no warning."""
+    doc = nlp(TEXT * 3)
+    task = MarkupTask(generator.text, replace(SETTINGS, passage=40), build_names(enumerate(NAMES), generator.text, "markup"))
+    first, second = list(generator.text.passages(doc, 40))[:2]
+    border = min(second.starts.values())
+    assert max(first.ends.values()) == border
+    inside = [(border - 1, border), (border, border + 1)]
+    task.requests([doc, doc], [inside, None])
+    with pytest.warns(EntityKitWarning, match=r"W533. 2 of 4 spans that may be linked are in no passage as a whole"):
+        task.requests([doc], [[*inside, (border - 1, border + 1), (0, len(doc)), (0, len(doc))]])
+
+
 def test_output_too_short_for_a_name(generator: Generator) -> None:
     trie = build_names([(0, "x" * 90)], generator.text, "markup")
     with pytest.raises(ConfigError, match=r"E537.*output.*is 100; expected at least"):

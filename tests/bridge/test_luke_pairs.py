@@ -14,6 +14,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from transformers import AutoModel
 
+from entitykit.bridge import texts
 from entitykit.bridge.checkpoints import load_checkpoint
 from entitykit.bridge.encoder import build_encoder
 from entitykit.bridge.luke_pairs import PairReader, PairTexts
@@ -29,7 +30,11 @@ MARKED: dict[str, Any] = {"@architectures": "entitykit.LukePair.v1", "markers": 
 
 @pytest.fixture(scope="module")
 def reader(tiny_bert: Path) -> PairReader:
-    encoder, json = load_checkpoint(str(tiny_bert), word_shapes=False, n_layers=None, train_pieces=True)
+    return make_reader(tiny_bert)
+
+
+def make_reader(path: Path) -> PairReader:
+    encoder, json = load_checkpoint(str(path), word_shapes=False, n_layers=None, train_pieces=True)
     shim = TorchShim(build_encoder, group="encoder")
     shim.adopt(encoder, {"tokenizer": json})
     return PairReader(shim, batch_pieces=64)
@@ -101,6 +106,30 @@ def test_the_middle_is_cut_first(reader: PairReader) -> None:
     assert texts.cut.tolist() == [22]
 
 
+@pytest.mark.parametrize("checkpoint", ["tiny_bert", "tiny_roberta", "tiny_xlmr"])
+@pytest.mark.parametrize("words", [["don't", "the", "rivers", ",", "9"], ["a", "\n\n"], ["\u200b"]], ids=repr)
+def test_far_words_are_not_tokenized(
+    checkpoint: str, words: list[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The texts are those of a reader that tokenizes all that lies between."""
+    reader, size = make_reader(request.getfixturevalue(checkpoint)), 40
+    text = ["John", *(words * 500)[:500], "Mary"]
+    doc = Doc(VOCAB, words=text, spaces=[i % 3 > 0 for i in range(502)])
+    pairs = EntityPairs(*(torch.tensor(column) for column in ([0, 501], [1, 502], [0, 0], [0, 1], [1, 0])))
+    tokenize, lengths = type(reader).tokenize, []
+    monkeypatch.setattr(type(reader), "tokenize", lambda self, texts: lengths.extend(map(len, texts)) or tokenize(self, texts))
+    found = reader.compose([doc], pairs, size=size)
+    n_read = max(lengths)
+    part = type(reader)._part
+    monkeypatch.setattr(type(reader), "_part", lambda self, doc, start, end, _: part(self, doc, start, end, None))
+    expected = reader.compose([doc], pairs, size=size)
+    assert [ids.tolist() for ids in found.ids] == [ids.tolist() for ids in expected.ids]
+    assert found.places.tolist() == expected.places.tolist()
+    assert (found.cut > 0).tolist() == (expected.cut > 0).tolist()
+    if len(words) == 5:
+        assert n_read < size * 10 < max(lengths)
+
+
 def test_too_long_for_the_encoder(reader: PairReader) -> None:
     with pytest.raises(ConfigError, match="E581"):
         compose(reader, ["a b"], (0, (0, 1), (1, 2)), size=1000)
@@ -159,15 +188,34 @@ def test_learns_what_only_the_marks_tell(tiny_bert: Path) -> None:
     assert nlp.get_pipe("entitykit_encoder").model.to_bytes() == before
 
 
-def test_cuts_are_told_once(tiny_bert: Path) -> None:
+def test_cuts_are_told(tiny_bert: Path) -> None:
+    """Of every batch, and by a pipeline that was saved after it had told of some."""
     nlp = make(tiny_bert, model=MARKED | {"pair_pieces": 16}, threshold=1.0)
     examples = make_examples(nlp)
     nlp.initialize(lambda: examples)
     doc = Doc(nlp.vocab, words=["John", *["a"] * 40, "Mary"])
     doc.set_ents([Span(doc, 0, 1, label="PERSON"), Span(doc, 41, 42, label="PERSON")])
+    for n in (1, 2):
+        with pytest.warns(EntityKitWarning, match=rf"W605. {2 * n} of {2 * n} pairs"):
+            list(nlp.pipe([doc.copy() for _ in range(n)]))
+    again = make(tiny_bert, model=MARKED | {"pair_pieces": 16}, threshold=1.0).from_bytes(nlp.to_bytes())
     with pytest.warns(EntityKitWarning, match="W605. 2 of 2 pairs"):
-        nlp(doc.copy())
-    nlp(doc.copy())
+        again(doc.copy())
+
+
+def test_the_tokenizer_is_built_once(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for every document, and its marks are not tokenized for every pair."""
+    nlp = make(tiny_bert)
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    nlp(examples[0].x.copy())
+    monkeypatch.setattr(texts, "Tokenizer", None)
+    doc = Doc(nlp.vocab, words=["Mary"] * 8)
+    doc.set_ents([Span(doc, i, i + 1, label="PERSON") for i in range(8)])
+    tokenized, tokenize = [], PairReader.tokenize
+    monkeypatch.setattr(PairReader, "tokenize", lambda self, some: tokenized.extend(some) or tokenize(self, some))
+    nlp(doc)
+    assert tokenized.count("@") == 1
 
 
 def test_settings_that_cannot_be(tiny_bert: Path) -> None:

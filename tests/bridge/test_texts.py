@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
+from entitykit.bridge import texts
 from entitykit.bridge.checkpoints import load_checkpoint
 from entitykit.bridge.encoder import build_encoder
 from entitykit.bridge.shim import TorchShim
@@ -131,3 +132,12 @@ def test_gradients_only_where_the_encoder_learns(reader: TextReader) -> None:
     parameters = dict(reader.shim.module.named_parameters())
     assert all(p.grad is not None for name, p in parameters.items() if "probe" not in name and "shapes" not in name)
     reader.shim.module.zero_grad()
+
+
+def test_a_tokenizer_is_built_once(tiny_bert: Path, tiny_roberta: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all readers of a checkpoint, and another one for another checkpoint."""
+    first = make_reader(tiny_bert)
+    with monkeypatch.context() as patch:
+        patch.setattr(texts, "Tokenizer", None)
+        assert make_reader(tiny_bert)._tokenizer is first._tokenizer
+    assert make_reader(tiny_roberta)._tokenizer is not first._tokenizer

@@ -7,8 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
-from spacy.tokens import Doc, DocBin
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin, Span
+from spacy.util import filter_spans
 from spacy.vocab import Vocab
 
 from entitykit.cli import stream
@@ -52,6 +55,33 @@ def test_text_becomes_json_lines_that_we_read(tmp_path: Path, pipeline: str) -> 
         (span.start, span.end, span.label_) for span in expected.spans["sc"]
     ]
     assert os.listdir(tmp_path / "new") == ["out.jsonl"]
+
+
+@Language.component("links_entities")
+def links_entities(doc: Doc) -> Doc:
+    """Like a linker whose mentions are doc.ents, and a component that writes relations."""
+    flat = filter_spans(list(doc.spans["sc"]))
+    doc.set_ents([Span(doc, span.start, span.end, label=span.label, kb_id="Q1") for span in flat])
+    doc.user_data["._.", "relations", None, None] = [{"head": [0, 5], "tail": [7, 8], "label": "TO", "score": 0.5}]
+    return doc
+
+
+def test_links_and_relations_are_written(tmp_path: Path) -> None:
+    corpus = write_json_lines(tmp_path / "corpus.jsonl", [{"text": LINES[0]}])
+    pipeline = save_pipeline(tmp_path, "links_entities")
+    for name in ("out.jsonl", "out.parquet"):
+        assert run(corpus, "-o", tmp_path / name, "--pipeline", pipeline) == 0
+    (record,) = read_json_lines(tmp_path / "out.jsonl")
+    assert [(entity["label"], entity.get("kb_id")) for entity in record["entities"]] == [
+        ("PERSON", "Q1"),
+        ("VEHICLE", None),
+        ("GPE", "Q1"),
+    ]
+    (relation,) = record["relations"]
+    assert [LINES[0][slice(*relation[key])] for key in ("head", "tail")] == ["The captain of the ship", "Oslo"]
+    (row,) = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [entity["kb_id"] for entity in row["entities"]] == ["Q1", None, "Q1"]
+    assert json.loads(row["relations"]) == record["relations"]
 
 
 def test_formats_follow_the_ending_or_the_option(tmp_path: Path, pipeline: str, corpus: Path) -> None:
@@ -282,6 +312,8 @@ def test_the_same_input_twice_is_annotated_once(tmp_path: Path, pipeline: str, c
         (["a.txt", "-o", "empty"], "E426"),
         (["a.txt", "-o", "empty/../a.txt"], "E427"),
         (["errors.jsonl", "-o", "out.jsonl"], "E427"),
+        (["a.txt", "-o", "errors.jsonl"], "E427"),
+        (["a.txt", "-o", "empty/../errors.jsonl"], "E427"),
         (["a.txt", "-o", "-", "--format", "html"], "E428"),
         (["a.txt", "-o", "out.jsonl", "--batch-size", "0"], "E428"),
         (["a.txt", "-o", "out.jsonl", "--n-process", "-1"], "E428"),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
+from spacy.tokens import Doc
 
 from entitykit.cli.__main__ import main
+from entitykit.components.coref import Coref
+from tests.cli.failing import read_json_lines
 from tests.pipelines import initialized, make_pipeline, train
 
 TEXT = "The mayor of New York met John"
@@ -46,6 +50,73 @@ def test_static_memory_without_a_table(pipeline: Path, tmp_path: Path, capsys: p
     assert capsys.readouterr().out.split()[0] == "John"
 
 
+def test_a_table_on_standard_output(
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text(TEXT, encoding="utf-8")
+    assert main(["find", "a.txt", "--pipeline", str(pipeline), "--entity", "John", "-o", "-"]) == 0
+    printed = capsys.readouterr()
+    assert [row["text"] for row in csv.DictReader(printed.out.splitlines())] == ["The mayor of New York", "John"]
+    assert printed.err.split() == ["John", "2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_document_that_fails_does_not_harm_others(
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run twice over the folder of the outputs, which are not read."""
+    for name, text in (("a", "BAD"), ("b", TEXT)):
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    find = Coref.find
+
+    def fails(self: Coref, doc: Doc, *args: Any, **kwargs: Any) -> Any:
+        if doc.text == "BAD":
+            raise ValueError("[E999] this document is bad")
+        return find(self, doc, *args, **kwargs)
+
+    monkeypatch.setattr(Coref, "find", fails)
+    out = tmp_path / "out.txt"
+    for _ in range(2):
+        assert main(["find", str(tmp_path), "--pipeline", str(pipeline), "--entity", "John", "-o", str(out)]) == 1
+        assert capsys.readouterr().out.split() == ["John", "2"]
+        (failed,) = read_json_lines(tmp_path / "errors.jsonl")
+        assert (failed["input"], failed["error_code"]) == (str(tmp_path / "a.txt"), "E999")
+        with out.open(encoding="utf-8", newline="") as file:
+            assert {row["document"] for row in csv.DictReader(file)} == {str(tmp_path / "b.txt")}
+    (tmp_path / "a.txt").unlink()
+    assert main(["find", str(tmp_path), "--pipeline", str(pipeline), "--entity", "John", "-o", str(out)]) == 0
+    assert not (tmp_path / "errors.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["novel.txt", "-o", "novel.txt"], "E427"),
+        (["errors.jsonl", "-o", "out.csv"], "E427"),
+        (["novel.txt", "-o", "errors.jsonl"], "E427"),
+        (["novel.txt", "--gpu", "99"], "E429"),
+        (["novel.txt", "--entity", "John"], "E641"),
+        (["novel.txt", "--entity", " = a captain", "--pipeline", "nowhere"], "E641"),
+    ],
+)
+def test_what_cannot_work(
+    pipeline: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("novel.txt", "errors.jsonl"):
+        Path(name).write_text(TEXT, encoding="utf-8")
+    assert main(["find", "--pipeline", str(pipeline), "--entity", "John", *arguments]) == 2
+    assert f"[{code}]" in capsys.readouterr().err
+    assert [Path(name).read_text(encoding="utf-8") for name in ("novel.txt", "errors.jsonl")] == [TEXT, TEXT]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_what_cannot_be_read_is_said(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\xff")
@@ -70,5 +141,9 @@ def test_other_pipelines(tiny_bert: Path, tmp_path: Path, capsys: pytest.Capture
     command = ["find", str(tmp_path / "a.txt"), "--entity", "John", "--pipeline"]
     assert main([*command, str(tmp_path / "plain")]) == 2
     assert "E642" in capsys.readouterr().err
+    plain, _ = initialized(tiny_bert, "coref")
+    plain.to_disk(tmp_path / "followed")
+    assert main([*command, str(tmp_path / "followed")]) == 2
+    assert "E640" in capsys.readouterr().err
     assert main(["find", str(tmp_path / "none.txt"), "--entity", "John", "--pipeline", str(tmp_path / "plain")]) == 2
     assert "E421" in capsys.readouterr().err

@@ -215,6 +215,14 @@ def test_docbins_give_tokens_without_annotations(tmp_path: Path) -> None:
         assert not item.content.spans
 
 
+@pytest.mark.parametrize(("given_id", "expected"), [(7, "7"), (0, "0"), ("a", "a")])
+def test_ids_in_docbins_are_texts(tmp_path: Path, given_id: object, expected: str) -> None:
+    doc = Doc(Vocab(), words=["one"])
+    doc.user_data["id"] = given_id
+    DocBin(docs=[doc], store_user_data=True).to_disk(tmp_path / "in.spacy")
+    assert [document(item).id for item in read(tmp_path / "in.spacy")] == [expected]
+
+
 def test_a_docbin_that_is_cut_short(tmp_path: Path) -> None:
     path = tmp_path / "in.spacy"
     DocBin(docs=[Doc(Vocab(), words=["one"])]).to_disk(path)

@@ -16,6 +16,7 @@ from entitykit.cli import outputs
 from entitykit.cli.inputs import Failure
 from entitykit.cli.outputs import FailureLog, open_output
 from entitykit.corpora.jsonl import doc_to_record
+from entitykit.corpora.layers import LAYERS
 from entitykit.errors import OutputError
 from tests.cli.failing import make_pipeline, read_json_lines
 
@@ -29,8 +30,10 @@ def docs() -> list[Doc]:
     docs[0].user_data["id"] = "é"
     docs[0].spans["mentions"] = [docs[0][0:2]]
     docs[0].spans["mentions"].attrs["scores"] = [0.5]
+    docs[0].user_data["._.", "relations", None, None] = [{"head": [0, 2], "tail": [3, 5], "label": "of", "score": 0.5}]
+    docs[0].user_data["._.", "nil_clusters", None, None] = {}
     docs[1].user_data |= {"id": "2", "meta": {"a": [1, "é"], "b": None}}
-    docs[1].spans["sc"] = [Span(docs[1], 0, 1, label="GPE", kb_id="Q585")]
+    docs[1].spans["sc"] = [Span(docs[1], 0, 1, label="GPE", kb_id="Q585", span_id="C1")]
     return docs
 
 
@@ -60,9 +63,13 @@ def test_parquet(tmp_path: Path, docs: list[Doc]) -> None:
     rows = list(datasets.load_dataset("parquet", data_files=str(tmp_path / "out"), split="train", streaming=True))
     for row, record in zip(rows, map(doc_to_record, docs), strict=True):
         assert (row["id"], row["text"], row["tokens"]) == (record.get("id"), record["text"], record["tokens"])
-        assert row["entities"] == [{"kb_id": None, **entity} for entity in record["entities"]]
+        assert row["entities"] == [{"kb_id": None, "id": None, **entity} for entity in record["entities"]]
         assert json.loads(row["meta"]) == record.get("meta", {})
-    assert rows[0]["spans"] == [{"group": "mentions", "start": 0, "end": 11, "label": "", "kb_id": None, "score": 0.5}]
+        assert {name: row[name] and json.loads(row[name]) for name in LAYERS} == {name: record.get(name) for name in LAYERS}
+    span = {"start": 0, "end": 11, "label": "", "kb_id": None, "score": 0.5, "id": None}
+    assert rows[0]["spans"] == [{"group": "mentions", **span}]
+    assert rows[1]["entities"][0]["id"] == "C1"
+    assert (rows[0]["nil_clusters"], rows[1]["nil_clusters"]) == ("{}", None)
 
 
 def test_parquet_has_a_column_for_everything_in_a_record(docs: list[Doc]) -> None:

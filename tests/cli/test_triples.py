@@ -188,6 +188,19 @@ def test_groups_that_cannot_be_read(groups: Any) -> None:
         list(read_triples(doc))
 
 
+def test_documents_of_different_files_have_different_names(tmp_path: Path) -> None:
+    doc = annotated(["Ada", "met", "Bob"], [relation((0, 1), (2, 3), "MET")])
+    for folder in ("a", "b"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        DocBin(docs=[doc, doc], store_user_data=True).to_disk(tmp_path / "in" / folder / "train.spacy")
+    run(tmp_path / "in", tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(encoding="utf-8") as file:
+        assert [row["document"] for row in csv.DictReader(file)] == ["a/train-1", "a/train-2", "b/train-1", "b/train-2"]
+    run(tmp_path / "in" / "a" / "train.spacy", tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(encoding="utf-8") as file:
+        assert [row["document"] for row in csv.DictReader(file)] == ["train-1", "train-2"]
+
+
 def test_nothing_to_write(tmp_path: Path) -> None:
     no_triples: list[Triple] = []
     assert "".join(csv_lines(no_triples)).count("\n") == 1

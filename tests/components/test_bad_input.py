@@ -135,6 +135,17 @@ def test_wide_gold_spans(tiny_bert: Path, kind: str, longest: int) -> None:
     nlp(wide.text)
 
 
+@pytest.mark.parametrize("kind", ["nested", "spert_nested"])
+def test_gold_spans_with_several_labels(tiny_bert: Path, kind: str) -> None:
+    """A head that classifies spans learns one label of each, and says so."""
+    nlp = make_pipeline(tiny_bert, kind)
+    examples = make_examples(nlp)
+    double = make_example(nlp, "the town of New York", [(3, 5, "PLACE"), (3, 5, "PERSON"), (0, 5, "PLACE")])
+    with pytest.warns(EntityKitWarning, match=rf"W103. 1 places have gold spans with more than one label; '{kind}' learns one"):
+        nlp.initialize(lambda: [*examples, double])
+    train(nlp, [*examples, double], 2)
+
+
 def test_reference_whose_spans_touch_no_word(tiny_bert: Path) -> None:
     nlp, examples = initialized(tiny_bert, "span_ner")
     reference = Doc(nlp.vocab, words=["a", " ", "b"])

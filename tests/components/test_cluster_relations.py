@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
-from entitykit.components.cluster_pairs import gold_clusters, gold_facts, pair_clusters, read_clusters
+from entitykit.components import cluster_pairs
+from entitykit.components.cluster_pairs import Clusters, gold_clusters, gold_facts, pair_clusters, read_clusters
 from entitykit.components.cluster_relations import ClusterRelations
 from entitykit.components.pairs import Scope
 from entitykit.corpora.given import give_clusters
@@ -315,3 +317,54 @@ def test_pairs_in_scope(places: list[set[tuple[int, int]]], kind: str, window: i
         chosen = [(int(entities.starts[i]), int(entities.ends[i])) for i in (x, y)]
         assert distance(*chosen) == expected[a, b]
     assert np.array_equal(entities.starts, np.sort(entities.starts))
+
+
+def pair_by_tables(doc: Doc, entities: Clusters, scope: Scope) -> tuple[list[list[int]], list[list[int]], int]:
+    """Pairs, their nearest mentions and how many the limit has left out, from tables of all mentions by all."""
+    starts, ends, n, far = entities.starts, entities.ends, len(entities.labels), len(doc) + 1
+    distances = np.maximum(np.maximum(starts[None] - ends[:, None], starts[:, None] - ends[None]), 0)
+    if scope.kind == "sentence":
+        sentences = np.cumsum([token.is_sent_start for token in doc])[starts]
+        distances = np.where(sentences[:, None] == sentences[None], distances, far)
+    elif scope.kind == "window":
+        distances = np.where(distances <= scope.window, distances, far)
+    rows = np.arange(len(starts))
+    keys = (distances * len(rows) + rows[:, None]) * len(rows) + rows[None]
+    best = {(a, b): int(keys[entities.members == a][:, entities.members == b].min()) for a in range(n) for b in range(a + 1, n)}
+    there = [pair for pair, key in best.items() if key < far * len(rows) ** 2]
+    kept = sorted(sorted(there, key=lambda pair: best[pair] // len(rows) ** 2)[: scope.limit // 2])
+    near = {pair: (best[pair] // len(rows) % len(rows), best[pair] % len(rows)) for pair in kept}
+    near |= {pair[::-1]: mentions[::-1] for pair, mentions in near.items()}
+    return [list(pair) for pair in sorted(near)], [list(near[pair]) for pair in sorted(near)], 2 * (len(there) - len(kept))
+
+
+@settings(max_examples=80, deadline=None)
+@given(clusters, st.sampled_from(["sentence", "window", "document"]), st.integers(0, 6), st.sampled_from([2, 6, 100]))
+def test_blocks_of_mentions_are_all_mentions(places: list[set[tuple[int, int]]], kind: str, window: int, limit: int) -> None:
+    """However many mentions are compared at once."""
+    doc = Doc(VOCAB, words=["x"] * 12, sent_starts=[i in (0, 5, 6) for i in range(12)])
+    for number, own in enumerate(places, start=1):
+        doc.spans[f"coref_clusters_{number}"] = [Span(doc, *place) for place in own]
+    entities, scope = read_clusters(doc), Scope(kind, window, limit)
+    expected = pair_by_tables(doc, entities, scope)
+    for block in (1, 7, 25, 2**20):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cluster_pairs, "BLOCK", block)
+            related, n_lost = pair_clusters(doc, entities, scope, "x")
+        assert (related.pairs.tolist(), related.near.tolist(), n_lost) == expected
+
+
+@pytest.mark.parametrize("kind", ["window", "document"])
+def test_memory_does_not_grow_with_all_mentions(kind: str) -> None:
+    """A table of 3000 mentions by as many would have 72 MB."""
+    rng = np.random.default_rng(0)
+    doc, starts = Doc(VOCAB, words=["x"] * 9000), np.sort(rng.integers(0, 9000, 3000))
+    _, members = np.unique(rng.integers(0, 200, 3000), return_inverse=True)
+    entities = Clusters(starts, starts + 1, members, [""] * 200, [*range(200)])
+    tracemalloc.start()
+    related, n_lost = pair_clusters(doc, entities, Scope(kind, 20, 1000), "x")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(related.pairs) == 1000
+    assert n_lost > 1000
+    assert peak < 70e6

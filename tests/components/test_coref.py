@@ -11,11 +11,12 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
+from entitykit.bridge.head import HeadInput
 from entitykit.components.clusters import gold_clusters, occurrences, rows_by_name, telling_words
 from entitykit.corpora.clusters import representative
 from entitykit.errors import ConfigError, InputError
 from entitykit.scoring.coref import clusters_in
-from tests.pipelines import SENTENCES, initialized, make_examples, make_pipeline, train
+from tests.pipelines import SENTENCES, counted_passes, initialized, make_examples, make_pipeline, train
 
 TEXT = " ".join(text for text, _ in SENTENCES)
 
@@ -102,6 +103,32 @@ def test_no_mention_is_lost_where_a_memory_has_no_room(nlp: Language) -> None:
     assert [len(cluster) for cluster in clusters] == [1] * n_mentions
 
 
+def test_mentions_are_counted_through_a_stream(nlp: Language) -> None:
+    """A second mention is written though it is the only one of its part, as soon as it is known not to be the only one."""
+    coref = nlp.get_pipe("coref_major")
+    before = dict(coref.settings)
+    coref.settings.update(singletons=False, new=-1e9)  # all are joined
+    try:
+        parts = list(coref.stream(nlp.pipe(["Peter", "In 1987 it rained", "Peter", "Peter"])))
+        coref.settings.update(new=1e9)
+        apart = list(coref.stream(nlp.pipe(["Peter", "Peter"])))
+    finally:
+        coref.settings.update(before)
+    assert [doc._.coref_clusters for doc in parts] == [[], [], [[[0, 1]]], [[[0, 1]]]]
+    assert [doc._.coref_clusters for doc in apart] == [[], []]
+
+
+def test_the_head_is_fetched_once(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that is a copy."""
+    coref, fetched = nlp.get_pipe("coref_major"), []
+    fetch = coref._reading_head
+    docs = [nlp(text) for text, _ in SENTENCES]
+    monkeypatch.setattr(coref, "_reading_head", lambda: fetched.append(1) or fetch())
+    assert len(coref.predict(docs)) == len(docs)
+    coref.find(docs[0], ["Ahab", "Mary Jones"])
+    assert len(fetched) == 2
+
+
 @pytest.mark.parametrize("memory", ["clusters", "hybrid", "static"])
 def test_find(nlp: Language, memory: str) -> None:
     """Every mention of what the name stands for, as was learned, and none of others."""
@@ -130,6 +157,59 @@ def test_find_a_name_that_never_occurs(nlp: Language) -> None:
     assert doc._.trf_data is before
     assert coref.find(nlp(""), ["Ahab", "Mary Jones"]) == {"Ahab": [], "Mary Jones": []}
     assert coref.find(doc, []) == {}
+
+
+def test_all_names_are_read_at_once(nlp: Language) -> None:
+    """One pass of the head for mentions, one for names in the text, one for all others, whose own places change nothing."""
+    coref, passes = nlp.get_pipe("coref_major"), []
+    doc, names = nlp(TEXT), ["Ahab", "peter", "New York", "Queequeg", "London"]
+    alone = {name: coref._phrases(doc, [name], {"Ahab": "a captain"}) for name in names}
+    hook = coref.head.register_forward_hook(lambda *_: passes.append(1))
+    with counted_passes(nlp) as encoder:
+        coref.find(doc, names, memory="static")
+    hook.remove()
+    assert (len(passes), encoder.forward) == (3, 1)
+    together = coref._phrases(doc, names, {"Ahab": "a captain"})
+    for row, name in enumerate(names):
+        np.testing.assert_allclose(together.vectors[row], alone[name].vectors[0], atol=1e-5)
+        assert (together.names[row], together.lasts[row]) == (alone[name].names[0], alone[name].lasts[0])
+
+
+@pytest.fixture(scope="module")
+def with_tokens(tiny_bert: Path) -> Language:
+    nlp, examples = initialized(tiny_bert, "coref_tokens")
+    train(nlp, examples, 60)
+    return nlp
+
+
+@pytest.mark.parametrize("memory", ["clusters", "hybrid", "static"])
+def test_find_where_spans_have_tokens(with_tokens: Language, memory: str) -> None:
+    """A name in the text, one whose place in the text has no token, and one that is not there."""
+    nlp = with_tokens
+    doc = nlp("The mayor of New York met John")
+    coref = nlp.get_pipe("coref_tokens")
+    found = coref.find(doc, ["john"], memory=memory)
+    assert [(span.start, span.end) for span in found["john"]] == [(0, 5), (6, 7)]
+    assert (0, 7) not in coref._tokens(doc)
+    found = coref.find(doc, [doc.text, "Ahab", "York met"], descriptions={"Ahab": "a captain"}, memory=memory)
+    assert list(found) == [doc.text, "Ahab", "York met"]
+
+
+def test_names_are_the_places_that_have_tokens(with_tokens: Language) -> None:
+    coref = with_tokens.get_pipe("coref_tokens")
+    doc = with_tokens(TEXT)
+    tokens = coref._tokens(doc)
+    assert {(span.start, span.end) for span in occurrences(doc, "New York")} <= tokens
+    said = coref._phrases(doc, ["New York"], {})
+    output = coref.model.predict(HeadInput([doc], coref.candidates([doc], None)))
+    places = list(zip(output.spans.starts.tolist(), output.spans.ends.tolist(), strict=True))
+    rows = [places.index((span.start, span.end)) for span in occurrences(doc, "New York")]
+    np.testing.assert_allclose(said.vectors[0], output.vectors[rows].mean(0), atol=1e-5)
+    assert (2, 9) not in tokens
+    name = doc[2:9].text
+    apart = coref._phrases(doc, [name], {})
+    other = coref._phrases(with_tokens("Peter"), [name], {})
+    np.testing.assert_allclose(apart.vectors, other.vectors, atol=1e-5)  # it is read by itself
 
 
 @pytest.mark.parametrize(
@@ -207,10 +287,19 @@ def test_clusters_by_name() -> None:
     spans = [doc[0:1], doc[2:4], doc[5:6], doc[8:9]]
     assert rows_by_name(spans, np.array([0, 1, 2, 0]), ["ADA", "lovelace", "Ada  Lovelace", "Byron"]) == {
         "ADA": [0, 3],
-        "lovelace": [1],
+        "Ada  Lovelace": [1],  # which is what she is called, while it only holds the other
     }
     assert rows_by_name(spans, np.array([3, 4, 5, 4]), ["Ada"]) == {"Ada": [1, 3]}  # as often so called, and held once more
     assert rows_by_name([], np.zeros(0, dtype=np.int64), ["Ada"]) == {}
+
+
+def test_the_order_of_names_does_not_matter() -> None:
+    doc = named("Jones Peter Jones Mary Jones Mary Jones Peter Jones")
+    spans = [doc[0:1], doc[1:3], doc[3:5], doc[5:7], doc[7:9]]
+    entities = np.array([0, 1, 0, 0, 1])
+    for names in (["Jones", "Mary Jones"], ["Mary Jones", "Jones"]):
+        assert rows_by_name(spans, entities, names) == {"Mary Jones": [0, 2, 3], "Jones": [1, 4]}
+    assert rows_by_name(spans[1:3], np.array([7, 5]), ["jones", "JONES"]) == {"jones": [0], "JONES": [1]}  # the first ones
 
 
 def test_resolved_text() -> None:
@@ -244,6 +333,13 @@ def test_mentions_that_are_linked_to_mentions(tiny_bert: Path) -> None:
     nlp, examples = initialized(tiny_bert, "coref_antecedents")
     train(nlp, examples, 2)
     coref = nlp.get_pipe("coref_antecedents")
+    coref.settings["threshold"] = 1e-9
+    coref.settings["new"] = -1e9  # all are joined
+    assert len(nlp("Mary met John")._.coref_clusters) == 1
+    coref.settings["new"] = 1e9  # none is
+    clusters = nlp("Mary met John")._.coref_clusters
+    assert [len(cluster) for cluster in clusters] == [1] * len(clusters)
+    assert len(clusters) > 1
     with pytest.raises(ConfigError, match="E644"):
         next(coref.stream([nlp(TEXT)]))
     with pytest.raises(ConfigError, match="E640"):

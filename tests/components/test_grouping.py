@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc, Span
 
+from entitykit.components import grouping
 from entitykit.components.grouping import EntityGroup, Grouping, group_entities, sentence_numbers
 
 NLP = spacy.blank("en")
@@ -150,3 +151,23 @@ def test_sentences() -> None:
 def test_sentences_of_anything(text: str) -> None:
     doc = NLP(text)
     assert len(sentence_numbers(doc)) == len(doc)
+
+
+def test_names_are_looked_at_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many groups there are."""
+
+    class Name:
+        label_, kb_id_, looks = "PERSON", "", 0
+
+        def __init__(self, i: int) -> None:
+            self.i, self.text, self.end = i, f"name {i}", i + 1
+
+        @property
+        def start(self) -> int:
+            Name.looks += 1
+            return self.i
+
+    names = [Name(i) for i in range(300)]
+    monkeypatch.setattr(grouping, "reference_spans", lambda *_: names)
+    assert [group.name for group in grouped(NLP("x"))] == [f"name {i}" for i in range(300)]
+    assert Name.looks <= 20 * len(names)

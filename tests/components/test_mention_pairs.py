@@ -107,10 +107,10 @@ def test_a_shared_encoder_gets_gradients(tiny_bert: Path) -> None:
 
 def test_long_mentions_are_cut_with_a_warning(started: Language) -> None:
     pipe = pipe_of(started)
-    pipe._texts.forget()
-    long = [Mention("went to " * 40, "", ""), MENTIONS[0]]
-    with pytest.warns(EntityKitWarning, match="W630.*1 of 2 mentions"):
-        pipe.scorer_of(long, VECTORS[:2], (5.0, 0.2))(np.array([[0, 1]]))
+    long = [Mention("went to " * 40, "", ""), Mention("met " * 80, "", ""), MENTIONS[0]]
+    for n, pairs in ((1, [[0, 2]]), (2, [[0, 2], [1, 2]])):  # every batch is told of
+        with pytest.warns(EntityKitWarning, match=f"W630.*{n} of {n + 1} mentions"):
+            pipe.scorer_of(long, VECTORS, (5.0, 0.2))(np.array(pairs))
 
 
 def test_bad_settings(tiny_bert: Path) -> None:

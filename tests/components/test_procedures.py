@@ -41,6 +41,16 @@ def test_participants_and_steps_of_a_raw_document() -> None:
     assert found.steps == [(6, 11)]
 
 
+def test_participants_with_articles_and_marks_within() -> None:
+    """What other marks part is no name, and what may be lacking is neither at its beginning nor at its end."""
+    text = "It sinks to the bottom of the sea. Carbon-dioxide falls on bottom of a sea, as ice. The water, (cold) ice"
+    names = ["the bottom of the sea", "carbon-dioxide; carbon dioxide", "ice water", "the", "water , ( cold )", "the, ice"]
+    doc = spacy.blank("en")(text)
+    doc.user_data["procedure"] = {"participants": names, "steps": [[0, len(doc.text)]]}
+    found = [[doc[start:end].text for start, end in each.mentions] for each in procedure_of(doc).participants]
+    assert found == [["bottom of the sea", "bottom of a sea"], ["Carbon-dioxide"], [], [], ["water, (cold"], ["ice", "ice"]]
+
+
 def test_places_are_phrases_or_given() -> None:
     nlp = spacy.blank("en")
     doc = nlp("The water of a lake, and the big Lakes of ice.")

@@ -10,6 +10,7 @@ import spacy
 from spacy.language import Language
 from spacy.training import Example
 
+from entitykit.bridge import texts
 from entitykit.errors import ConfigError, EntityKitWarning
 from tests.components.test_relations import TEXTS, component, example, triples_of
 from tests.pipelines import OURS, PROPOSING, READING, encoder_config, encoder_gradient, train
@@ -63,6 +64,19 @@ def test_nested_entities_are_written_to_a_group(tiny_bert: Path) -> None:
     assert not doc.ents
 
 
+def test_arguments_with_several_types(tiny_bert: Path) -> None:
+    """Types of given entities are all heard; of what a model has to find it learns one."""
+    entities = [(0, 1, "PERSON"), (0, 1, "KING"), (2, 3, "PLACE")]
+    for joint in (False, True):
+        nlp = make(tiny_bert, model={"joint": joint}, entities="all")
+        one = example(nlp, "John loves London", entities, [(0, 2, "Loves")])
+        if joint:
+            with pytest.warns(EntityKitWarning, match="W103. 1 places have gold spans with more than one label"):
+                nlp.initialize(lambda: [one])  # noqa: B023
+        else:
+            nlp.initialize(lambda: [one])  # noqa: B023
+
+
 def test_needs_proposals(tiny_bert: Path) -> None:
     nlp, _ = initialized(tiny_bert, encoder={}, model={})
     with pytest.raises(ConfigError, match="E113"):
@@ -102,6 +116,15 @@ def test_long_descriptions_are_cut_with_a_warning(tiny_bert: Path) -> None:
     nlp, examples = initialized(tiny_bert, model={"described": True, "joint": False}, descriptions={"Met": "word " * 99})
     with pytest.warns(EntityKitWarning, match="W124. 1 descriptions"):
         nlp(examples[0].x)
+
+
+def test_the_tokenizer_is_built_once(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not anew for every document and update in which descriptions are read."""
+    nlp, examples = initialized(tiny_bert, model={"described": True, "joint": False})
+    nlp(examples[0].x.copy())
+    monkeypatch.setattr(texts, "Tokenizer", None)
+    nlp(examples[0].x.copy())
+    nlp.update(examples, sgd=False, losses={})  # type: ignore[arg-type]
 
 
 def test_the_encoders_probe_learns(tiny_bert: Path) -> None:

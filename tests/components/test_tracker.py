@@ -200,8 +200,9 @@ def test_settings_that_cannot_be(tiny_bert: Path) -> None:
         nlp = make_pipeline(tiny_bert)
         with pytest.raises(ConfigError, match=rf"\[E610\].*{message}"):
             nlp.add_pipe("entitykit_tracker", config={"model": {**MODEL, "tok2vec": OURS, **changes}})
-    with pytest.raises(ConfigError, match=r"\[E109\].*max_place_words"):
-        make_tracker(tiny_bert, max_place_words=0)
+    for setting in ("max_place_words", "max_cells"):
+        with pytest.raises(ConfigError, match=rf"\[E109\].*{setting}"):
+            make_tracker(tiny_bert, **{setting: 0})
 
 
 def test_texts_need_an_encoder_that_reads() -> None:
@@ -285,6 +286,32 @@ def test_what_is_cut_is_said(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -
     doc.user_data["procedure"] = grid
     with pytest.warns(EntityKitWarning, match=r"\[W611\] \d+ texts of 'entitykit_tracker' .*left out their first steps"):
         by_step(doc)
+
+
+@pytest.mark.filterwarnings(r"ignore:\[W611\]")
+@pytest.mark.parametrize("form", INPUTS)
+def test_long_documents_are_bounded(tiny_bert: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their participants, steps and places are; and what is left out is said."""
+    nlp, _ = initialized(tiny_bert, form)
+    nlp.add_pipe("sentencizer", first=True)
+    pipe = nlp.get_pipe("entitykit_tracker")
+    doc = nlp.make_doc(" ".join(f"Ice {i} melts in cave {i} ." for i in range(20)) + " Rain falls on rain on rain .")
+    words = [token.text for token in doc]
+    doc.spans["mentions"] = [doc[i : i + 1] for i, word in enumerate(words) if word.isdigit() or word.lower() == "rain"]
+    whole = find_procedure(nlp.get_pipe("sentencizer")(doc.copy()), SOURCES, "tracker")
+    most = 8 * (whole.n_words * (22 if form == "entity_first" else 1) + 22 * 12)
+    monkeypatch.setitem(pipe.settings, "max_cells", most)
+    scored, decide = [], pipe._tracks
+    monkeypatch.setattr(pipe, "_tracks", lambda output, parts: scored.append(len(output.places)) or decide(output, parts))
+    n = len(whole.places)
+    message = rf"\[W613\] 'entitykit_tracker' left out 13 of 21 participants and {n - 10} of {n} places.*than {most} cells"
+    with pytest.warns(EntityKitWarning, match=message):
+        written = nlp(doc)._.entity_states
+    assert written["participants"] == [*"0123456", "Rain"]  # in their order, and Rain, which is mentioned most often
+    assert sum(scored) == 8 * 22 * 12
+    monkeypatch.setitem(pipe.settings, "max_cells", 10)
+    with pytest.warns(EntityKitWarning, match=rf"\[W613\] .* 21 of 21 participants and {n} of"):
+        assert nlp(doc)._.entity_states["states"] == []
 
 
 # What is read and shown

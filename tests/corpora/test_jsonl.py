@@ -70,11 +70,33 @@ def test_flat_entities_take_their_scores_from_their_group(nlp: Language) -> None
     json.dumps(record)
 
 
-def test_the_nested_group_goes_before_flat_entities(nlp: Language) -> None:
+def test_flat_entities_beside_the_nested_group(nlp: Language) -> None:
+    """A link that only doc.ents has is that of the same entity in the group; what the group has not is not lost."""
+    doc = nlp.make_doc("Ada of Ada met Bob")
+    places = [(0, 3, "PER"), (0, 1, "PER"), (2, 3, "PER"), (4, 5, "PER")]
+    group = [Span(doc, 0, 3, label="PER"), Span(doc, 0, 1, label="PER", kb_id="Q1"), Span(doc, 2, 3, label="PER", span_id="C7")]
+    doc.spans["sc"] = SpanGroup(doc, spans=[*group, Span(doc, 4, 5, label="GPE")], attrs={"scores": [0.1, 0.2, 0.3, 0.4]})
+    doc.ents = [Span(doc, *place, kb_id=link) for place, link in zip(places[1:], ["", "Q2", "Q3"], strict=True)]
+    doc.spans["ents"] = SpanGroup(doc, spans=list(doc.ents), attrs={"scores": [0.5, 0.6, 0.7]})
+    record = doc_to_record(doc)
+    assert [(e["start"], e["end"], e["label"], e["score"], e.get("kb_id"), e.get("id")) for e in record["entities"]] == [
+        (0, 10, "PER", 0.1, None, None),
+        (0, 3, "PER", 0.2, "Q1", None),
+        (7, 10, "PER", 0.3, "Q2", "C7"),
+        (15, 18, "GPE", 0.4, None, None),
+        (15, 18, "PER", 0.7, "Q3", None),
+    ]
+    assert doc_to_record(record_to_doc(record, nlp)) == record
+    assert [span.kb_id_ for span in doc.spans["sc"]] == ["", "Q1", "", ""]  # the document is as it was
+
+
+def test_entities_with_two_links_are_two(nlp: Language) -> None:
     doc = nlp.make_doc("Ada met Bob")
-    doc.ents = [Span(doc, 0, 1, label="PER")]
-    doc.spans["sc"] = []
-    assert doc_to_record(doc)["entities"] == []
+    doc.spans["sc"] = [Span(doc, 0, 1, label="PER", kb_id="Q1")]
+    doc.ents = [Span(doc, 0, 1, label="PER", kb_id="Q2")]
+    record = doc_to_record(doc)
+    assert [entity["kb_id"] for entity in record["entities"]] == ["Q1", "Q2"]
+    assert doc_to_record(record_to_doc(record, nlp)) == record
 
 
 def test_scores_must_fit_their_group(nlp: Language) -> None:

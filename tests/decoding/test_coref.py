@@ -16,7 +16,6 @@ from entitykit.decoding.coref import (
     MemorySettings,
     Step,
     assign,
-    best_antecedents,
     group_mentions,
     link_antecedents,
 )
@@ -52,17 +51,6 @@ def test_mentions_share_an_entity_if_links_lead_to_the_same_first_mention(links:
 def test_antecedents_that_come_later(links: list[int], mention: int) -> None:
     with pytest.raises(InputError, match=rf"\[E350\] 1 antecedents .*, of mention {mention}\."):
         link_antecedents(np.array(links))
-
-
-def test_best_antecedents() -> None:
-    scores = np.array([[9.0, 9, 9, 9], [0.5, 9, 9, 9], [-1, -2, 9, 9], [2, 3, 3, 9]])
-    assert best_antecedents(scores).tolist() == [-1, 0, -1, 2]
-    assert best_antecedents(scores, new=0.5).tolist() == [-1, -1, -1, 2]
-    assert best_antecedents(np.zeros((0, 0))).tolist() == []
-    with pytest.raises(InputError, match=r"\[E351\] .*\(4, 3\); expected \(4, 4\)"):
-        best_antecedents(scores[:, :3])
-    with pytest.raises(InputError, match=r"\[E354\] 1 scores"):
-        best_antecedents(np.where(scores == 0.5, np.nan, scores))
 
 
 def test_assign_to_given_entities() -> None:
@@ -135,19 +123,18 @@ def test_a_memory_goes_on_in_the_next_window(gold: list[int], at: int, capacity:
 def test_steps_by_hand() -> None:
     memory = Memory(MemorySettings(capacity=2))
     assert memory.choose(np.zeros(0)) == Step("new", 0)
-    assert memory.choose(np.zeros(0), ignore=0.0) == Step("ignore", NONE)
     assert memory.apply(Step("new", 0), 3) == 0
     assert memory.choose(np.array([0.0])) == Step("new", 1)  # a tie: rather new
-    assert memory.apply(Step("new", 1), 5, entity=77) == 77
+    assert memory.apply(Step("new", 1), 5) == 1
     assert memory.choose(np.array([2.0, 2.0])) == Step("join", 0)
     assert memory.apply(Step("join", 0), 8) == 0
-    assert (memory.counts.tolist(), memory.last.tolist(), memory.entities.tolist()) == ([2, 1], [8, 5], [0, 77])
-    assert memory.choose(np.array([-1.0, -1.0])) == Step("new", 1, evicted=77)
+    assert (memory.counts.tolist(), memory.last.tolist(), memory.entities.tolist()) == ([2, 1], [8, 5], [0, 1])
+    assert memory.choose(np.array([-1.0, -1.0])) == Step("new", 1, evicted=1)
     assert memory.choose(np.array([-1.0, -1.0]), keep=np.array([0.0, 3.0]), keep_new=2.0) == Step("ignore", NONE)
-    assert memory.choose(np.array([-1.0, -1.0]), keep=np.array([9.0, 1.0]), keep_new=2.0) == Step("new", 1, evicted=77)
+    assert memory.choose(np.array([-1.0, -1.0]), keep=np.array([9.0, 1.0]), keep_new=2.0) == Step("new", 1, evicted=1)
     assert memory.apply(Step("ignore", NONE), 9) == NONE
-    assert memory.apply(Step("new", 1, evicted=77), 9) == 2
-    assert (memory.cell_of(2), memory.cell_of(77), memory.n_entities) == (1, NONE, 3)
+    assert memory.apply(Step("new", 1, evicted=1), 9) == 2
+    assert (memory.entities.tolist(), memory.n_entities) == ([0, 2], 3)
 
 
 def test_a_memory_may_learn_what_to_forget() -> None:

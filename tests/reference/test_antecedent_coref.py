@@ -70,9 +70,10 @@ def test_loss_is_that_of_all_right_antecedents_together(head: AntecedentCoref, o
     torch.testing.assert_close(head.loss(output, everything, everything), expected)
 
 
+@pytest.mark.parametrize("new", [0.0, 0.5, -0.5, 1e9])
 @pytest.mark.parametrize("rows", [1, 2, 256])
 def test_mentions_are_linked_block_by_block(
-    head: AntecedentCoref, output: CorefOutput, rows: int, monkeypatch: pytest.MonkeyPatch
+    head: AntecedentCoref, output: CorefOutput, rows: int, new: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bridge, "ROWS", rows)
     first = sum(LENGTHS[:-1])
@@ -84,6 +85,6 @@ def test_mentions_are_linked_block_by_block(
     for row in own:
         options = {before: float(value.detach()) for (one, before), value in scores.items() if one == row}
         best = max(options, key=lambda before: options[before], default=None)
-        is_new = best is None or options[best] <= 0
+        is_new = best is None or options[best] <= new
         expected.append(max(expected, default=-1) + 1 if is_new else expected[own.index(best)])  # type: ignore[arg-type]
-    np.testing.assert_array_equal(link_mentions(head.eval(), found), expected)
+    np.testing.assert_array_equal(link_mentions(head.eval(), found, new=new), expected)

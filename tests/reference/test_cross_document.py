@@ -171,8 +171,9 @@ def test_pairs_against_transformers(checkpoint: str, request: pytest.FixtureRequ
     X = texts.input(MENTIONS, PAIRS)
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     bert = AutoModel.from_pretrained(path).eval()
-    states = X.reader.read_places(X.texts, X.places).detach().numpy()
-    for ids, places, pair, found in zip(X.texts, X.places, PAIRS.tolist(), states, strict=True):
+    composed, spans = X.texts(slice(None))
+    states = X.reader.read_places(composed, spans).detach().numpy()
+    for ids, places, pair, found in zip(composed, spans, PAIRS.tolist(), states, strict=True):
         assert len(ids) <= 48
         with torch.no_grad():
             expected = bert(torch.from_numpy(ids)[None]).last_hidden_state[0].numpy()
@@ -183,6 +184,22 @@ def test_pairs_against_transformers(checkpoint: str, request: pytest.FixtureRequ
     scores = texts.model.predict(X).numpy()
     with torch.no_grad():
         np.testing.assert_allclose(scores, texts.model.shims[0].module(torch.from_numpy(states)).numpy(), atol=1e-5)
+
+
+def test_parts_are_read_one_by_one(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is composed and read at once does not grow with the pairs, and parts are the whole."""
+    texts = make(tiny_bert)
+    pairs = np.array([[i, j] for i in range(len(MENTIONS)) for j in range(len(MENTIONS))] * 5)
+    X = texts.input(MENTIONS, pairs)
+    with torch.no_grad():
+        states = X.reader.read_places(*X.texts(slice(None)))
+        expected = texts.model.shims[0].module(states).numpy()
+    monkeypatch.setattr(X.reader, "batch_pieces", 100)
+    composed, join = [], type(X.reader).joined
+    monkeypatch.setattr(type(X.reader), "joined", lambda *args: composed.append(sum(map(len, found := join(*args)))) or found)
+    np.testing.assert_allclose(texts.model.predict(X).numpy(), expected, atol=1e-5)
+    assert len(composed) > len(pairs) // 10
+    assert max(composed) <= 100
 
 
 def test_a_mention_without_pieces_and_no_pairs(tiny_bert: Path) -> None:

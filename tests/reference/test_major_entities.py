@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from entitykit.bridge import coref as bridge
 from entitykit.bridge.coref import Found, find_named
 from entitykit.models.coref import CorefOutput, Named
 from entitykit.models.coref_pairs import COUNTS, NEVER, Side, buckets, distances
@@ -147,11 +148,28 @@ def test_hybrid_search_follows_the_scores_that_were_learned(head: MajorEntities,
             vector = vector + (found.vectors[row] - vector) / (count + 1)
 
 
-def test_no_names_find_nothing(head: MajorEntities, output: CorefOutput) -> None:
+@pytest.mark.parametrize("pairs", [1, 4, 5])
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_no_more_pairs_are_scored_at_once_than_may_be(
+    head: MajorEntities, output: CorefOutput, pairs: int, hybrid: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found, phrases = found_of(output)
-    nothing = Named(*(part[:0] for part in phrases))
+    expected = find_named(head.eval(), phrases, found, hybrid=hybrid)
+    sizes = []
+    head.scorer.register_forward_hook(lambda module, given, scores: sizes.append(len(scores)))
+    monkeypatch.setattr(bridge, "PAIRS", pairs)
+    np.testing.assert_array_equal(find_named(head, phrases, found, hybrid=hybrid), expected)
+    assert max(sizes) <= max(pairs, len(phrases.names))
+
+
+def test_no_names_find_nothing(head: MajorEntities, output: CorefOutput, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, phrases = found_of(output)
+    nothing, nobody = Named(*(part[:0] for part in phrases)), Found(*(part[:0] for part in found))
+    monkeypatch.setattr(MajorEntities, "fits", None)  # nor is anything computed
+    monkeypatch.setattr(bridge, "kinds_of", None)
     for hybrid in (False, True):
         assert set(find_named(head.eval(), nothing, found, hybrid=hybrid).tolist()) == {-1}
+        assert find_named(head, phrases, nobody, hybrid=hybrid).tolist() == []
 
 
 def test_sides_are_taken_by_rows() -> None:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import AutoModel
 
 from entitykit.bridge.architectures import entity_encoder
-from entitykit.bridge.salience import EntityTexts, Named, choose_windows, salience_cross_encoder
+from entitykit.bridge.salience import EntityTexts, Named, WordsRead, choose_windows, salience_cross_encoder
 from entitykit.errors import ConfigError, EntityKitWarning
 from entitykit.models.salience import (
     Salience,
@@ -197,7 +197,7 @@ def without(ids: list[int], *marks: list[int]) -> list[int]:
 def test_marks_and_windows(tiny_bert: Path) -> None:
     texts = make_texts(tiny_bert, pieces=31, windows=2)
     reader = texts.reader
-    words = [np.array([100 + i] * n) for i, n in enumerate([1, 2, 1, 0, 3])]
+    words = WordsRead.of([np.array([100 + i] * n) for i, n in enumerate([1, 2, 1, 0, 3])])
     pieces, places = reader.marked_words(words, [(0, 2), (2, 3), (0, 1), (4, 5)])
     a, b = (int(mark[0]) for mark in reader._marks[:2])
     assert pieces.tolist() == [a, a, 100, b, 101, 101, b, a, 102, b, a, 104, 104, 104, b]
@@ -208,17 +208,30 @@ def test_marks_and_windows(tiny_bert: Path) -> None:
     assert max(len(first), len(last)) <= 31
     assert all(ids.tolist().count(a) == 1 for ids in (first, last))
     texts.model.attrs["texts"]["windows"] = 1
-    with pytest.warns(EntityKitWarning, match=r"W621.*1 of 2 mentions"):
-        (only,) = texts.input([doc], entities).texts
-    assert only.tolist() == first.tolist()
-    assert len(texts.input([doc], entities).texts) == 1  # and the warning comes once
+    for n in (1, 2):  # every batch is told of
+        with pytest.warns(EntityKitWarning, match=rf"W621.*{n} of {2 * n} mentions"):
+            (only, *_) = texts.input([doc] * n, entities * n).texts
+        assert only.tolist() == first.tolist()
+
+
+def test_a_documents_words_are_joined_once(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each of its entities."""
+    texts, joined = make_texts(tiny_bert), []
+    doc = Doc(spacy.blank("xx").vocab, words=["John", "the"] * 500)
+    cumsum = np.cumsum
+    monkeypatch.setattr(np, "cumsum", lambda values, **kwargs: joined.append(len(values)) or cumsum(values, **kwargs))
+    X = texts.input([doc], [[Named("John", [(i, i + 1)]) for i in range(0, 40, 2)]])
+    assert len(set(X.rows.tolist())) == 20
+    assert joined.count(len(doc) + 1) == 1
 
 
 def test_long_names_are_cut_and_counted(tiny_bert: Path) -> None:
     texts = make_texts(tiny_bert)
-    with pytest.warns(EntityKitWarning, match=r"W620.*1 of 2 names.*12 pieces"):
-        X = texts.input([make_doc()], [[Named("the river " * 10, [(0, 1)]), Named("Mary", [(6, 7)])]])
-    assert max(map(len, X.texts)) <= 60
+    long, short = Named("the river " * 10, [(0, 1)]), Named("Mary", [(6, 7)])
+    for n in (1, 2):
+        with pytest.warns(EntityKitWarning, match=rf"W620.*{n} of {n + 1} names.*12 pieces"):
+            X = texts.input([make_doc()], [[long] * n + [short]])
+        assert max(map(len, X.texts)) <= 60
 
 
 @pytest.mark.parametrize("settings", [{"pieces": 25}, {"pieces": 1000}], ids=str)
