@@ -37,7 +37,7 @@ HEADS = ("entitykit_linker", "entitykit_coref", "entitykit_salience", "entitykit
 """Each is in the folder of `heads/` that is called like it."""
 
 ENTITIES = ("document", "entity", "label", "score", "depth")
-LINKS = ("document", "linked to", "mention", "id", "score")
+LINKS = ("document", "linked to", "mention", "score")
 CHAINS = ("document", "mentions of the same entity", "number")
 SALIENCE = ("document", "about", "score", "mentions")
 RELATIONS = ("document", "head", "relation", "tail", "score")
@@ -114,7 +114,7 @@ def link_rows(doc: Doc, names: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
             text = " ".join(ent.text.split())
             rows.setdefault((text, ent.kb_id_), f"{dict(ent._.kb_ents)[ent.kb_id_]:.2f}")
     for (text, id_), score in rows.items():
-        yield doc.user_data["id"], names.get(id_, id_), text, id_, score
+        yield doc.user_data["id"], names.get(id_, id_), text, score
 
 
 def chain_rows(doc: Doc) -> Iterator[tuple[str, str, str]]:

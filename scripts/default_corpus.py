@@ -3,37 +3,26 @@
 Entities are *names*, flat or nested: PERSON, ORG, PLACE, DATE, MISC (works, events, products, languages …), CHEMICAL and
 DISEASE. Sources that mark common noun phrases too (GUM, LitBank) give only those that are names, cut down to the name.
 Sources that mark no dates get plain ones by rule. Mentions are all phrases that stand for an entity, pronouns included;
-only GUM marks them all, so the mention component learns from GUM alone. GUM and LitBank keep their clusters, Re-DocRED its
-relations within sentences and links of some of its names: the encoder learns from these, too.
+only GUM marks them all, so the mention component learns from GUM alone.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import spacy
-from default_links import LINKS, Known, add_links
-from docred_facts import TYPES, relations_in_sentences
+from docred_facts import TYPES
 from spacy.language import Language
 from spacy.tokens import Doc, Span
-from spacy.util import filter_spans
 
-from entitykit.corpora.clusters import PREFIX
 from entitykit.corpora.read import read_docs
-from entitykit.scoring.coref import cluster_keys
 
 MAX_WORDS = 160
-"""Long documents are cut into runs of whole sentences of about this many words …"""
-
-CLUSTER_WORDS = 480
-"""… or, where clusters are learned, so many."""
-
-N_DOCRED = 400
-"""Documents of Re-DocRED for training."""
+"""Long documents are cut into runs of whole sentences of about this many words."""
 
 GUM_GENRES = ("academic", "bio", "court", "interview", "news", "voyage")
 """Genres whose texts are under CC BY or CC BY-SA."""
@@ -97,21 +86,16 @@ class Source:
     licence: str
 
 
-def sources(data: Path, known: Mapping[str, Known]) -> list[Source]:
-    """All sources of names.
-
-    Args:
-        data: a folder with `gum`, `litbank`, `wnut17`, `crossner`, `redocred` and `bc5cdr_pubtator`.
-        known: what can be linked.
-    """
+def sources(data: Path) -> list[Source]:
+    """All sources below a folder that holds `gum`, `litbank`, `wnut17`, `crossner`, `redocred` and `bc5cdr_pubtator`."""
     nlp = spacy.blank("en")
     return [
         _gum(data / "gum", nlp),
-        _litbank(data / "litbank", nlp),
+        _litbank(data / "litbank" / "entities" / "tsv", nlp),
         _columns("wnut17", _wnut_files(data / "wnut17"), WNUT_LABELS, nlp, "CC BY 4.0"),
         _columns("politics", _crossner_files(data / "crossner/politics"), POLITICS_LABELS, nlp, "MIT"),
         _columns("ai", _crossner_files(data / "crossner/ai"), AI_LABELS, nlp, "MIT"),
-        _docred(data / "redocred" / "dev_revised.json", nlp, known),
+        _docred(data / "redocred" / "dev_revised.json", nlp),
         _bc5cdr(data / "bc5cdr_pubtator", nlp),
     ]
 
@@ -131,7 +115,7 @@ def _gum(folder: Path, nlp: Language) -> Source:
         wanted = gum_ids(folder / "splits.md", split)
         for doc in read_docs(folder / "dep", "gum", nlp, ids=wanted):
             doc.spans["mentions"] = list(doc.spans["sc"])
-            yield from cut(doc, name_spans(doc, GUM_LABELS, _gum_name), CLUSTER_WORDS)
+            yield from cut(doc, name_spans(doc, GUM_LABELS, _gum_name))
 
     return Source(
         "gum", {split: lambda s=split: docs(s) for split in ("train", "dev", "test")}, "CC BY 4.0; texts CC BY, CC BY-SA"
@@ -178,16 +162,13 @@ def _joins(doc: Doc, i: int, limit: int, step: int) -> bool:
 
 
 def _litbank(folder: Path, nlp: Language) -> Source:
-    def docs(split: str, first: int, last: int) -> Iterator[Doc]:
-        entities = list(read_docs(folder / "entities" / "tsv", "layered", nlp))[first:last]
-        clusters = read_docs(folder / "coref" / "conll", "litbank", nlp, split=split)
-        for doc, other in zip(entities, clusters, strict=True):
-            for key in cluster_keys(other):
-                doc.spans[key] = [Span(doc, span.start, span.end) for span in other.spans[key]]
-            yield from cut(doc, add_dates(doc, name_spans(doc, LITBANK_LABELS, _capitalised_name)), CLUSTER_WORDS)
+    def docs(first: int, last: int) -> Iterator[Doc]:
+        for doc in list(read_docs(folder, "layered", nlp))[first:last]:
+            yield from cut(doc, add_dates(doc, name_spans(doc, LITBANK_LABELS, _capitalised_name)))
 
-    parts = {"train": (0, 80), "dev": (80, 90), "test": (90, 100)}
-    return Source("litbank", {split: lambda s=split, p=part: docs(s, *p) for split, part in parts.items()}, "CC BY 4.0")
+    return Source(
+        "litbank", {"train": lambda: docs(0, 80), "dev": lambda: docs(80, 90), "test": lambda: docs(90, 100)}, "CC BY 4.0"
+    )
 
 
 def _capitalised_name(span: Span) -> Span | None:
@@ -211,19 +192,24 @@ def _columns(name: str, files: dict[str, list[Path]], labels: dict[str, str], nl
     return Source(name, {split: lambda p=paths: docs(p) for split, paths in files.items()}, licence)
 
 
-def _docred(path: Path, nlp: Language, known: Mapping[str, Known]) -> Source:
+def _docred(path: Path, nlp: Language) -> Source:
     def docs(first: int, last: int) -> Iterator[Doc]:
-        for doc in islice(read_docs(path, "docred", nlp), first, last):
-            names = name_spans(doc, TYPES, lambda span: span)
-            add_links(doc, known)
-            doc.set_ents(filter_spans(names))
-            doc.user_data["relations"] = list(relations_in_sentences(doc))
-            for key in cluster_keys(doc):  # of names alone, so that they say nothing of pronouns
-                del doc.spans[key]
-            yield from cut(doc, names)
+        for record in json.loads(path.read_text(encoding="utf-8"))[first:last]:
+            doc = Doc(nlp.vocab, words=[word for sentence in record["sents"] for word in sentence])
+            starts = [sum(map(len, record["sents"][:i])) for i in range(len(record["sents"]))]
+            for start in starts:
+                doc[start].is_sent_start = True
+            found = {
+                (starts[m["sent_id"]] + m["pos"][0], starts[m["sent_id"]] + m["pos"][1], TYPES[m["type"]])
+                for entity in record["vertexSet"]
+                for m in entity
+                if m["type"] in TYPES
+            }
+            yield from cut(doc, [Span(doc, start, end, label=label) for start, end, label in sorted(found)])
 
-    parts = {"train": (0, N_DOCRED), "dev": (N_DOCRED, 430), "test": (430, 500)}
-    return Source("redocred", {split: lambda p=part: docs(*p) for split, part in parts.items()}, "MIT")
+    return Source(
+        "redocred", {"train": lambda: docs(0, 400), "dev": lambda: docs(400, 430), "test": lambda: docs(430, 500)}, "MIT"
+    )
 
 
 def _bc5cdr(folder: Path, nlp: Language) -> Source:
@@ -267,38 +253,20 @@ def add_dates(doc: Doc, spans: Sequence[Span]) -> list[Span]:
     return [*spans, *(date for date in dates if date is not None and taken.isdisjoint(range(date.start, date.end)))]
 
 
-def cut(doc: Doc, names: Sequence[Span], n_words: int = MAX_WORDS) -> Iterator[Doc]:
-    """Cut a document between sentences, and give each part its names and what else is marked, numbering clusters anew."""
+def cut(doc: Doc, names: Sequence[Span]) -> Iterator[Doc]:
+    """Cut a document between sentences, and give each part its entities and, where they are marked, its mentions."""
     borders = [0]
     for token in doc:
-        if token.is_sent_start and token.i - borders[-1] >= n_words * 0.75:
+        if token.is_sent_start and token.i - borders[-1] >= MAX_WORDS * 0.75:
             borders.append(token.i)
-    groups = {"sc": names} | {key: list(doc.spans[key]) for key in ("mentions", LINKS) if key in doc.spans}
-    clusters = [list(doc.spans[key]) for key in cluster_keys(doc)]
+    groups = {"sc": names} | ({"mentions": doc.spans["mentions"]} if "mentions" in doc.spans else {})
     for start, end in zip(borders, [*borders[1:], len(doc)], strict=True):
         part = doc[start:end].as_doc()
         part.spans.clear()
         for key, spans in groups.items():
-            part.spans[key] = _within(spans, part, start)
-        here = [own for own in (_within(cluster, part, start) for cluster in clusters) if own]
-        for number, own in enumerate(here or [[]] if clusters else [], start=1):
-            part.spans[f"{PREFIX}_{number}"] = own
-        part.user_data.clear()
-        if (relations := doc.user_data.get("relations")) is not None:
-            part.user_data["relations"] = [
-                {"head": [i - start for i in r["head"]], "tail": [i - start for i in r["tail"]], "label": r["label"]}
-                for r in relations
-                if start <= r["head"][0] < end
+            part.spans[key] = [
+                Span(part, s.start - start, s.end - start, label=s.label_) for s in spans if s.start >= start and s.end <= end
             ]
-        part.set_ents(filter_spans(part.spans["sc"]))
+        part.user_data.clear()
+        part.set_ents(spacy.util.filter_spans(list(part.spans["sc"])))
         yield part
-
-
-def _within(spans: Iterable[Span], part: Doc, start: int) -> list[Span]:
-    """The spans that lie in a part which begins at `start`."""
-    end = start + len(part)
-    return [
-        Span(part, s.start - start, s.end - start, label=s.label, kb_id=s.kb_id)
-        for s in spans
-        if s.start >= start and s.end <= end
-    ]

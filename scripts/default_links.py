@@ -1,4 +1,4 @@
-"""What `en_entitykit_sm` learns of linking, so that its states tell entities apart and not just their types.
+"""What the linker of the demo learns from: mentions, and entities that are described.
 
 Two knowledge bases in one: WordNet, whose usage examples ask for the right sense of a word, and the named entities of
 Re-DocRED, each described by the relations that its documents state.
@@ -7,7 +7,7 @@ Re-DocRED, each described by the relations that its documents state.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -86,23 +86,27 @@ def _entities(doc: Doc) -> tuple[dict[int, str], dict[int, str]]:
     return names, {number: types.get((spans[0].start, spans[0].end), "") for number, spans in clusters.items()}
 
 
-def add_links(doc: Doc, known: Mapping[str, Known]) -> None:
-    """Link mentions of a document of Re-DocRED, half of them to the entity that has no name but that of its kind."""
-    choose = random.Random(doc.text)
-    names, _ = _entities(doc)
-    there = [number for number, name in names.items() if name in known]
-    links = []
-    for number in sorted(choose.sample(there, min(MAX_LINKS, len(there)))):
-        span = choose.choice(list(doc.spans[f"coref_clusters_{number}"]))
-        unnamed = len(known[names[number]].facts) > 1 and choose.random() < 0.5
-        id_ = f"{names[number]} ({UNNAMED})" if unnamed else names[number]
-        links.append(Span(doc, span.start, span.end, label="ENTITY", kb_id=id_))
-    doc.spans[LINKS] = links
+def linked_documents(docs: Iterable[Doc], known: Mapping[str, Known]) -> Iterator[Doc]:
+    """Documents of Re-DocRED with nothing but links, half of them to the entity that has no name but that of its kind."""
+    for doc in docs:
+        choose = random.Random(doc.text)
+        names, _ = _entities(doc)
+        there = [number for number, name in names.items() if name in known]
+        links = []
+        for number in sorted(choose.sample(there, min(MAX_LINKS, len(there)))):
+            span = choose.choice(list(doc.spans[f"coref_clusters_{number}"]))
+            unnamed = len(known[names[number]].facts) > 1 and choose.random() < 0.5
+            links.append((span, f"{names[number]} ({UNNAMED})" if unnamed else names[number]))
+        yield _bare(doc, links)
 
 
 def usage_examples(data: Path, split: str, nlp: Language) -> Iterator[Doc]:
     """WordNet's usage examples, with nothing but their links."""
     for doc in read_docs(data / "wordnet_linking" / f"{split}.jsonl", "wordnet_linking", nlp):
-        bare = Doc(doc.vocab, words=[token.text for token in doc], spaces=[bool(token.whitespace_) for token in doc])
-        bare.spans[LINKS] = [Span(bare, s.start, s.end, label=s.label_, kb_id=s.kb_id_) for s in doc.ents]
-        yield bare
+        yield _bare(doc, [(ent, ent.kb_id_) for ent in doc.ents])
+
+
+def _bare(doc: Doc, links: Iterable[tuple[Span, str]]) -> Doc:
+    bare = Doc(doc.vocab, words=[token.text for token in doc], spaces=[bool(token.whitespace_) for token in doc])
+    bare.spans[LINKS] = [Span(bare, span.start, span.end, label="ENTITY", kb_id=id_) for span, id_ in links]
+    return bare

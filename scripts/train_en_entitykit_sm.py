@@ -1,10 +1,7 @@
 """Train the default pipeline and write it as a package: `python scripts/train_en_entitykit_sm.py DATA [--out pipelines]`.
 
-DATA is a folder with the data sets of `default_corpus.py` and `default_links.py` as their authors publish them. Makes
-`pipelines/en_entitykit_sm`, an ordinary spaCy package with a model card; `training/en_entitykit_sm` keeps the corpus and the
-training run. The encoder learns coreference, relations and linking, too, so that its states tell entities of one type apart.
-Of these heads only that of the linker is kept, for the demo; the others are trained again by `train_coref_head.py` and
-`train_relations_head.py` on what the pipeline finds.
+DATA is a folder with the data sets of `default_corpus.py` as their authors publish them. Makes `pipelines/en_entitykit_sm`, an
+ordinary spaCy package with a model card; `training/en_entitykit_sm` keeps the corpus and the training run.
 """
 
 from __future__ import annotations
@@ -14,37 +11,25 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import spacy
-from default_corpus import N_DOCRED, Source, sources
-from default_links import Known, facts_of, usage_examples, write_kb
-from heads import ROOT, write_head
+from default_corpus import Source, sources
+from heads import ROOT
 from spacy.cli.package import package
 from spacy.tokens import DocBin
-from spacy.training import Corpus, Example
+from spacy.training import Corpus
 from spacy.util import load_config
 
-from entitykit.corpora.read import read_docs
-
 NAME, VERSION = "entitykit_sm", "0.1.0"
-LINKER = "entitykit_linker"
-WORDNET = {"name": "wordnet", "license": "WordNet 3.0 license"}
-TEACHERS = ["entitykit_coref", "entitykit_relations", LINKER]
-"""Heads that only teach the encoder."""
-PRIOR_WEIGHT = 0.6
-"""In the demo, whose names say how often they mean whom; those of WordNet, from which the linker learns, do not."""
 
 CARD = """# en_entitykit_sm {version}
 
 Mentions and nested named entities for English, on one encoder: all-MiniLM-L6-v2 (6 layers, width 384, Apache-2.0),
 fine-tuned. {size:.0f} MB; needs no other weights and no network. Trained by `scripts/train_en_entitykit_sm.py` with
-`configs/en_entitykit_sm.cfg`: the encoder also learned coreference, relations and links to described entities, so that heads
-of your own find in its states who is meant, and not just of what type it is.
+`configs/en_entitykit_sm.cfg`.
 
 ## What it writes
 - `doc.spans["sc"]`: nested named entities with scores in `.attrs["scores"]`; `doc.ents`: those in no longer one. Labels:
@@ -76,23 +61,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=ROOT / "pipelines")
-    parser.add_argument("--heads", type=Path, default=ROOT / "examples" / "heads", help="where the linker is written")
     parser.add_argument("--work", type=Path, default=ROOT / "training" / "en_entitykit_sm")
     parser.add_argument("--steps", type=int, default=None, help="instead of the config's")
     args = parser.parse_args()
-    docred = read_docs(args.data / "redocred" / "dev_revised.json", "docred", spacy.blank("en"))
-    known = facts_of(list(islice(docred, N_DOCRED)))
-    all_sources = sources(args.data, known)
-    write_corpus(all_sources, args.data, known, args.work)
+    all_sources = sources(args.data)
+    write_corpus(all_sources, args.work)
     train(args.work, args.steps)
     choose_threshold(args.work)
     scores = evaluate(all_sources, args.work)
     write_package(all_sources, scores, args.work / "model" / "model-last", args.out)
-    write_linker(args.data, args.work / "model" / "model-last", args.heads / "linker")
 
 
-def write_corpus(all_sources: list[Source], data: Path, known: Mapping[str, Known], work: Path) -> None:
-    """Write each split of each source, all training and development parts together, and the knowledge base of the links."""
+def write_corpus(all_sources: list[Source], work: Path) -> None:
+    """Write each split of each source, and all training and development parts together, as DocBins."""
     work.mkdir(parents=True, exist_ok=True)
     for split in ("train", "dev", "test"):
         joined = DocBin(store_user_data=True)
@@ -101,11 +82,7 @@ def write_corpus(all_sources: list[Source], data: Path, known: Mapping[str, Know
             DocBin(docs=docs, store_user_data=True).to_disk(work / f"{source.name}.{split}.spacy")
             for doc in docs if split != "dev" else docs[:100]:
                 joined.add(doc)
-        for doc in usage_examples(data, split, spacy.blank("en")) if split == "train" else ():
-            joined.add(doc)
         joined.to_disk(work / f"{split}.spacy")
-    shutil.rmtree(work / "kb", ignore_errors=True)
-    write_kb(data, known, work / "kb")
 
 
 def train(work: Path, steps: int | None) -> None:
@@ -119,8 +96,7 @@ def train(work: Path, steps: int | None) -> None:
         "--output",
         str(work / "model"),
     ]
-    for name, file in {"train": "train.spacy", "dev": "dev.spacy", "kb": "kb"}.items():
-        command += [f"--paths.{name}", str(work / file)]
+    command += ["--paths.train", str(work / "train.spacy"), "--paths.dev", str(work / "dev.spacy")]
     if steps is not None:
         command += ["--training.max_steps", str(steps)]
     subprocess.run(command, check=True)
@@ -133,7 +109,7 @@ def choose_threshold(work: Path) -> None:
     most of what it gives would be none.
     """
     path = work / "model" / "model-last"
-    nlp = spacy.load(path, config={"components.entitykit_mentions.candidates": 0.5}, exclude=TEACHERS)
+    nlp = spacy.load(path, config={"components.entitykit_mentions.candidates": 0.5})
     scored: list[tuple[float, bool]] = []
     n_gold = 0
     for eg in Corpus(work / "gum.dev.spacy")(nlp):
@@ -151,7 +127,7 @@ def choose_threshold(work: Path) -> None:
 
 def evaluate(all_sources: list[Source], work: Path) -> dict[str, dict[str, Any]]:
     """Score the trained pipeline on each source's test part."""
-    nlp = spacy.load(work / "model" / "model-last", exclude=TEACHERS)
+    nlp = spacy.load(work / "model" / "model-last")
     kept = ("spans_sc_p", "spans_sc_r", "spans_sc_f", "spans_sc_per_type", "mentions_p", "mentions_r", "mentions_f")
     results = {}
     for source in all_sources:
@@ -166,7 +142,7 @@ def write_package(all_sources: list[Source], scores: dict[str, dict[str, Any]], 
     """Write the spaCy package with metadata and model card."""
     staged = model.parent / "package"
     shutil.rmtree(staged, ignore_errors=True)
-    spacy.load(model, exclude=TEACHERS).to_disk(staged)
+    shutil.copytree(model, staged)
     drop_what_is_ours(staged)
     meta = json.loads((staged / "meta.json").read_text(encoding="utf-8"))
     meta |= {
@@ -175,7 +151,7 @@ def write_package(all_sources: list[Source], scores: dict[str, dict[str, Any]], 
         "license": "CC BY-SA 4.0",
         "description": "Mentions and nested named entities for English on one small encoder",
         "author": "the entitykit authors",
-        "sources": [*({"name": source.name, "license": source.licence} for source in all_sources), WORDNET],
+        "sources": [{"name": source.name, "license": source.licence} for source in all_sources],
         "requirements": ["entitykit>=0.1.0,<0.2.0"],
         "performance": scores,
     }
@@ -193,20 +169,6 @@ def write_package(all_sources: list[Source], scores: dict[str, dict[str, Any]], 
     )
 
 
-def write_linker(data: Path, model: Path, out: Path) -> None:
-    """Calibrate the linker on WordNet's development part, say how good it is there, and save it alone."""
-    nlp = spacy.load(model)
-    linker: Any = nlp.get_pipe(LINKER)
-    examples = [Example(doc.copy(), doc) for doc in usage_examples(data, "dev", nlp)]
-    docs = [nlp.get_pipe("entitykit_encoder")(eg.predicted) for eg in examples]
-    print(linker.calibrate(examples))
-    linker.set_annotations(docs, linker.predict(docs))
-    print({key: value for key, value in linker.score(examples).items() if key.startswith("linking_inkb")})
-    write_head(nlp, LINKER, out, mentions="ents", prior_weight=PRIOR_WEIGHT)
-    cfg = json.loads((out / "cfg.json").read_text(encoding="utf-8"))
-    (out / "cfg.json").write_text(json.dumps({**cfg, "kb": None}), encoding="utf-8")
-
-
 def drop_what_is_ours(pipeline: Path) -> None:
     """Take out of a saved pipeline where its corpus was, and the surface forms of training, which only its scores needed."""
     config = load_config(pipeline / "config.cfg")
@@ -220,7 +182,6 @@ def drop_what_is_ours(pipeline: Path) -> None:
 def data_table(all_sources: list[Source]) -> str:
     """Sources and licences as Markdown."""
     rows = [f"| {source.name} | {source.licence} |" for source in all_sources]
-    rows.append(f"| {WORDNET['name']} | {WORDNET['license']} |")
     return "\n".join(["| set | licence |", "|---|---|", *rows])
 
 

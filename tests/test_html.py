@@ -6,6 +6,7 @@ import runpy
 from collections import Counter
 from collections.abc import Sequence
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -256,6 +257,20 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (tmp_path / "build" / "demo.html").read_text(encoding="utf-8")
     assert Shown(page).texts == [path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("*.txt"))]
     assert "build/demo.html" in printed
+
+
+def test_the_demo_with_its_heads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The heads that are shipped fit the pipeline that is shipped, and all of what they find is printed and shown."""
+    demo = runpy.run_path(str(EXAMPLES / "demo.py"))
+    demo["main"](demo["DEFAULT"], tmp_path / "demo.html")
+    printed = capsys.readouterr().out
+    rows = [re.split(r" {2,}", line) for line in printed.splitlines()]
+    headers = [tuple(row) for row, below in pairwise(rows) if set(below[0]) == {"-"}]
+    assert headers == [demo[name] for name in ("ENTITIES", "LINKS", "CHAINS", "SALIENCE", "RELATIONS")]
+    assert any(row[0] == "news.txt" and row[1].startswith("Lisbon: capital of Port") for row in rows)
+    page = (tmp_path / "demo.html").read_text(encoding="utf-8")
+    assert 'title="Lisbon: capital of Portugal' in page
+    assert Shown(page).texts == [path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("*.txt"))]
 
 
 @pytest.mark.parametrize(

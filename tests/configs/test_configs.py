@@ -63,6 +63,7 @@ def kb(tmp_path: Path) -> Path:
 def test_the_configs_of_the_readme_are_there() -> None:
     assert {
         "linking.cfg",
+        "linking_head.cfg",
         "linking_distilled.cfg",
         "reranker.cfg",
         "mentions.cfg",
