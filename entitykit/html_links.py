@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from spacy.tokens import Doc, Span
 
+from entitykit.corpora.jsonl import all_entities
+
 STYLE = """
 details.links { margin-top: .75rem; overflow-x: auto; font-size: .8125rem; }
 details.links summary { color: var(--soft); cursor: pointer; }
@@ -38,8 +40,7 @@ def draw_links(doc: Doc, visible: Callable[[str], str], names: Mapping[str, str]
 
 
 def _rows(doc: Doc, visible: Callable[[str], str], names: Mapping[str, str]) -> Iterator[str]:
-    spans = sorted({*doc.ents, *doc.spans.get("sc", ())}, key=lambda span: (span.start, -span.end))
-    for span in spans:
+    for span in sorted(all_entities(doc), key=lambda span: (span.start, -span.end)):
         candidates = _candidates(span)
         if span.kb_id_ or candidates:
             named = [(_with_title(id_, visible, names), score) for id_, score in candidates[:SHOWN]]

@@ -60,6 +60,12 @@ def test_names_of_entities() -> None:
     assert '<span title="Paris: a &quot;city&quot; &lt;in France&gt;">Q90</span><small>0.90</small>, Q1<small>' in row[2]
 
 
+def test_one_row_where_only_flat_entities_are_linked() -> None:
+    doc = make(["Paris", "met", "Rome"], [(0, 1, "Q90", [("Q90", 0.9)])])
+    doc.spans["sc"] = [Span(doc, 0, 1, label="X"), Span(doc, 2, 3, label="X")]
+    assert [row[1] for row in rows(render_html([doc]))] == [">Q90"]
+
+
 def test_without_links() -> None:
     doc = make(["Paris"], [(0, 1, "", [])])
     assert "links" not in render_html([doc])
