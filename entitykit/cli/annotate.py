@@ -18,7 +18,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from tqdm import tqdm
 
-from entitykit.cli.inputs import Document, Failure, failure, find_files, is_text, read_documents
+from entitykit.cli.inputs import Document, Failure, failure, is_text, read_documents, readable_files
 from entitykit.cli.outputs import STDOUT, FailureLog, Writer, check_outputs, failures_path, open_output
 from entitykit.cli.stream import Result, annotate
 from entitykit.corpora.jsonl import all_entities
@@ -90,10 +90,7 @@ def run(args: argparse.Namespace) -> int:
     """
     kind = _check(args)
     listed = failures_path(args.output)
-    outputs = [Path(path) for path in (args.output, listed) if path not in (None, STDOUT)]
-    files = find_files(args.inputs, without=outputs)
-    if all(isinstance(file, Failure) for file in files):
-        raise error("E421", reason=" ".join(file.error for file in files if isinstance(file, Failure)))
+    files = readable_files(args.inputs, outputs=[args.output, listed])
     nlp = load_pipeline(args.pipeline, gpu=args.gpu, max_length=args.max_length)
     failures = FailureLog(args.output)
     with open_output(args.output, kind) as writer:

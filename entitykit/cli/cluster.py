@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from entitykit.cli.annotate import FORMATS, load_pipeline
 from entitykit.cli.convert import print_table
-from entitykit.cli.inputs import Document, Failure, failure, find_files, read_documents
+from entitykit.cli.inputs import Document, Failure, failure, read_documents, readable_files
 from entitykit.cli.outputs import STDOUT, FailureLog, Writer, check_outputs, failures_path, open_output, open_text
 from entitykit.cli.stream import Result, annotate
 from entitykit.errors import error
@@ -76,10 +76,7 @@ def run(args: argparse.Namespace) -> int:
 def add(args: argparse.Namespace) -> int:
     """Add the inputs to the store, and write them; the answer is how many failed."""
     output = args.output or STDOUT  # without a file, failures go to standard error
-    written = [Path(path) for path in (args.output, failures_path(output), args.export) if path not in (None, STDOUT)]
-    files = find_files(args.inputs, without=written)
-    if all(isinstance(file, Failure) for file in files):
-        raise error("E421", reason=" ".join(file.error for file in files if isinstance(file, Failure)))
+    files = readable_files(args.inputs, outputs=[args.output, failures_path(output), args.export])
     nlp = load_pipeline(args.pipeline, gpu=args.gpu)
     pipe = clustering_pipe(nlp, args.pipeline)
     failures, report = FailureLog(output), ClusterReport()

@@ -6,8 +6,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext, redirect_stdout
-from pathlib import Path
+from contextlib import closing, contextmanager, redirect_stdout
 from typing import Any, TypeAlias
 
 from spacy.language import Language
@@ -15,7 +14,7 @@ from spacy.tokens import Doc, Span
 
 from entitykit.cli.annotate import load_pipeline
 from entitykit.cli.convert import print_table
-from entitykit.cli.inputs import Document, Failure, failure, find_files, read_documents
+from entitykit.cli.inputs import Document, Failure, failure, read_documents, readable_files
 from entitykit.cli.outputs import STDOUT, FailureLog, check_outputs, failures_path, open_text
 from entitykit.cli.stream import annotate
 from entitykit.errors import error
@@ -62,11 +61,9 @@ def run(args: argparse.Namespace) -> int:
     """
     described = _named(args.entity)
     output = args.output or STDOUT  # without a file, failures go to standard error
-    written = [Path(path) for path in (args.output, failures_path(output)) if path not in (None, STDOUT)]
+    written = [args.output, failures_path(output)]
     check_outputs(written, args.inputs)
-    files = find_files(args.inputs, without=written)
-    if all(isinstance(file, Failure) for file in files):
-        raise error("E421", reason=" ".join(file.error for file in files if isinstance(file, Failure)))
+    files = readable_files(args.inputs, outputs=written)
     nlp = load_pipeline(args.pipeline, gpu=args.gpu)
     coref = _coref(nlp, args.pipeline)
     failures, counts = FailureLog(output), dict.fromkeys(described, 0)
@@ -130,7 +127,7 @@ def _table(output: str | None) -> Iterator[Callable[[Rows], None]]:
     if output is None:
         yield lambda rows: None
         return
-    with nullcontext(sys.stdout) if output == STDOUT else open_text(output) as file:
+    with open_text(output) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         yield table.writerows

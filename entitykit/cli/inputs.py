@@ -12,7 +12,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +76,18 @@ def failure(problem: BaseException, path: str, *, line: int | None = None, docum
     message = str(problem) if isinstance(problem, EntityKitError) else f"{type(problem).__name__}: {problem}"
     code = re.search(r"\[([EW]\d+)\]", message)
     return Failure(path, message, code[1] if code else None, line, document_id)
+
+
+def readable_files(inputs: Sequence[str], *, outputs: Iterable[str | Path | None]) -> list[str | Failure]:
+    """List the files to read as `find_files` does, but for those that the run writes; None and standard output are no files.
+
+    Raises:
+        InputError: E421 if there is nothing to read.
+    """
+    files = find_files(inputs, without=[Path(path) for path in outputs if path not in (None, STDIN)])
+    if all(isinstance(file, Failure) for file in files):
+        raise error("E421", reason=" ".join(file.error for file in files if isinstance(file, Failure)))
+    return files
 
 
 def find_files(inputs: Sequence[str], *, without: Sequence[Path] = ()) -> list[str | Failure]:

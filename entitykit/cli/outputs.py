@@ -225,11 +225,14 @@ def open_text(path: str) -> Iterator[IO[str]]:
     """Open a text file to write; it is there when the block ends well, and untouched when the block fails.
 
     Args:
-        path: a file to make or replace, or a device.
+        path: a file to make or replace, a device, or `-` for standard output.
 
     Raises:
         OutputError: E425 if it cannot be written, E426 if the path is a folder.
     """
+    if path == STDOUT:
+        yield sys.stdout
+        return
     try:
         with _completed(Path(os.path.realpath(path))) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
             yield file

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
 from entitykit.cli.convert import print_table
-from entitykit.cli.outputs import open_text
+from entitykit.cli.outputs import STDOUT, check_outputs, open_text
 from entitykit.corpora.files import corpus_files
 from entitykit.corpora.triples import BASE, LINKS, Names, Triple, csv_lines, graphml_lines, nt_lines, read_triples
 from entitykit.errors import error
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.description = DESCRIPTION
     parser.add_argument("input", type=Path, metavar="IN.spacy", help="annotated documents; a file, or a folder of them")
-    parser.add_argument("output", metavar="OUT", help="file to write")
+    parser.add_argument("output", metavar="OUT", help="file to write, - for standard output")
     parser.add_argument("--format", choices=FORMATS, help="default: by the ending of OUT, otherwise csv")
     parser.add_argument(
         "--base", default=BASE, metavar="IRI", help="of relations, types and unlinked entities (default: %(default)s)"
@@ -53,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
         if not IRI.fullmatch(getattr(args, option)):
             raise error("E428", option=f"--{option}", found=repr(getattr(args, option)), expected="an absolute IRI")
     files = corpus_files(args.input, (".spacy",))
-    if Path(args.output).resolve() in {file.resolve() for file in files}:
-        raise error("E427", path=args.output)
+    check_outputs([args.output], map(str, files))
     ending = Path(args.output).suffix.lower().removeprefix(".")
     names = Names(args.base, args.links)
     counts = {"documents": 0, "triples": 0}
@@ -63,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     lines = csv_lines(triples) if kind == "csv" else {"nt": nt_lines, "graphml": graphml_lines}[kind](triples, names)
     with open_text(args.output) as file:
         file.writelines(lines)
-    print_table(list(counts.items()))
+    with redirect_stdout(sys.stderr if args.output == STDOUT else sys.stdout):
+        print_table(list(counts.items()))
     return 0
 
 

@@ -14,7 +14,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from entitykit.components.gold import Place, places_in_predicted
-from entitykit.components.pairs import Found, Scope, as_json, pairs_per_row, rows_up_to, stops_in_scope
+from entitykit.components.pairs import Found, Scope, as_json, end_to_end, pairs_per_row, rows_up_to, stops_in_scope
 from entitykit.errors import error
 from entitykit.types import ClusterPairs
 
@@ -223,23 +223,18 @@ def pack_clusters(docs: Sequence[Doc], found: Sequence[Related], types: Sequence
         types: the known entity types, in the order of their numbers, which begin with 1.
     """
     numbers = {label: i for i, label in enumerate(types, start=1)}
-    words = np.cumsum([0, *(len(doc) for doc in docs)])
-    mentions = np.cumsum([0, *(len(each.entities.starts) for each in found)])
-    entities = np.cumsum([0, *(len(each.entities.labels) for each in found)])
-
-    def join(parts: Iterable[Ints], firsts: Ints) -> torch.Tensor:
-        nothing = np.zeros(0, dtype=np.int64)
-        return torch.from_numpy(np.concatenate([nothing, *(p + first for p, first in zip(parts, firsts, strict=False))]))
-
+    words = [len(doc) for doc in docs]
+    mentions = [len(each.entities.starts) for each in found]
+    entities = [len(each.entities.labels) for each in found]
     return ClusterPairs(
-        starts=join((each.entities.starts for each in found), words),
-        ends=join((each.entities.ends for each in found), words),
-        members=join((each.entities.members for each in found), entities),
+        starts=end_to_end((each.entities.starts for each in found), words),
+        ends=end_to_end((each.entities.ends for each in found), words),
+        members=end_to_end((each.entities.members for each in found), entities),
         types=torch.tensor([numbers.get(label, 0) for each in found for label in each.entities.labels], dtype=torch.long),
-        heads=join((each.pairs[:, 0] for each in found), entities),
-        tails=join((each.pairs[:, 1] for each in found), entities),
-        near_heads=join((each.near[:, 0] for each in found), mentions),
-        near_tails=join((each.near[:, 1] for each in found), mentions),
+        heads=end_to_end((each.pairs[:, 0] for each in found), entities),
+        tails=end_to_end((each.pairs[:, 1] for each in found), entities),
+        near_heads=end_to_end((each.near[:, 0] for each in found), mentions),
+        near_tails=end_to_end((each.near[:, 1] for each in found), mentions),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,20 +141,27 @@ def pack_pairs(docs: Sequence[Doc], found: Sequence[Found], types: Sequence[str]
         types: the known entity types, in the order of their numbers, which begin with 1.
     """
     numbers = {label: i for i, label in enumerate(types, start=1)}
-    words = np.cumsum([0, *(len(doc) for doc in docs)])
-    rows = np.cumsum([0, *(len(each.starts) for each in found)])
-
-    def join(parts: Iterable[Ints], firsts: Ints) -> torch.Tensor:
-        nothing = np.zeros(0, dtype=np.int64)
-        return torch.from_numpy(np.concatenate([nothing, *(p + first for p, first in zip(parts, firsts, strict=False))]))
-
+    words = [len(doc) for doc in docs]
+    rows = [len(each.starts) for each in found]
     return EntityPairs(
-        join((each.starts for each in found), words),
-        join((each.ends for each in found), words),
+        end_to_end((each.starts for each in found), words),
+        end_to_end((each.ends for each in found), words),
         torch.tensor([numbers.get(label, 0) for each in found for label in each.labels], dtype=torch.long),
-        join((each.pairs[:, 0] for each in found), rows),
-        join((each.pairs[:, 1] for each in found), rows),
+        end_to_end((each.pairs[:, 0] for each in found), rows),
+        end_to_end((each.pairs[:, 1] for each in found), rows),
     )
+
+
+def end_to_end(parts: Iterable[Ints], lengths: Sequence[int]) -> torch.Tensor:
+    """Join numbers that count from the beginning of their documents, as if these lay end to end.
+
+    Args:
+        parts: of each document.
+        lengths: how many there are in each document of what is counted.
+    """
+    firsts = accumulate(lengths, initial=0)
+    moved = (part + first for part, first in zip(parts, firsts, strict=False))  # the last is the end
+    return torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.int64), *moved]))
 
 
 def unpack_pairs(entities: EntityPairs, lengths: Sequence[int]) -> tuple[list[Found], list[slice]]:

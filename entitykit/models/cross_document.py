@@ -7,7 +7,7 @@ cross-encoder scores the pairs of near neighbours.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entitykit.models.bi_encoder import MAX_SCALE, span_means
+from entitykit.models.documents import document_means, document_of_words
 from entitykit.models.linear import Linear
 from entitykit.models.spans import entity_states
 from entitykit.types import TOP, Spans, WordStates
@@ -106,7 +107,7 @@ class CrossDocument(nn.Module):
         own = entity_states(states, spans) if has_tokens else span_means(words, spans)
         parts = [own, words[spans.starts], words[spans.ends - 1]]
         if self.share is not None:
-            parts.append(document_means(words, states.lengths, spans))
+            parts.append(document_means(states)[document_of_words(states.lengths, words.device)[spans.starts]])
             own = own + self.share * parts[-1]
         change = self.outer(F.gelu(self.inner(self.dropout(torch.cat(parts, dim=1)))))
         vectors = change + (own if self.project is None else self.project(own))
@@ -131,23 +132,6 @@ class CrossDocument(nn.Module):
         same = (clusters[pairs[:, 0]] == clusters[pairs[:, 1]]).to(cosines)
         of_pairs = F.binary_cross_entropy_with_logits(self.logits(cosines), same, reduction="sum") / max(len(pairs), 1)
         return cluster_loss(vectors, clusters, others, self.scale) + of_pairs
-
-
-def document_means(words: Tensor, lengths: Sequence[int], spans: Spans) -> Tensor:
-    """The mean of the words of each span's document.
-
-    Args:
-        words: *(n_words, width)*.
-        lengths: words of each document.
-        spans: *(n_spans,)*.
-
-    Returns:
-        *(n_spans, width)*.
-    """
-    sizes = torch.tensor([n for n in lengths if n], dtype=torch.long, device=words.device)
-    document_of = torch.repeat_interleave(torch.arange(len(sizes), device=words.device), sizes)
-    sums = words.new_zeros(len(sizes), words.shape[1]).index_add(0, document_of, words)
-    return (sums / sizes[:, None])[document_of[spans.starts]]
 
 
 def cluster_loss(vectors: Tensor, clusters: Tensor, others: Tensor, scale: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from entitykit.models.documents import document_means, document_of_words, segment_mean
 from entitykit.models.linear import Linear
 from entitykit.models.spans import document_bounds, entity_states
-from entitykit.types import TOP, EntityMentions, Spans, WordStates
+from entitykit.types import EntityMentions, Spans, WordStates
 
 DECILES = 10
 N_COUNTS = 7
@@ -237,31 +238,9 @@ def deciles_of(positions: Tensor) -> Tensor:
 def documents_of(entities: EntityMentions, lengths: Sequence[int]) -> Tensor:
     """Numbers of the documents of entities *(n_entities,)*."""
     device = entities.starts.device
-    sizes = torch.tensor(lengths, dtype=torch.long, device=device)
-    of_words = torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes)
     found = torch.zeros(entities.n_entities, dtype=torch.long, device=device)
-    found[entities.entities] = of_words[entities.starts]
+    found[entities.entities] = document_of_words(lengths, device)[entities.starts]
     return found
-
-
-def document_means(states: WordStates) -> Tensor:
-    """The mean over the top states of each document's words *(n_documents, width)*; zeros for those without words."""
-    words = states.layers[TOP]
-    sizes = torch.tensor(states.lengths, dtype=torch.long, device=words.device)
-    of_words = torch.repeat_interleave(torch.arange(len(sizes), device=words.device), sizes)
-    return segment_mean(words, of_words, len(sizes))
-
-
-def segment_mean(values: Tensor, rows: Tensor, n: int) -> Tensor:
-    """The mean over the values of each row.
-
-    Args:
-        values: *(n_values, width)*.
-        rows: *(n_values,)* below n.
-        n: rows of the result, which are 0 where there is no value.
-    """
-    total = values.new_zeros(n, values.shape[1]).index_add(0, rows, values)
-    return total / torch.bincount(rows, minlength=n).clamp_min(1)[:, None]
 
 
 def segment_max(values: Tensor, rows: Tensor, n: int) -> Tensor:

@@ -240,3 +240,17 @@ def test_mistakes(arguments: list[str], code: str, source: Path, monkeypatch: py
 def test_a_folder_without_files(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="E202"):
         run(tmp_path, tmp_path / "x.nt")
+
+
+def test_standard_output(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table goes there, and the counts do not."""
+    monkeypatch.chdir(tmp_path)
+    run(source, tmp_path / "x.csv")
+    told = capsys.readouterr().out
+    assert run(source, "-") == 0
+    printed = capsys.readouterr()
+    assert printed.out == (tmp_path / "x.csv").read_text(encoding="utf-8")
+    assert printed.err == told != ""
+    assert not Path("-").exists()
