@@ -79,7 +79,7 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E007": (
         ConfigError,
-        "The encoder setting {setting} is {found}; expected {expected}. Change it in the encoder's [components….model].",
+        "The setting {setting} of a model is {found}; expected {expected}. Change it in the component's [components….model].",
     ),
     "E008": (
         OutputError,
@@ -114,7 +114,7 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E104": (
         ConfigError,
-        "A component reads encoder layer {layer}, but the encoder has {n_layers} layers. Set layer or probe_layer to 0-{n_layers}.",
+        "A component reads encoder layer {layer}, but the encoder has {n_layers} layers. Set layer, probe_layer or lower_layers to 0-{n_layers}.",
     ),
     "E105": (
         ConfigError,
@@ -171,6 +171,16 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         ConfigError,
         "'{name}' has a model that knows relations by their labels and reads no descriptions. Train one with described = true in its "
         "[components.{name}.model].",
+    ),
+    "E122": (
+        ConfigError,
+        "'{name}' looks for the sentences that are evidence, but the text '{text}…' has no sentence boundaries. Add a sentencizer before it; "
+        "where gold clusters are given, sentences = true of entitykit.GivenClusters.v1 gives gold sentences, too.",
+    ),
+    "E123": (
+        ConfigError,
+        "'{name}' is to learn evidence, and no relation in doc.user_data['cluster_relations'] of the training examples has any. Train it on "
+        "documents that have, or set evidence = false in [components.{name}.model].",
     ),
     "E130": (ConfigError, "The pretraining setting {setting} is {found}; expected {expected}."),
     "E131": (
@@ -384,6 +394,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         InputError,
         "doc.user_data['relation_pair'] is {found}; expected an object with first and second, each [start, end) in tokens.",
     ),
+    "E348": (
+        InputError,
+        "The evidence of a relation between clusters is {found} in the text '{text}…'; expected {expected}. Correct "
+        "doc.user_data['cluster_relations'], or how the corpus was converted.",
+    ),
     "E350": (
         InputError,
         "{n} antecedents are not before their mentions; the first is {found}, of mention {mention}. Expected the number of an earlier "
@@ -467,6 +482,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         ConfigError,
         "The process that measures memory ended with exit code {status}. The command was: {command}\nIts last output:\n{output}\nCorrect "
         "what it says, or choose other figures with --only.",
+    ),
+    "E448": (
+        ConfigError,
+        "The figures beside fastcoref need its package, which is not installed or does not work here ({reason}). Run: pip install "
+        "--no-deps fastcoref==2.1.6, or choose other figures with --only.",
     ),
     # 5: knowledge bases
     "E500": (
@@ -773,6 +793,8 @@ WARNINGS: dict[str, str] = {
     "W551": "The vector index was built for {built} vectors and holds {n}: it is slower than it could be, and its recall was not measured with "
     "these. Build it anew.",
     "W420": "Of the inputs, {n} occurred more than once, such as '{example}'. Each is read once.",
+    "W421": "{key} is left out: of {words:,} words, which are {pieces:,} pieces, fastcoref needs about {needed:,.0f} GB of memory, and "
+    "{free:,.0f} GB are free. Our side is measured and stands in the JSON file.",
     # 5: knowledge bases
     "W500": "{n} ids occurred more than once in the input, such as '{example}'. The last entity of each was kept.",
     "W501": "{path}: objects have keys that mean nothing to a knowledge base and were left out: {names}. Known keys are: {known}.",

@@ -58,6 +58,8 @@ class ClusterPairs(NamedTuple):
         tails: *(n_pairs,)* rows of the second ones, in the same document.
         near_heads: *(n_pairs,)* rows of the heads' mentions that are nearest to one of the tails'.
         near_tails: *(n_pairs,)* rows of the tails' mentions that these are nearest to.
+        sentences: *(n_words,)* numbers of the words' sentences, which count through the batch; each document begins one, and no
+            number is left out. Empty where nobody asks for evidence.
     """
 
     starts: Tensor
@@ -68,6 +70,7 @@ class ClusterPairs(NamedTuple):
     tails: Tensor
     near_heads: Tensor
     near_tails: Tensor
+    sentences: Tensor = torch.zeros(0, dtype=torch.long)
 
 
 class GivenMentions(NamedTuple):

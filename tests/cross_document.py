@@ -28,6 +28,7 @@ BEFORE = {
     "mention_pairs": PAIRS_AFTER,
     "mention_pairs_shared": PAIRS_AFTER,
     "relations_clusters": ("tests_clusters",),
+    "relations_evidence": ("tests_clusters", "sentencizer"),
 }
 """Components that must run before those of a kind."""
 

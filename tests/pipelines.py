@@ -25,7 +25,7 @@ from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
 from entitykit.scoring.linking import register_candidates
 from tests.cross_document import BEFORE, CROSS_DOCUMENT
-from tests.written import TRACKER, procedure_of, relations_of, salience_of, tracks_of
+from tests.written import CLUSTERS, DOCUMENT, EVIDENCE, TRACKER, procedure_of, relations_of, salience_of, tracks_of
 
 Config = dict[str, Any]
 
@@ -51,7 +51,6 @@ SPERT_RELATIONS: Config = {"@architectures": "entitykit.SpERTRelations.v1", "hid
 ONLINE_COREF: Config = {"@architectures": "entitykit.OnlineCoref.v1", "size": 16, "match": 8, "hidden": 16, "size_width": 4}
 MAJOR_ENTITIES: Config = ONLINE_COREF | {"@architectures": "entitykit.MajorEntities.v1", "least": 2}
 LUKE_PAIRS: Config = {"@architectures": "entitykit.LukePair.v1", "markers": True, "pair_pieces": 100}
-CLUSTERS: Config = {"@architectures": "entitykit.ClusterRelations.v1", "size": 12, "hidden": 16, "product": 4}
 SALIENCE: Config = {"@architectures": "entitykit.Salience.v1", "hidden": 16, "fit": 8, "deciles": 4}
 SALIENCE_CROSS: Config = {"@architectures": "entitykit.SalienceCrossEncoder.v1", "hidden": 16, "pieces": 100, "windows": 20}
 ANTECEDENTS: Config = ONLINE_COREF | {"@architectures": "entitykit.AntecedentCoref.v1"}
@@ -91,14 +90,15 @@ HEADS: dict[str, tuple[str, Config, Config]] = {
     "reranker": ("entitykit_reranker", CROSS_ENCODER, {}),
     "reranker_shared": ("entitykit_reranker", CROSS_ENCODER | {"tok2vec": OURS}, {}),
     "dictionary": ("entitykit_dictionary", {}, {}),
-    "relations": ("entitykit_relations", SPERT_RELATIONS | {"tok2vec": OURS}, {"entities": "names"}),
+    "relations": ("entitykit_relations", SPERT_RELATIONS | {"tok2vec": OURS, "lower_layers": [0]}, {"entities": "names"}),
     "relations_joint": ("entitykit_relations", ENRICO | {"tok2vec": OURS}, {"entities": "names"}),
     "coref": ("entitykit_coref", ONLINE_COREF | {"tok2vec": OURS}, {}),
-    "coref_antecedents": ("entitykit_coref", ANTECEDENTS | {"tok2vec": OURS}, {}),
+    "coref_antecedents": ("entitykit_coref", ANTECEDENTS | {"tok2vec": OURS, "lower_layers": [0]}, {}),
     "coref_major": ("entitykit_coref", MAJOR_ENTITIES | {"tok2vec": OURS, "update": "gate"}, {}),
-    "coref_tokens": ("entitykit_coref", MAJOR_ENTITIES | {"tok2vec": OURS}, {}),
+    "coref_tokens": ("entitykit_coref", MAJOR_ENTITIES | {"tok2vec": OURS, "lower_layers": [1, 0]}, {}),
     "relations_marked": ("entitykit_relations", LUKE_PAIRS | {"tok2vec": OURS}, {"entities": "names", "window": 8}),
-    "relations_clusters": ("entitykit_relations", CLUSTERS | {"tok2vec": OURS}, {"entities": "coref", "scope": "document"}),
+    "relations_clusters": ("entitykit_relations", CLUSTERS | {"tok2vec": OURS}, DOCUMENT),
+    "relations_evidence": ("entitykit_relations", EVIDENCE | {"tok2vec": OURS}, DOCUMENT),
     "salience": ("entitykit_salience", SALIENCE | {"tok2vec": OURS}, {"mentions": "names", "clusters": ""}),
     "salience_cross": ("entitykit_salience", SALIENCE_CROSS, {"mentions": "names", "clusters": ""}),
     "tracker": ("entitykit_tracker", TRACKER | {"tok2vec": OURS}, {"participants": ["names"]}),
@@ -279,7 +279,7 @@ def make_example(nlp: Language, text: str, entities: Sequence[tuple[int, int, st
     for i, places in enumerate(clusters or [[]], start=1):
         gold.spans[f"coref_clusters_{i}"] = [gold[start:end] for start, end in places]
     between = [(1, 2, "Next"), *([(2, 1, "First")] if clusters[0][0][0] == 0 else [])] if len(clusters) == 2 else []
-    gold.user_data["cluster_relations"] = [{"head": a, "tail": b, "label": label} for a, b, label in between]
+    gold.user_data["cluster_relations"] = [{"head": a, "tail": b, "label": r, "evidence": [0]} for a, b, r in between]
     gold.spans["names"] = names = names_in(gold)
     first = {name.text: [name.start, name.end] for name in reversed(names)}
     gold.user_data["salience"] = [{"mentions": [place], "score": float(place[0] == names[0].start)} for place in first.values()]

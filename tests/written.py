@@ -1,4 +1,4 @@
-"""What components write to documents, as plain lists: a `DocBin` gives tuples; and the procedures that tests are about."""
+"""What components write to documents, as plain lists: a `DocBin` gives tuples; and settings and procedures of tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from spacy.tokens import Doc, Span
 Values = dict[str, Any]
 
 TRACKER: Values = {"@architectures": "entitykit.StateTracker.v1", "hidden": 16, "size": 8}
+CLUSTERS: Values = {"@architectures": "entitykit.ClusterRelations.v1", "size": 12, "hidden": 16, "product": 4}
+EVIDENCE: Values = CLUSTERS | {"evidence": True}
+DOCUMENT: Values = {"entities": "coref", "scope": "document"}
 
 
 def relations_of(doc: Doc) -> list[Values]:

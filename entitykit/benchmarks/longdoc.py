@@ -2,7 +2,7 @@
 
 The pipeline is encoder, mentions and NER, from the text to `doc.spans` and `doc.ents`; and, on novels, coreference. Words are
 those between white space. In the quick form all documents are shorter, the names of the figures notwithstanding; the settings
-have the sizes.
+have the sizes. What stands beside fastcoref is in `longdoc_coref`, and measured only if it is asked for.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from spacy.language import Language
 
+from entitykit.benchmarks import longdoc_coref
 from entitykit.benchmarks.memory import MemoryUse, peak_memory
 from entitykit.benchmarks.parts import Figure, Part, Result, Settings, find_files, progress
 from entitykit.benchmarks.pipelines import coref_pipeline, entity_pipeline
@@ -168,4 +169,5 @@ PARTS = [
         ),
         measure_memory,
     ),
+    *longdoc_coref.PARTS,
 ]

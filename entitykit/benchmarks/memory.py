@@ -11,8 +11,9 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,19 +48,20 @@ class Resident(NamedTuple):
     file: int
 
 
-def peak_memory(pipeline: Path, text: Path) -> MemoryUse:
+def peak_memory(pipeline: Path, text: Path, *, module: str = "entitykit.benchmarks.memory") -> MemoryUse:
     """Load a pipeline in a fresh process, annotate one text, and give the peaks.
 
     Args:
         pipeline: a pipeline folder.
         text: a text file.
+        module: what the process runs; it gets both paths and prints a `MemoryUse` as JSON.
 
     Raises:
         ConfigError: E446 on systems that do not count memory by kind, E447 if the process fails.
     """
     if not STATUS.exists():
         raise error("E446", path=STATUS)
-    command = [sys.executable, "-m", "entitykit.benchmarks.memory", str(pipeline), str(text)]
+    command = [sys.executable, "-m", module, str(pipeline), str(text)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise error("E447", command=" ".join(command), status=run.returncode, output=run.stderr[-2000:])
@@ -68,17 +70,22 @@ def peak_memory(pipeline: Path, text: Path) -> MemoryUse:
 
 def measure(pipeline: Path, text: Path) -> MemoryUse:
     """Annotate one text in this process and give the peaks."""
-    import resource  # here, because only Unix has it
-
     import spacy
 
     nlp = spacy.load(pipeline)
     content = text.read_text(encoding="utf-8")
     nlp.max_length = max(nlp.max_length, len(content))
     nlp("A short text, so that everything is loaded.")
+    return above_loaded(partial(nlp, content))
+
+
+def above_loaded(work: Callable[[], object]) -> MemoryUse:
+    """Do some work in this process and give its peaks above what the process takes now."""
+    import resource  # here, because only Unix has it
+
     before = resident()
     with watch() as seen:
-        nlp(content)
+        work()
     return MemoryUse(
         total=max(sum(each) for each in seen) - sum(before),
         anonymous=max(each.anonymous for each in seen) - before.anonymous,

@@ -71,11 +71,13 @@ class Part(NamedTuple):
         keys: the figures that it gives.
         measure: runs it.
         in_quick: whether the quick form runs it, where no figures are chosen.
+        on_request: whether it runs only where one of its figures is chosen: it needs a package that entitykit does not.
     """
 
     keys: tuple[str, ...]
     measure: Callable[[Settings], Result]
     in_quick: bool = True
+    on_request: bool = False
 
 
 def find_files(settings: Settings, pattern: str) -> list[Path]:

@@ -54,9 +54,9 @@ def prepare(settings: Settings, work: Path) -> tuple[Path, Path, Path]:
 
 
 def _score(pipeline: Path, task: Task) -> dict[str, float]:
-    """Score a pipeline that is given the clusters."""
+    """Score a pipeline that is given the clusters, and the sentences."""
     nlp = spacy.load(pipeline)
-    found = nlp.evaluate(list(given_clusters(Corpus(task.test))(nlp)))
+    found = nlp.evaluate(list(given_clusters(Corpus(task.test), sentences=True)(nlp)))
     return {key: found[key] for key in task.scores}
 
 

@@ -67,7 +67,7 @@ def run_benchmark(name: str, settings: Settings, *, only: Collection[str] = ()) 
     Raises:
         InputError: E440 to E442 for missing data, E443 for a figure that the benchmark does not have.
         ConfigError: E006 if the checkpoint's package is missing, E444 for a missing config, E445 if a training fails, E446 and
-            E447 if memory cannot be measured.
+            E447 if memory cannot be measured, E448 if a package to compare with is missing.
     """
     parts: list[Part] = import_module(f"entitykit.benchmarks.{name}").PARTS
     known = [key for part in parts for key in part.keys]
@@ -80,7 +80,7 @@ def run_benchmark(name: str, settings: Settings, *, only: Collection[str] = ()) 
     figures: dict[str, Figure] = {}
     details: dict[str, Any] = {}
     for part in parts:
-        if set(only) & set(part.keys) if only else part.in_quick or not settings.quick:
+        if set(only) & set(part.keys) if only else not part.on_request and (part.in_quick or not settings.quick):
             result = part.measure(settings)
             figures.update((key, figure) for key, figure in result.figures.items() if not only or key in only)
             details.update(result.details)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -50,7 +51,8 @@ def entity_encoder(
     """Make the shared encoder, registered as ``entitykit.EntityEncoder.v1``.
 
     Args:
-        name: a checkpoint of a BERT, RoBERTa, XLM-R, DistilBERT or LUKE model: a folder, a name on the Hub, or ``minilm``.
+        name: a checkpoint of a BERT, RoBERTa, XLM-R, DistilBERT or LUKE model: a folder, a name on the Hub, or ``minilm``;
+            or the folder of an encoder that was trained before, such as ``out/model-best/entitykit_encoder``.
         window: most pieces that the encoder sees at once, special pieces included.
         overlap: pieces that neighbouring windows of a long document share.
         batch_pieces: pieces that run through the encoder at once; this bounds its memory.
@@ -299,6 +301,7 @@ def spert_relations(
     hidden: int = 384,
     product: int = 128,
     ends: bool = True,
+    lower_layers: Sequence[int] = (),
     types: int = 25,
     type_dropout: float = 0.1,
     between: bool = True,
@@ -310,9 +313,16 @@ def spert_relations(
     dropout: float = 0.1,
     loss_weight: float = 1.0,
 ) -> Head:
-    """Make the classifier of pairs, registered as ``entitykit.SpERTRelations.v1``; see `SpERTRelationsSettings`."""
+    """Make the classifier of pairs, registered as ``entitykit.SpERTRelations.v1``; see `SpERTRelationsSettings`.
+
+    Raises:
+        ConfigError: E007 for lower layers where first and last words are not read.
+    """
     given = {**locals()}
-    reads = [TOP, ENTITIES, *([MENTIONS] if negatives else [])]
+    if lower_layers and not ends:
+        raise error("E007", setting="lower_layers", found=list(lower_layers), expected="[] where ends = false")
+    given["lower_layers"] = list(lower_layers)
+    reads = [TOP, *lower_layers, ENTITIES, *([MENTIONS] if negatives else [])]
     return TorchHead(tok2vec, build_spert_relations, _settings(SpERTRelationsSettings, given), layers=reads)
 
 

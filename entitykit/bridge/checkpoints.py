@@ -11,6 +11,7 @@ from typing import Any
 
 from entitykit.bridge.encoder_file import load_encoder_file
 from entitykit.bridge.shapes import N_SHAPES
+from entitykit.bridge.weights import WEIGHTS_FILE
 from entitykit.errors import error
 from entitykit.models.encoder.families import convert_weights, family_of, settings_from_config
 from entitykit.models.encoder.settings import Injection
@@ -57,7 +58,8 @@ def load_checkpoint(
     """Load a checkpoint's encoder and tokenizer.
 
     Args:
-        name: as in `find_checkpoint`, or a folder with an encoder file, such as pretraining makes.
+        name: as in `find_checkpoint`; or a folder with an encoder file, such as pretraining makes, or an encoder component's in
+            a trained pipeline.
         word_shapes: add a word-shape embedding; none: where the tokenizer drops capitals.
         n_layers: keep the lowest layers only; none: keep all.
         train_pieces: learn piece embeddings.
@@ -73,13 +75,10 @@ def load_checkpoint(
     """
     from transformers import AutoConfig, AutoModel  # slow to import, and only needed here
 
-    if (Path(name) / ENCODER_FILE).is_file():
+    own = next((path for file in (ENCODER_FILE, WEIGHTS_FILE) if (path := Path(name) / file).is_file()), None)
+    if own is not None:
         return load_encoder_file(
-            Path(name) / ENCODER_FILE,
-            word_shapes=word_shapes,
-            n_layers=n_layers,
-            train_pieces=train_pieces,
-            injection=injection,
+            own, word_shapes=word_shapes, n_layers=n_layers, train_pieces=train_pieces, injection=injection
         )
     folder = find_checkpoint(name)
     try:

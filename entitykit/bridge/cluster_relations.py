@@ -17,6 +17,8 @@ def cluster_relations(
     types: int = 25,
     nearest: bool = True,
     adaptive: bool = True,
+    evidence: bool = False,
+    evidence_weight: float = 1.0,
     dropout: float = 0.1,
     loss_weight: float = 1.0,
 ) -> Head:
@@ -27,7 +29,7 @@ def cluster_relations(
     """
     given = {**locals()}
     del given["tok2vec"]
-    for setting, least in (("size", 1), ("hidden", 1), ("product", 0), ("types", 0)):
+    for setting, least in (("size", 1), ("hidden", 1), ("product", 0), ("types", 0), ("evidence_weight", 0)):
         if given[setting] < least:
             raise error("E007", setting=setting, found=given[setting], expected=f"at least {least}")
     model = TorchHead(tok2vec, build_cluster_relations, given, layers=[TOP, ENTITIES])

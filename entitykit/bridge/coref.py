@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -257,6 +257,7 @@ def _find_hybrid(head: MajorEntities, phrases: Named, mentions: Named, found: Fo
 
 def online_coref(
     tok2vec: Model[list[Doc], Any],
+    lower_layers: Sequence[int] = (),
     proposed: bool = True,
     size: int = 256,
     match: int = 64,
@@ -280,6 +281,7 @@ def online_coref(
 
 def major_entities(
     tok2vec: Model[list[Doc], Any],
+    lower_layers: Sequence[int] = (),
     proposed: bool = True,
     size: int = 256,
     match: int = 64,
@@ -308,6 +310,7 @@ def major_entities(
 
 def antecedent_coref(
     tok2vec: Model[list[Doc], Any],
+    lower_layers: Sequence[int] = (),
     proposed: bool = True,
     size: int = 256,
     match: int = 64,
@@ -332,4 +335,5 @@ def _head(tok2vec: Model[list[Doc], Any], build: Build, kind: type, given: Mappi
         raise error("E007", setting="update", found=given["update"], expected=" or ".join(UPDATES))
     known = {field.name for field in fields(kind)}
     settings = {key: value for key, value in given.items() if key in known}
-    return TorchHead(tok2vec, build, settings, layers=[TOP, ENTITIES])
+    settings["lower_layers"] = list(given["lower_layers"])
+    return TorchHead(tok2vec, build, settings, layers=[TOP, *given["lower_layers"], ENTITIES])

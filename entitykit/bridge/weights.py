@@ -17,6 +17,8 @@ from entitykit.errors import error
 
 Storage = Literal["fp32", "fp16", "int8"]
 STORAGES = ("fp32", "fp16", "int8")
+WEIGHTS_FILE = "weights.safetensors"
+"""What a component's weights are called in its folder."""
 _SCALE = ".scale"
 
 

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Run a benchmark; 0 if all of it was measured.
 
     Raises:
-        EntityKitError: E425 if the JSON file cannot be written, E428 for an option that cannot work, E440 to E447 from
+        EntityKitError: E425 if the JSON file cannot be written, E428 for an option that cannot work, E440 to E448 from
             `run_benchmark`.
     """
     if args.max_steps < 0:
@@ -71,7 +71,7 @@ def table(report: Report) -> Iterable[str]:
     yield f"benchmark {report.benchmark} on {machine['cpu']}, {machine['threads']} threads, load {machine['load']}"
     if report.settings["quick"]:
         yield "--quick: less data than the figures are about"
-    width = max(len(key) for key in report.figures)
+    width = max((len(key) for key in report.figures), default=0)
     for key, figure in report.figures.items():
         value, low, high = _number(figure.value), _number(figure.low), _number(figure.high)
         yield f"{key:<{width}}  {value:>10}" + (f"  {low} – {high}" if figure.low < figure.high else "")

@@ -271,30 +271,39 @@ def gold_facts(doc: Doc, entities: Clusters) -> list[Fact] | None:
     return found
 
 
-def clusters_as_json(doc: Doc, related: Related, chosen: Iterable[tuple[int, int, str, float]]) -> list[dict[str, Any]]:
+def clusters_as_json(
+    doc: Doc,
+    related: Related,
+    chosen: Iterable[tuple[int, int, str, float]],
+    evidence: Sequence[list[int]] | None = None,
+) -> list[dict[str, Any]]:
     """What is written to ``doc._.relations``: the first mentions' places as in `as_json`, and numbers of clusters.
 
     Args:
         doc: the document.
         related: its entities.
         chosen: numbers of head and tail, label and probability of relations.
+        evidence: of each of them the numbers of sentences; none, if nobody looked.
 
     Returns:
         As in `as_json`, and `head_cluster` and `tail_cluster`: numbers of span groups ``coref_clusters_N``, or None for an
-        entity that is in none.
+        entity that is in none; and `evidence`, if there is any.
     """
     chosen, entities = list(chosen), related.entities
     firsts = entities.firsts
     written = as_json(doc, Found(entities.starts[firsts], entities.ends[firsts], entities.labels, related.pairs), chosen)
     for relation, (head, tail, *_) in zip(written, chosen, strict=True):
         relation |= {"head_cluster": entities.numbers[head], "tail_cluster": entities.numbers[tail]}
+    for relation, sentences in zip(written, evidence or (), strict=evidence is not None):
+        relation["evidence"] = sentences
     return written
 
 
 def between_clusters(relations: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What is written to ``doc._.cluster_relations``: those of `clusters_as_json` that have two numbers."""
     both = (each for each in relations if each["head_cluster"] is not None and each["tail_cluster"] is not None)
-    return [{"head": r["head_cluster"], "tail": r["tail_cluster"], "label": r["label"], "score": r["score"]} for r in both]
+    same = ("label", "score", "evidence")
+    return [{"head": r["head_cluster"], "tail": r["tail_cluster"]} | {key: r[key] for key in same if key in r} for r in both]
 
 
 def register_cluster_relations() -> None:

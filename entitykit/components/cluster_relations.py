@@ -26,6 +26,16 @@ from entitykit.components.cluster_pairs import (
     register_cluster_relations,
 )
 from entitykit.components.pairs import Scope
+from entitykit.components.relation_evidence import (
+    Chosen,
+    Sentences,
+    evidence_targets,
+    find_evidence,
+    gold_evidence,
+    gold_sentences,
+    read_sentences,
+    with_sentences,
+)
 from entitykit.components.relations import Relations
 from entitykit.decoding.relations import Entities, decode_relations
 from entitykit.decoding.schema import RelationSchema
@@ -34,7 +44,10 @@ from entitykit.types import ClusterPairs
 
 
 class ClusterRelations(Relations):
-    """Writes ``doc._.relations``, see `clusters_as_json`, and ``doc._.cluster_relations``: dicts of JSON values."""
+    """Writes ``doc._.relations``, see `clusters_as_json`, and ``doc._.cluster_relations``: dicts of JSON values.
+
+    With a model that finds evidence, both have `evidence`: numbers of the document's sentences, from 0.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,15 +69,19 @@ class ClusterRelations(Relations):
         """Learn the schema, and say which gold relations are out of reach."""
         if examples and not self.labels:
             raise error("E106", name=self.name, keys=f'user_data["{CLUSTER_RELATIONS}"]')
-        triples, n_far, n = [], 0, 0
+        triples, n_far, n, n_said = [], 0, 0, 0
         for eg in examples:
             related = self._pair_clusters(eg.predicted, gold_clusters(eg))
             near, types = set(map(tuple, related.pairs.tolist())), related.entities.labels
-            for head, tail, label in gold_facts(eg.reference, related.entities) or ():
+            facts = gold_facts(eg.reference, related.entities) or ()
+            n_said += len(gold_evidence(eg, facts)) if settings["evidence"] else 0
+            for head, tail, label in facts:
                 n += 1
                 n_far += (head, tail) not in near
                 if head is not None and tail is not None and types[head] and types[tail]:
                     triples.append((types[head], label, types[tail]))
+        if examples and settings["evidence"] and not n_said:
+            raise error("E123", name=self.name)
         if n_far:
             warn("W122", name=self.name, n=n_far, total=n, stacklevel=4)
         self.cfg["schema"] = RelationSchema.learn(triples).to_dict()
@@ -72,14 +89,30 @@ class ClusterRelations(Relations):
         _ = self.constraints  # what is wrong with the schema is said here
 
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> ClusterPairs:
-        """Pairs of gold entities in training; else of those that the documents have."""
+        """Pairs of gold entities in training, and gold sentences for evidence; else of those that the documents have."""
         if examples is None:
-            return self._pack(docs, [read_clusters(doc) for doc in docs])
-        return self._pack(docs, [gold_clusters(eg) for eg in examples])
+            found = self._pair_all(docs)
+            return self._pack(docs, found, self._sentences(docs, found))
+        found = [self._pair_clusters(eg.predicted, gold_clusters(eg)) for eg in examples]
+        return self._pack(docs, found, [gold_sentences(eg) for eg in examples] if self.finds_evidence else None)
 
-    def _pack(self, docs: Sequence[Doc], entities: Iterable[Clusters]) -> ClusterPairs:
-        found = [self._pair_clusters(doc, each) for doc, each in zip(docs, entities, strict=True)]
-        return pack_clusters(docs, found, self.cfg["entity_types"])
+    def _pack(self, docs: Sequence[Doc], found: Sequence[Related], sentences: Sequence[Sentences] | None) -> ClusterPairs:
+        pairs = pack_clusters(docs, found, self.cfg["entity_types"])
+        return pairs if sentences is None else with_sentences(pairs, sentences)
+
+    def _sentences(self, docs: Sequence[Doc], found: Sequence[Related]) -> list[Sentences] | None:
+        """Those of documents, if anybody asks for evidence."""
+        if not self.finds_evidence:
+            return None
+        return [read_sentences(doc, related, self.name) for doc, related in zip(docs, found, strict=True)]
+
+    @property
+    def finds_evidence(self) -> bool:
+        """Whether the model was trained to find the sentences that say so."""
+        return self.head.evidence is not None
+
+    def _pair_all(self, docs: Sequence[Doc]) -> list[Related]:
+        return [self._pair_clusters(doc, read_clusters(doc)) for doc in docs]
 
     def _pair_clusters(self, doc: Doc, entities: Clusters) -> Related:
         scope = Scope(self.settings["scope"], self.settings["window"], self.settings["max_pairs"])
@@ -90,10 +123,11 @@ class ClusterRelations(Relations):
         return related
 
     def targets(self, examples: Sequence[Example], output: Any) -> tuple[Tensor, ...]:
-        """Which relations pairs have, and whether their documents are annotated.
+        """Which relations pairs have, and whether their documents are annotated; and gold evidence, if the model finds any.
 
         Raises:
             ConfigError: E110 for a label that is not known.
+            InputError: E348 for evidence that cannot be read.
 
         Warns:
             W121 for relations with an argument that touches no predicted word.
@@ -101,10 +135,12 @@ class ClusterRelations(Relations):
         numbers = {label: i for i, label in enumerate(self.labels)}
         relations: dict[tuple[int, int], list[int]] = {}
         known: list[bool] = []
+        says: dict[tuple[int, int], Any] = {}
         n_lost = 0
         for eg in examples:
             entities = gold_clusters(eg)
             facts, first = gold_facts(eg.reference, entities), len(known)
+            says |= gold_evidence(eg, facts or (), first) if self.finds_evidence else {}
             for head, tail, label in facts or ():
                 if label not in numbers:
                     raise error("E110", name=self.name, label=label, labels=", ".join(self.labels))
@@ -121,21 +157,31 @@ class ClusterRelations(Relations):
         targets = torch.zeros_like(output.logits)
         if cells:
             targets[tuple(torch.tensor(cells, device=device).T)] = 1.0
-        return targets, torch.tensor(known, dtype=torch.bool, device=device)[pairs.heads]
+        further = evidence_targets(pairs, says) if self.finds_evidence else ()
+        return targets, torch.tensor(known, dtype=torch.bool, device=device)[pairs.heads], *further
 
     # Predicting
 
     def predict(self, docs: Iterable[Doc]) -> list[Any]:
-        """Find each document's relations, without changing it."""
+        """Find each document's relations, without changing it.
+
+        Raises:
+            ConfigError: E122 for a document without sentences, if evidence is to be found.
+        """
         docs = list(docs)
-        found = [self._pair_clusters(doc, read_clusters(doc)) for doc in docs]
-        output = self.model.predict(HeadInput(docs, pack_clusters(docs, found, self.cfg["entity_types"])))
+        found = self._pair_all(docs)
+        sentences = self._sentences(docs, found)
+        output = self.model.predict(HeadInput(docs, self._pack(docs, found, sentences)))
         probabilities = output.logits.float().sigmoid().cpu().numpy()
         edges = np.cumsum([0, *(len(each.pairs) for each in found)]).tolist()
-        rows = zip(docs, found, edges[:-1], edges[1:], strict=True)
-        return [self._choose_facts(doc, each, probabilities[low:high]) for doc, each, low, high in rows]
+        rows = zip(found, edges[:-1], edges[1:], strict=True)
+        chosen = [self._choose_facts(each, probabilities[low:high]) for each, low, high in rows]
+        evidence: Sequence[list[list[int]] | None] = [None] * len(docs)
+        if sentences is not None:
+            evidence = find_evidence(output.evidence, chosen, found, sentences, output.logits.device)
+        return [clusters_as_json(*each) for each in zip(docs, found, chosen, evidence, strict=True)]
 
-    def _choose_facts(self, doc: Doc, related: Related, probabilities: Any) -> list[dict[str, Any]]:
+    def _choose_facts(self, related: Related, probabilities: Any) -> Chosen:
         entities, firsts = related.entities, related.entities.firsts
         numbers = {label: i for i, label in enumerate(self.cfg["entity_types"])}
         types = np.array([numbers.get(label, -1) for label in entities.labels], dtype=np.int64)
@@ -147,7 +193,7 @@ class ClusterRelations(Relations):
             decoder=self.settings["decoder"],
             threshold=self.settings["threshold"],
         )
-        return clusters_as_json(doc, related, [(m.head, m.tail, self.labels[m.relation], m.score) for m in chosen.relations])
+        return [(m.head, m.tail, self.labels[m.relation], m.score) for m in chosen.relations]
 
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
         """Write relations."""

@@ -11,9 +11,10 @@ import srsly
 from thinc.api import Model
 
 from entitykit.bridge.shim import TorchShim
+from entitykit.bridge.weights import WEIGHTS_FILE
 from entitykit.errors import error
 
-_CFG, _WEIGHTS, _TOK2VEC = "cfg.json", "weights.safetensors", "tok2vec"
+_CFG, _WEIGHTS, _TOK2VEC = "cfg.json", WEIGHTS_FILE, "tok2vec"
 
 
 def write_model(path: Path, model: Model[Any, Any], cfg: dict[str, Any]) -> None:

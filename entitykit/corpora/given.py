@@ -48,13 +48,14 @@ def given_mentions(corpus: Corpus, key: str = "ents", gold: str | None = None) -
     return read
 
 
-def given_clusters(corpus: Corpus) -> Corpus:
+def given_clusters(corpus: Corpus, sentences: bool = False) -> Corpus:
     """Wrap a reader, registered as ``entitykit.GivenClusters.v1``: predicted documents have the gold coreference clusters.
 
     Their mentions have the labels of the entities in the same places, if they have no other.
 
     Args:
         corpus: any reader.
+        sentences: they have the gold sentence boundaries, too, where there are any.
 
     Warns:
         W585 at the end, for mentions that the predicted tokenization has no words for.
@@ -63,6 +64,8 @@ def given_clusters(corpus: Corpus) -> Corpus:
     def read(nlp: Language) -> Iterator[Example]:
         n_lost = n = 0
         for eg in corpus(nlp):
+            if sentences:
+                give_sentences(eg)
             before, after = give_clusters(eg)
             n, n_lost = n + before, n_lost + before - after
             yield eg
@@ -86,6 +89,20 @@ def give_clusters(eg: Example) -> tuple[int, int]:
         eg.predicted.spans[name] = SpanGroup(eg.predicted, name=name, spans=found)
         n, n_given = n + len(spans), n_given + len(found)
     return n, n_given
+
+
+def give_sentences(eg: Example) -> None:
+    """Put the gold sentence boundaries on the predicted document: a sentence begins with the first word that touches it."""
+    if not eg.reference.has_annotation("SENT_START"):
+        return
+    numbers = {token: i for i, sent in enumerate(eg.reference.sents) for token in range(sent.start, sent.end)}
+    alignment = eg.alignment.x2y
+    before = -1
+    for token in eg.predicted:
+        touched = alignment[token.i]
+        number = numbers[int(touched[0])] if len(touched) else before
+        token.is_sent_start = number > before or token.i == 0
+        before = number
 
 
 def _types(doc: Doc) -> dict[tuple[int, int], str]:

@@ -1,12 +1,13 @@
 """Classifying pairs of entities that have several mentions each (`ClusterRelations`), each pair with a threshold of its own.
 
 Pooling of mentions and the threshold are from ATLOP (Zhou et al., AAAI 2021). In the place of its pooling of the context by the
-encoder's attention stands what is said around the two mentions that are nearest to each other, as in `SpERTRelations`.
+encoder's attention stands what is said around the two mentions that are nearest to each other, as in `SpERTRelations`. Which
+sentences say so is found by `Evidence`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entitykit.models.linear import Linear
+from entitykit.models.relation_evidence import Evidence, evidence_loss
 from entitykit.models.relations import Between, Fit, Nearness, gaps_between, in_slices, mean_bce, with_n_labels
 from entitykit.models.spans import entity_states
 from entitykit.types import TOP, ClusterPairs, EntityPairs, Spans, WordStates
@@ -35,6 +37,8 @@ class ClusterRelationsSettings:
         nearest: read the two mentions that are nearest to each other, the words between them, and how near they are.
         adaptive: a pair's threshold is a class of its own, above which the relations must be that hold; otherwise each relation
             is decided by itself.
+        evidence: find the sentences that say so, too.
+        evidence_weight: weight of the loss of these beside that of relations.
         dropout: probability in training.
         loss_weight: weight of the loss.
     """
@@ -48,6 +52,8 @@ class ClusterRelationsSettings:
     types: int = 25
     nearest: bool = True
     adaptive: bool = True
+    evidence: bool = False
+    evidence_weight: float = 1.0
     dropout: float = 0.1
     loss_weight: float = 1.0
 
@@ -58,10 +64,13 @@ class ClusterRelationOutput(NamedTuple):
     Attributes:
         pairs: those that were given.
         logits: *(n_pairs, n_labels)*; with an adaptive threshold, less that of the pair, so that what holds is above 0.
+        evidence: rows of pairs to the logits of all sentences of each pair's document, pair after pair, see `Evidence`; what is
+            not asked for is not computed. None if the head does not find evidence.
     """
 
     pairs: ClusterPairs
     logits: Tensor
+    evidence: Callable[[Tensor], Tensor] | None = None
 
 
 class ClusterRelations(nn.Module):
@@ -83,13 +92,14 @@ class ClusterRelations(nn.Module):
         self.fit = Fit(s.size + s.types, s.hidden, size=s.product, dropout=s.dropout) if s.product else None
         self.nearest = Nearest(s) if s.nearest else None
         self.outer = Linear(s.hidden, s.n_labels + s.adaptive)
+        self.evidence = Evidence(s.width, s.hidden, dropout=s.dropout) if s.evidence else None
 
     def forward(self, states: WordStates, pairs: ClusterPairs) -> ClusterRelationOutput:
         """Score pairs.
 
         Args:
             states: with the top layer.
-            pairs: gold entities in training.
+            pairs: gold entities in training; with sentences, if evidence is to be found.
         """
         s, words = self.settings, states.layers[TOP]
         spans = Spans(pairs.starts, pairs.ends)
@@ -104,28 +114,45 @@ class ClusterRelations(nn.Module):
         further = [self.fit(described, entities)] if self.fit is not None else []
         further += [self.nearest(words, mentions, pairs)] if self.nearest is not None else []
 
-        def score(rows: slice) -> Tensor:
+        def describe(rows: slice | Tensor) -> Tensor:
             total = heads[pairs.heads[rows]] + tails[pairs.tails[rows]]
             for part in further:
                 total = total + part(rows)
-            logits = self.outer(self.dropout(F.gelu(total)))
+            return F.gelu(total)
+
+        def score(rows: slice) -> Tensor:
+            logits = self.outer(self.dropout(describe(rows)))
             return logits[:, 1:] - logits[:, :1] if s.adaptive else logits
 
-        return ClusterRelationOutput(pairs, in_slices(score, len(pairs.heads), heads.new_zeros(0, s.n_labels)))
+        logits = in_slices(score, len(pairs.heads), heads.new_zeros(0, s.n_labels))
+        evidence = None if self.evidence is None else self.evidence(states, pairs, describe)
+        return ClusterRelationOutput(pairs, logits, evidence)
 
-    def loss(self, output: ClusterRelationOutput, targets: Tensor, known: Tensor) -> Tensor:
-        """The adaptive threshold's loss, or binary cross-entropy; the mean over pairs of annotated documents.
+    def loss(
+        self,
+        output: ClusterRelationOutput,
+        targets: Tensor,
+        known: Tensor,
+        rows: Tensor | None = None,
+        says: Tensor | None = None,
+    ) -> Tensor:
+        """The adaptive threshold's loss, or binary cross-entropy, the mean over pairs of annotated documents; and evidence's.
 
         Args:
             output: of `forward`.
             targets: *(n_pairs, n_labels)*, 1 where the relation holds.
             known: *(n_pairs,)* whether the pair's document is annotated.
+            rows: of pairs whose evidence is known; none, if the head does not find any.
+            says: whether they are evidence, of all sentences of the documents of these pairs, pair after pair.
 
         Returns:
             A scalar, 0 if there are no pairs.
         """
         kind = adaptive_threshold_loss if self.settings.adaptive else mean_bce
-        return self.settings.loss_weight * kind(output.logits, targets, known)
+        total = kind(output.logits, targets, known)
+        if output.evidence is not None and rows is not None and says is not None:
+            total = total + self.settings.evidence_weight * evidence_loss(output.evidence(rows), says)
+        return self.settings.loss_weight * total
 
 
 class Nearest(nn.Module):

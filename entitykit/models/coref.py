@@ -8,7 +8,7 @@ mentions before t only, and there is one version of it per mention.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from entitykit.models.coref_pairs import COUNTS, PairScorer, buckets, distances, kinds_of_names
 from entitykit.models.linear import Linear
 from entitykit.models.ner import proposals_of
-from entitykit.models.spans import document_bounds, entity_states, in_blocks, join_spans
-from entitykit.types import TOP, GivenMentions, Spans, WordStates
+from entitykit.models.spans import document_bounds, end_states, entity_states, in_blocks, join_spans
+from entitykit.types import GivenMentions, Spans, WordStates
 
 NO_ENTITY = -1
 UPDATES = ("mean", "gate")
@@ -32,6 +32,8 @@ class OnlineCorefSettings:
 
     Attributes:
         width: size of a word's state.
+        lower_layers: encoder layers whose states of a mention's first and last word are read beside the top ones; 0 is the
+            embedding layer. A head on an encoder that stays as it is gains from them.
         proposed: score the spans that the encoder's probe proposes; otherwise only those that documents have.
         size: of the vector of a mention, and of an entity.
         match: of the projections whose product says how well the two fit.
@@ -47,6 +49,7 @@ class OnlineCorefSettings:
     """
 
     width: int
+    lower_layers: Sequence[int] = ()
     proposed: bool = True
     size: int = 256
     match: int = 64
@@ -142,7 +145,7 @@ class OnlineCoref(nn.Module):
         super().__init__()
         self.settings = settings
         s = settings
-        n_in = 3 * s.width + s.size_width
+        n_in = (3 + 2 * len(s.lower_layers)) * s.width + s.size_width
         self.width = nn.Embedding(s.max_width + 1, s.size_width)
         self.dropout = nn.Dropout(s.dropout)
         self.mention_inner = Linear(n_in, s.size)
@@ -177,11 +180,9 @@ class OnlineCoref(nn.Module):
 
     def _score(self, states: WordStates, spans: Spans) -> Tensor:
         """The logit of each span, and its vector *(n_spans, 1 + size)*."""
-        words = states.layers[TOP]
         widths = self.width((spans.ends - spans.starts).clamp_max(self.settings.max_width))
-        parts = self.dropout(
-            torch.cat([words[spans.starts], words[spans.ends - 1], entity_states(states, spans), widths], dim=1)
-        )
+        ends = end_states(states, spans, self.settings.lower_layers)
+        parts = self.dropout(torch.cat([*ends, entity_states(states, spans), widths], dim=1))
         logits = self.mention_outer(self.dropout(F.gelu(self.mention_inner(parts))))
         return torch.cat([logits, self.norm(self.describe(parts))], dim=1)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from entitykit.errors import error
 from entitykit.models.linear import Linear
 from entitykit.models.mentions import ToMMeR, ToMMeRSettings, loss_of_mentions, top_spans
-from entitykit.models.spans import document_bounds, entity_states, in_blocks, join_spans, range_max
+from entitykit.models.spans import document_bounds, end_states, entity_states, in_blocks, join_spans, range_max
 from entitykit.types import TOP, MentionOutput, Spans, WordStates, no_spans
 
 
@@ -122,9 +122,8 @@ class SpanNER(nn.Module):
         return NEROutput(candidates, logits, mentions)
 
     def _classify(self, states: WordStates, spans: Spans) -> Tensor:
-        words = states.layers[TOP]
         sizes = (spans.ends - spans.starts).clamp_max(self.settings.window + 1)
-        parts = [words[spans.starts], words[spans.ends - 1], entity_states(states, spans), self.size(sizes)]
+        parts = [*end_states(states, spans), entity_states(states, spans), self.size(sizes)]
         hidden = F.gelu(self.inner(self.dropout(torch.cat(parts, dim=1))))
         return self.outer(self.dropout(hidden))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entitykit.models.linear import Linear
-from entitykit.models.spans import BLOCK, document_bounds, entity_states, in_blocks, range_max
+from entitykit.models.spans import BLOCK, document_bounds, end_states, entity_states, in_blocks, range_max
 from entitykit.types import TOP, EntityPairs, Spans, WordStates
 
 WORDS_BETWEEN = (1, 2, 3, 5, 8, 12, 18, 27, 40)
@@ -35,6 +35,8 @@ class SpERTRelationsSettings:
         hidden: hidden units of the classifier; 0: it is linear.
         product: size of two projections, of head and tail, whose product is read, too: what fits each other; 0: none.
         ends: an entity's first and last word are read beside its state.
+        lower_layers: encoder layers in which these words are read, too; 0 is the embedding layer. A head on an encoder that
+            stays as it is gains from them.
         types: size of the embedding of an entity's type; 0: none.
         type_dropout: share of entities in training whose type is not told, so that the words count, too.
         between: read the maximum over the words between the two.
@@ -54,6 +56,7 @@ class SpERTRelationsSettings:
     hidden: int = 384
     product: int = 128
     ends: bool = True
+    lower_layers: Sequence[int] = ()
     types: int = 25
     type_dropout: float = 0.1
     between: bool = True
@@ -93,7 +96,7 @@ class SpERTRelations(nn.Module):
         self.settings = settings
         s = settings
         n_out = s.hidden or s.n_labels
-        n_in = s.width * (3 if s.ends else 1) + s.size_width + s.types
+        n_in = s.width * (3 + 2 * len(s.lower_layers) if s.ends else 1) + s.size_width + s.types
         self.size = nn.Embedding(s.max_width + 1, s.size_width) if s.size_width else None
         self.kind = nn.Embedding(s.n_types + 1, s.types) if s.types else None
         self.dropout = nn.Dropout(s.dropout)
@@ -135,10 +138,10 @@ class SpERTRelations(nn.Module):
 
     def _describe(self, states: WordStates, entities: EntityPairs) -> Tensor:
         """All about each entity that its pairs share *(n_entities, n_in)*."""
-        words, spans = states.layers[TOP], Spans(entities.starts, entities.ends)
+        spans = Spans(entities.starts, entities.ends)
         parts = [entity_states(states, spans)]
         if self.settings.ends:
-            parts += [words[spans.starts], words[spans.ends - 1]]
+            parts += end_states(states, spans, self.settings.lower_layers)
         if self.size is not None:
             parts.append(self.size((spans.ends - spans.starts).clamp_max(self.settings.max_width)))
         if self.kind is not None:

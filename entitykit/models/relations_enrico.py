@@ -14,7 +14,7 @@ from entitykit.models.linear import Linear
 from entitykit.models.mentions import loss_of_mentions
 from entitykit.models.ner import mean_cross_entropy, proposals_of
 from entitykit.models.relations import Between, gaps_between, in_slices, mean_bce, with_n_labels
-from entitykit.models.spans import document_bounds, entity_states, join_spans
+from entitykit.models.spans import document_bounds, end_states, entity_states, join_spans
 from entitykit.types import TOP, EntityPairs, MentionOutput, Spans, WordStates, no_spans
 
 Bounds = tuple[Tensor, Tensor]
@@ -175,8 +175,7 @@ class EnriCo(nn.Module):
         return spans, logits, EntityPairs(*kept, torch.zeros_like(rows), heads, tails), described[rows]
 
     def _describe(self, states: WordStates, spans: Spans) -> Tensor:
-        words = states.layers[TOP]
-        parts = [words[spans.starts], words[spans.ends - 1], entity_states(states, spans)]
+        parts = [*end_states(states, spans), entity_states(states, spans)]
         described: Tensor = self.span(torch.cat(parts, dim=1))
         return described
 

@@ -105,6 +105,20 @@ def entity_states(states: WordStates, spans: Spans) -> Tensor:
     return states.entities.states[rows]
 
 
+def end_states(states: WordStates, spans: Spans, lower_layers: Sequence[int] = ()) -> list[Tensor]:
+    """States of the first words of spans, top ones and those of lower layers, and of their last words, each *(n_spans, width)*.
+
+    What a task has no use for is lost on the way up, so a head on an encoder that was trained for other tasks finds it below.
+
+    Args:
+        states: with the top layer and the lower ones.
+        spans: *(n_spans,)*.
+        lower_layers: their numbers; 0 is the embedding layer.
+    """
+    layers = [states.layers[layer] for layer in (TOP, *lower_layers)]
+    return [layer[words] for words in (spans.starts, spans.ends - 1) for layer in layers]
+
+
 def join_spans(a: Spans, b: Spans) -> Spans:
     """The union of two sets of spans, sorted by start, then by end."""
     keys = torch.stack([torch.cat([a.starts, b.starts]), torch.cat([a.ends, b.ends])], dim=1)

@@ -2,14 +2,15 @@
 
 Definitions: Yao et al., "DocRED" (ACL 2019), and its scorer (github.com/thunlp/DocRED): Ign-F1 takes right predictions of facts
 that the training data have out of precision, and leaves recall as it is; evidence counts sentences of all predictions, of which
-those of right ones can be right. Left out is the scorer's 1e-5 in the denominator of that precision.
+those of right ones can be right. A sentence is known by its place where both documents have sentence boundaries, else by its
+number. Left out is the scorer's 1e-5 in the denominator of that precision.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Hashable, Iterable, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,11 +38,11 @@ class ClusterRelations(NamedTuple):
     """The relations of one document between clusters.
 
     Attributes:
-        evidence: of each relation (head, tail, label), the numbers of the sentences that say so.
+        evidence: of each relation (head, tail, label), the sentences that say so: their numbers, or their places.
         names: texts of the mentions of each cluster.
     """
 
-    evidence: dict[tuple[Cluster, Cluster, str], frozenset[int]]
+    evidence: dict[tuple[Cluster, Cluster, str], frozenset[Hashable]]
     names: dict[Cluster, frozenset[str]]
 
 
@@ -115,9 +116,10 @@ def document_scores(examples: Iterable[Example], known: Set[Fact] | None = None)
         if CLUSTER_RELATIONS not in eg.reference.user_data:
             continue
         in_predicted, in_reference = char_positions(eg)
-        gold = _read(eg.reference, eg.reference.user_data[CLUSTER_RELATIONS], in_reference)
+        split = all(doc.has_annotation("SENT_START") for doc in (eg.predicted, eg.reference))
+        gold = _read(eg.reference, eg.reference.user_data[CLUSTER_RELATIONS], in_reference, split=split)
         values = (eg.predicted._.get(CLUSTER_RELATIONS) or ()) if Doc.has_extension(CLUSTER_RELATIONS) else ()
-        predicted = _read(eg.predicted, values, in_predicted)
+        predicted = _read(eg.predicted, values, in_predicted, split=split)
         right = gold.evidence.keys() & predicted.evidence.keys()
         for count, keys in ((gold_labels, gold.evidence), (labels, predicted.evidence), (correct, right)):
             count.update(label for *_, label in keys)
@@ -165,8 +167,15 @@ def _is_known(gold: ClusterRelations, head: Cluster, tail: Cluster, label: str, 
     return any((a, b, label) in known for a in gold.names[head] for b in gold.names[tail])
 
 
-def _read(doc: Doc, values: Sequence[Any], positions: NDArray[np.int64]) -> ClusterRelations:
-    """Read relations between clusters; the same relation given twice counts once, with the evidence of both."""
+def _read(doc: Doc, values: Sequence[Any], positions: NDArray[np.int64], *, split: bool = False) -> ClusterRelations:
+    """Read relations between clusters; the same relation given twice counts once, with the evidence of both.
+
+    Args:
+        doc: with the clusters.
+        values: the relations.
+        positions: from `char_positions`.
+        split: evidence is known by the places of the document's sentences, not by their numbers.
+    """
     clusters: dict[int, Cluster] = {}
     names: dict[Cluster, frozenset[str]] = {}
     for key, group in doc.spans.items():
@@ -174,12 +183,16 @@ def _read(doc: Doc, values: Sequence[Any], positions: NDArray[np.int64]) -> Clus
         if number is not None:
             cluster = clusters[int(number[1])] = frozenset(locate(span, positions) for span in group)
             names[cluster] = frozenset(span.text for span in group)
-    evidence: dict[tuple[Cluster, Cluster, str], frozenset[int]] = {}
+    # without the white space around them, which belongs to either sentence
+    sentences = {i: tuple(end // 2 for end in locate(sent, positions)) for i, sent in enumerate(doc.sents)} if split else {}
+    evidence: dict[tuple[Cluster, Cluster, str], frozenset[Hashable]] = {}
     for value in values:
         match value:
             case {"head": int(head), "tail": int(tail), "label": str(label)} if head in clusters and tail in clusters:
                 triple = clusters[head], clusters[tail], label
-                evidence[triple] = evidence.get(triple, frozenset()) | frozenset(value.get("evidence") or ())
+                evidence[triple] = evidence.get(triple, frozenset()) | {
+                    sentences.get(i, i) for i in value.get("evidence") or ()
+                }
             case _:
                 raise error("E346", found=repr(value)[:80], n=len(clusters))
     return ClusterRelations(evidence, names)

@@ -13,7 +13,8 @@ from entitykit.errors import InputError
 # What reports are compared by: a figure keeps its name.
 KEYS = {
     "encoder": {"words_per_s", "vs_padded", "vs_sorted", "of_matmul_rate", "vs_spacy_transformers", "pipeline_words_per_s"},
-    "longdoc": {"growth", "peak_gb", "growth_100k", "coverage", "peak_mb_100k", "peak_mb_10k", "bytes_per_word_100k"},
+    "longdoc": {"growth", "peak_gb", "growth_100k", "coverage", "peak_mb_100k", "peak_mb_10k", "bytes_per_word_100k"}
+    | {f"fastcoref_{figure}_{size}" for figure in ("speed", "memory") for size in ("2k", "10k", "50k")},
     "ner": {
         "conll04_ner_f1",
         *(f"{data}_{system}" for data in ("scierc", "wnut17") for system in ("ner_f1", "spacy_ner", "spacy_spancat")),
@@ -68,17 +69,17 @@ KEYS = {
 
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The parts of the benchmark `encoder` that were run; they are replaced by two that measure nothing."""
+    """The parts of the benchmark `encoder` that were run; they are replaced by three that measure nothing."""
     ran: list[str] = []
 
-    def part(*keys: str, in_quick: bool = True) -> Part:
+    def part(*keys: str, in_quick: bool = True, on_request: bool = False) -> Part:
         def measure(settings: Settings) -> Result:
             ran.append(keys[0])
             return Result({key: Figure(2.0, 1.0, 3.0) for key in keys}, {f"about {keys[0]}": settings.seeds})
 
-        return Part(keys, measure, in_quick)
+        return Part(keys, measure, in_quick, on_request)
 
-    monkeypatch.setattr(encoder, "PARTS", [part("a", "b"), part("c", in_quick=False)])
+    monkeypatch.setattr(encoder, "PARTS", [part("a", "b"), part("c", in_quick=False), part("d", on_request=True)])
     return ran
 
 
@@ -109,7 +110,12 @@ def test_quick_leaves_out_some_parts_unless_they_are_wanted(parts: list[str]) ->
     assert list(run_benchmark("encoder", Settings(quick=True), only=["c"]).figures) == ["c"]
 
 
+def test_some_parts_run_only_on_request(parts: list[str]) -> None:
+    assert list(run_benchmark("encoder", Settings()).figures) == ["a", "b", "c"]
+    assert list(run_benchmark("encoder", Settings(quick=True), only=["d"]).figures) == ["d"]
+
+
 def test_unknown_figure(parts: list[str]) -> None:
-    with pytest.raises(InputError, match=r"E443.*'speed'; expected: a, b, c\."):
+    with pytest.raises(InputError, match=r"E443.*'speed'; expected: a, b, c, d\."):
         run_benchmark("encoder", Settings(), only=["a", "speed"])
     assert parts == []

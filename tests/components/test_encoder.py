@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spacy
 from spacy.language import Language
@@ -12,7 +13,7 @@ from spacy.training.initialize import init_nlp
 
 from entitykit.bridge import spill
 from entitykit.errors import CheckpointError, ConfigError, OutputError
-from tests.pipelines import add_head, encoder_config, initialized, make_examples, make_pipeline
+from tests.pipelines import ENCODERS, add_head, encoder_config, initialized, make_examples, make_pipeline
 from tests.util import N_LAYERS, WIDTH
 
 ENCODER = "entitykit_encoder"
@@ -86,11 +87,16 @@ def test_full_disk(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "setting", "layer"),
-    [("mentions", "layer", N_LAYERS + 1), ("span_ner", "probe_layer", 99), ("mentions", "layer", -2)],
+    [
+        ("mentions", "layer", N_LAYERS + 1),
+        ("span_ner", "probe_layer", 99),
+        ("mentions", "layer", -2),
+        ("coref", "lower_layers", 9),
+    ],
 )
 def test_layers_that_are_not_there(tiny_bert: Path, kind: str, setting: str, layer: int) -> None:
     nlp = make_pipeline(tiny_bert)
-    add_head(nlp, kind, model={setting: layer})
+    add_head(nlp, kind, model={setting: [layer] if setting == "lower_layers" else layer})
     with pytest.raises(ConfigError, match=rf"E104.*layer {layer}, but the encoder has {N_LAYERS} layers"):
         nlp.initialize(lambda: make_examples(nlp))
 
@@ -152,6 +158,26 @@ def test_smaller_storage(tiny_bert: Path, tmp_path: Path, storage: str) -> None:
         for pipeline in (nlp, spacy.load(tmp_path / storage))
     )
     assert abs(a - b).max() < 0.01
+
+
+@pytest.mark.parametrize("entities", [False, True])
+def test_a_trained_encoder_is_a_checkpoint(tiny_bert: Path, tmp_path: Path, entities: bool) -> None:
+    """Its folder in a pipeline is a name like any other, with or without the probe and the tokens it was trained with."""
+    trained, _ = initialized(tiny_bert, "mentions_reading")
+    trained.to_disk(tmp_path)
+    encoder = {} if not entities else ENCODERS["mentions_reading"]
+    nlp = make_pipeline(tmp_path / "entitykit_encoder", *(["mentions_reading"] if entities else []), encoder=encoder)
+    nlp.initialize(lambda: make_examples(nlp))
+    text = "John met Mary in London"
+    found, expected = (each(text)._.trf_data.model_output.last_hidden_state for each in (nlp, trained))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_heads_folder_is_no_checkpoint(tiny_bert: Path, tmp_path: Path) -> None:
+    initialized(tiny_bert, "mentions")[0].to_disk(tmp_path)
+    nlp = make_pipeline(tmp_path / "mentions")
+    with pytest.raises(CheckpointError, match="E005"):
+        nlp.initialize()
 
 
 def test_frozen_sourced_encoder(tiny_bert: Path, tmp_path: Path) -> None:

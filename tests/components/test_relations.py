@@ -380,3 +380,10 @@ def test_memory_does_not_grow_with_all_pairs() -> None:
     assert pairs[pairs[:, 0] < pairs[:, 1]].tolist() == [[i, i + 1] for i in range(500)]
     assert n_lost == 2000 * 1999 - 1000
     assert peak < 2e6
+
+
+def test_lower_layers_need_the_ends(tiny_bert: Path) -> None:
+    nlp = spacy.blank("xx")
+    nlp.add_pipe("entitykit_encoder", config=encoder_config(tiny_bert))
+    with pytest.raises(ConfigError, match="E007.*lower_layers"):
+        nlp.add_pipe("entitykit_relations", config={"model": SPERT | {"ends": False, "lower_layers": [0]}})

@@ -78,6 +78,7 @@ COMPONENTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "relations-EnriCo-beam": ("relations_joint", {"entities": "names", "decoder": "beam", "order": "relation_first"}),
     "relations-LUKE-markers": ("relations_marked", {"entities": "names", "schema": None}),
     "relations-clusters": ("relations_clusters", {}),
+    "relations-clusters-evidence": ("relations_evidence", {}),
     "relations-clusters-window": ("relations_clusters", {"scope": "window", "window": 9, "decoder": "exact", "threshold": 0.3}),
 }
 LEARNED = {
@@ -97,6 +98,7 @@ LEARNED = {
     "tracker_texts": "tracking_f",
     "relations_marked": "rel_strict_f",
     "relations_clusters": "rel_doc_f",
+    "relations_evidence": "rel_doc_evidence_f",
     "cross_document": "cross_document_conll_f",
     "mention_pairs": "cross_document_conll_f",
     "mention_pairs_shared": "cross_document_conll_f",
@@ -210,9 +212,9 @@ def test_any_text_is_annotated(case: str, singles: list[Doc]) -> None:
             learned,
             settings.get("mentions", settings.get("entities", settings.get("spans_key", *settings.get("participants", [])))),
         )
-        if learned in ("coref_conll_f", "rel_doc_f"):
+        if learned in ("coref_conll_f", "rel_doc_f", "rel_doc_evidence_f"):
             assert list(doc.spans) == [f"coref_clusters_{i}" for i in range(1, len(doc.spans) + 1)]
-            assert doc.spans or learned == "rel_doc_f"
+            assert doc.spans or learned != "coref_conll_f"
         elif learned == "cross_document_conll_f":
             assert list(doc.spans) == ["phrases", "cross_document"]
         else:

@@ -96,6 +96,12 @@ HEADS = {
     "ClusterRelations": Case(
         build_cluster_relations, {"entity_types": ["X"], "size": 8, "hidden": 8, "product": 4}, 1, clusters=True
     ),
+    "ClusterRelations-evidence": Case(
+        build_cluster_relations,
+        {"entity_types": ["X"], "size": 8, "hidden": 8, "product": 4, "evidence": True},
+        1,
+        clusters=True,
+    ),
     "ClusterRelations-plain": Case(
         build_cluster_relations,
         {"entity_types": [], "size": 8, "hidden": 8, "product": 0, "types": 0, "nearest": False, "adaptive": False},
@@ -154,7 +160,7 @@ def given_spans(case: Case, lengths: Sequence[int]) -> Any:
 
 
 def given_clusters(lengths: Sequence[int]) -> ClusterPairs:
-    """Entity i has word i and the next one, in a circle, and is nearest to others by word i."""
+    """Entity i has word i and the next one, in a circle, and is nearest to others by word i; every third begins a sentence."""
     places = [(n, first, i) for n, first in zip(lengths, _firsts(lengths), strict=True) for i in range(n)]
     mentions = sorted((first + (i + k) % n, first + i) for n, first, i in places for k in (0, 1))
     words, entities = torch.tensor(mentions, dtype=torch.long).reshape(-1, 2).unbind(1)
@@ -162,7 +168,8 @@ def given_clusters(lengths: Sequence[int]) -> ClusterPairs:
     pairs = [(first + i, first + (i + 2) % n) for n, first, i in places]
     sides = [torch.tensor([pair[k] for pair in pairs], dtype=torch.long) for k in (0, 1)]
     near = [torch.tensor([own[pair[k]] for pair in pairs], dtype=torch.long) for k in (0, 1)]
-    return ClusterPairs(words, words + 1, entities, torch.ones_like(sides[0]), *sides, *near)
+    sentences = torch.tensor([i % 3 == 0 for *_, i in places], dtype=torch.long).cumsum(0) - 1
+    return ClusterPairs(words, words + 1, entities, torch.ones_like(sides[0]), *sides, *near, sentences)
 
 
 def given_entities(lengths: Sequence[int]) -> EntityMentions:
@@ -201,7 +208,10 @@ def scored(output: Output) -> dict[tuple[int, ...], Tensor]:
         return {(int(row), int(row) + 1): each for row, each in zip(rows, values, strict=True)}
     if isinstance(output, ClusterRelationOutput):  # entities are numbered as words
         pairs = zip(output.pairs.heads.tolist(), output.pairs.tails.tolist(), strict=True)
-        return dict(zip(pairs, output.logits, strict=True))
+        said = [torch.zeros(0)] * len(output.logits)
+        if output.evidence is not None:
+            said = [output.evidence(torch.tensor([row])) for row in range(len(output.logits))]
+        return dict(zip(pairs, map(torch.cat, zip(output.logits, said, strict=True)), strict=True))
     if isinstance(output, RelationOutput | EnriCoOutput):
         entities = output.entities
         columns = [part[side].tolist() for side in (entities.heads, entities.tails) for part in entities[:2]]
@@ -223,6 +233,9 @@ def loss(head: Any, output: Output) -> Tensor:
         targets = torch.arange(output.logits.numel()).view_as(output.logits) % 3 == 0
         known = torch.ones(len(targets), dtype=torch.bool)
         seen = (targets, known) if isinstance(output, EnriCoOutput) else ()  # all pairs pass the filter
+        if isinstance(output, ClusterRelationOutput) and output.evidence is not None:
+            rows = torch.arange(len(targets))
+            seen = (rows, torch.arange(len(output.evidence(rows))) % 3 == 0)
         return head.loss(output, targets, known, *seen)
     if isinstance(output, TrackerOutput):
         tags = torch.full((len(output.tags),), TAGS.index("E"))

@@ -68,3 +68,18 @@ def test_clusters_in_other_tokens() -> None:
     with pytest.warns(EntityKitWarning, match="1 of 2 gold mentions"):
         (eg,) = given_clusters(read)(NLP)
     assert [span.text for span in eg.predicted.spans["coref_clusters_1"]] == ["ab"]
+
+
+def test_sentences_with_clusters() -> None:
+    """If they are asked for, and the reference has some."""
+
+    def read(nlp: object) -> list[Example]:
+        eg = example(["ab", "c", "d"], ["a", "b", "c", "d"])
+        for token in eg.reference:
+            token.is_sent_start = token.i in (0, 1, 2)
+        return [eg, example(["ab", "c"], ["a", "b", "c"])]
+
+    first, second = given_clusters(read, sentences=True)(NLP)
+    assert [sent.text for sent in first.predicted.sents] == ["ab", "cd"]
+    assert not second.predicted.has_annotation("SENT_START")
+    assert not next(iter(given_clusters(read)(NLP))).predicted.has_annotation("SENT_START")

@@ -112,6 +112,20 @@ def test_all_scores_at_once_are_those_of_one_mention_after_the_other(head: Onlin
         torch.testing.assert_close(found[pair], score)
 
 
+def test_lower_layers_of_the_ends_are_read(states: WordStates) -> None:
+    """A mention's vector depends on its first and last word in the layers below, and on no other word there."""
+    size = states.layers[TOP].shape[1]
+    head = build_online_coref({"width": size, "proposed": False, "lower_layers": [0, 2]}).eval()
+    lower = {layer: torch.randn_like(states.layers[TOP]).requires_grad_() for layer in (0, 2)}
+    spans = given()
+    longest = int((spans.ends - spans.starts).argmax())
+    head(states._replace(layers=states.layers | lower), spans).vectors[longest, 0].backward()
+    ends = {int(spans.starts[longest]), int(spans.ends[longest]) - 1}
+    for words in lower.values():
+        assert words.grad is not None
+        assert set(words.grad.any(1).nonzero().flatten().tolist()) == ends
+
+
 def test_loss_is_the_sum_of_cross_entropies(head: OnlineCoref, states: WordStates) -> None:
     output = head.train()(states, given())
     is_mention = torch.ones(len(GOLD), dtype=torch.bool)

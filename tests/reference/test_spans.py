@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entitykit.models import spans as module
-from entitykit.models.spans import all_spans, document_bounds, in_blocks, range_max
-from entitykit.types import Spans
+from entitykit.models.spans import all_spans, document_bounds, end_states, in_blocks, range_max
+from entitykit.types import TOP, Spans, WordStates
 
 CPU = torch.device("cpu")
 BOUNDS = st.integers(1, 70).flatmap(
@@ -43,6 +43,14 @@ def test_all_spans(lengths: list[int], max_width: int) -> None:
         first += n
     spans = all_spans(lengths, max_width, CPU)
     assert list(zip(spans.starts.tolist(), spans.ends.tolist(), strict=True)) == expected
+
+
+def test_end_states() -> None:
+    layers = {layer: torch.randn(5, 2) for layer in (TOP, 0, 3)}
+    found = end_states(WordStates(layers, (2, 3)), make_spans([(0, 2), (4, 5)]), [3, 0])
+    expected = [layers[layer][[word, 4]] for word in (0, 1) for layer in (TOP, 3, 0)]
+    assert all(map(torch.equal, found, expected))
+    assert len(found) == 6
 
 
 def test_document_bounds() -> None:

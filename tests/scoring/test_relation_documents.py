@@ -96,6 +96,37 @@ def test_the_same_relation_twice() -> None:
     assert (found["rel_doc_p"], found["rel_doc_evidence_p"]) == (1.0, 1.0)
 
 
+def split(made: Doc, *firsts: int) -> Doc:
+    """Sentences that begin with these words."""
+    for token in made:
+        token.is_sent_start = token.i in firsts
+    return made
+
+
+def test_sentences_are_known_by_their_places() -> None:
+    """Where both documents have some; of gold sentences 0 and 1 the predicted document has the second as its third."""
+    eg = example([relation(1, 3, "met", 0, 2, 9)])
+    split(eg.reference, 0, 6)
+    assert document_scores([eg])["rel_doc_evidence_p"] == pytest.approx(1 / 3)  # by their numbers
+    split(eg.predicted, 0, 3, 6)
+    found = document_scores([eg])
+    assert (found["rel_doc_evidence_p"], found["rel_doc_evidence_r"]) == (pytest.approx(1 / 3), pytest.approx(1 / 6))
+    eg = example([relation(1, 3, "met", 1)])
+    split(eg.reference, 0, 6)
+    split(eg.predicted, 0, 3, 6)
+    assert document_scores([eg])["rel_doc_evidence_p"] == 0.0
+
+
+def test_white_space_belongs_to_either_sentence() -> None:
+    reference, found = (Doc(VOCAB, words=["A", " ", "B"], spaces=[False] * 3) for _ in range(2))
+    split(reference, 0, 1)
+    split(found, 0, 2)
+    for made in (reference, found):
+        made.spans["coref_clusters_1"], made.spans["coref_clusters_2"] = [Span(made, 0, 1)], [Span(made, 2, 3)]
+    reference.user_data["cluster_relations"] = found._.cluster_relations = [relation(1, 2, "met", 0, 1)]
+    assert document_scores([Example(found, reference)])["rel_doc_evidence_f"] == 1.0
+
+
 def test_nothing_to_score() -> None:
     eg = example([])
     eg.predicted._.cluster_relations = None
