@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python -m
 PIPELINE := pipelines/en_entitykit_sm
-DECLARED := setup.py pyproject.toml constraints.txt entitykit/__init__.py $(wildcard $(PIPELINE)/setup.py $(PIPELINE)/*/meta.json)
+DECLARED := setup.py pyproject.toml constraints.txt entitykit/__init__.py $(wildcard $(PIPELINE)/setup.py $(PIPELINE)/*/meta.json $(PIPELINE)/*/*/config.cfg)
 
 .PHONY: install demo test lint types format clean
 

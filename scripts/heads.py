@@ -25,9 +25,11 @@ def train_head(config: str, work: Path, **paths: Path) -> Path:
 
 
 def write_head(nlp: Language, name: str, out: Path, **settings: object) -> None:
-    """Save a component alone, and beside it its config with some settings changed."""
+    """Save a component alone, in half precision, and beside it its config with some settings changed."""
     shutil.rmtree(out, ignore_errors=True)
-    nlp.get_pipe(name).to_disk(out)  # type: ignore[attr-defined]
+    pipe = nlp.get_pipe(name)
+    pipe.model.shims[0].storage = "fp16"  # type: ignore[attr-defined]
+    pipe.to_disk(out)  # type: ignore[attr-defined]
     config = {**nlp.config["components"][name], **settings}
     del config["factory"]
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -114,14 +114,13 @@ def words_of(mentions: Iterable[tuple[int, int]]) -> set[int]:
 
 
 def write_calibrated(nlp: Language, dev: list[Example], out: Path) -> None:
-    """Choose the threshold on the development set, say how good the head is there, and save it alone, in half precision."""
+    """Choose the threshold on the development set, say how good the head is there, and save it alone."""
     head: Any = nlp.get_pipe(COMPONENT)
     threshold = round(head.calibrate(dev), 3)
     print(f"threshold {threshold}")
     report("head", dev, lambda value, n: value["score"])
     report("frequency", dev, lambda value, n: len(value["mentions"]))
     report("first position", dev, lambda value, n: 1 - min(start for start, _ in value["mentions"]) / n)
-    head.model.shims[0].storage = "fp16"
     write_head(nlp, COMPONENT, out, threshold=threshold)
 
 

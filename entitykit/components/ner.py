@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
-from spacy.util import filter_spans
+from spacy.util import filter_spans, minibatch
 from thinc.api import Model
 from torch import Tensor
 
@@ -35,8 +35,15 @@ from entitykit.models.spans import all_spans, join_spans
 from entitykit.scoring.spans import normalise_surface
 from entitykit.types import Spans
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
 FLAT = ("greedy", "exact_flat")
 """Decoders whose spans never overlap."""
+THRESHOLDS = [i / 40 for i in range(1, 40)]
+"""What `calibrate` tries."""
+BATCH = 128
+"""Documents that it reads at once."""
 
 DEFAULT_CONFIG = {
     "model": {"@architectures": "entitykit.SpanNER.v1", "tok2vec": {"@architectures": "entitykit.EncoderListener.v1"}},
@@ -44,9 +51,27 @@ DEFAULT_CONFIG = {
     "spans_key": "sc",
     "project_ents": False,
     "decoder": None,
-    "threshold": 0.0,
+    "threshold": None,
     "scorer": {"@scorers": "entitykit.ner_scorer.v1"},
 }
+
+
+class Candidates(NamedTuple):
+    """Spans of one document that may be entities.
+
+    Attributes:
+        starts: *(n,)* first words.
+        ends: *(n,)* ends, exclusive.
+        best: *(n,)* numbers of their likeliest labels.
+        of_best: *(n,)* logarithms of these labels' probabilities.
+        of_none: *(n,)* the same of "no entity".
+    """
+
+    starts: Ints
+    ends: Ints
+    best: Ints
+    of_best: Floats
+    of_none: Floats
 
 
 @Language.factory(
@@ -63,7 +88,7 @@ def make_ner(
     spans_key: str,
     project_ents: bool,
     decoder: str | None,
-    threshold: float,
+    threshold: float | None,
     scorer: Callable[..., Any] | None,
 ) -> NER:
     """Make the NER component.
@@ -78,7 +103,8 @@ def make_ner(
         project_ents: of nested entities, also write those to ``doc.ents`` that lie in no longer one.
         decoder: how candidates that overlap are chosen: `greedy` or `exact_flat` for flat entities, any for nested ones;
             none: `greedy` for flat and `greedy_nested` for nested entities.
-        threshold: least probability of an entity, which must also be more probable than "no entity".
+        threshold: what an entity's probability must be above; none: what `calibrate` has found, and before that the probability
+            of "no entity".
         scorer: scores examples.
     """
     settings = {
@@ -99,8 +125,9 @@ class NER(TorchPipe):
         if self.settings["annotate"] not in ("ents", "spans"):
             raise error("E109", name=self.name, setting="annotate", found=self.settings["annotate"], expected="ents or spans")
         check_decoder(self._decoder, self.name, FLAT if self.settings["annotate"] == "ents" else DECODERS)
-        if not 0 <= self.settings["threshold"] <= 1:
-            raise error("E109", name=self.name, setting="threshold", found=self.settings["threshold"], expected="0 to 1")
+        threshold = self.settings["threshold"]
+        if threshold is not None and not 0 < threshold <= 1:
+            raise error("E109", name=self.name, setting="threshold", found=threshold, expected="above 0, and at most 1")
 
     @property
     def _decoder(self) -> str:
@@ -124,6 +151,7 @@ class NER(TorchPipe):
         if examples and not self.labels:
             raise error("E106", name=self.name, keys=self._key)
         spans = [span for eg in examples for span in reference_spans(eg.reference, [self._key]) or ()]
+        self.cfg.pop("threshold", None)
         self.cfg["seen"] = sorted({normalise_surface(span.text) for span in spans})
         longest = settings["max_width"] if "max_width" in settings else settings["window"] + 1
         warn_wide([len(span) for span in spans], longest, self.name)
@@ -165,23 +193,65 @@ class NER(TorchPipe):
         return torch.tensor([wanted.get(pair, 0) for pair in _pairs(spans)], dtype=torch.long, device=spans.starts.device)
 
     def decode(self, output: NEROutput, docs: Sequence[Doc]) -> list[Prediction]:
-        """Keep candidates that are more probably an entity than none, then let the decoder choose among those that overlap."""
+        """Keep candidates that are probable enough, then let the decoder choose among those that overlap."""
+        threshold = self.settings["threshold"] if self.settings["threshold"] is not None else self.cfg.get("threshold")
+        return [{self._key: self._choose(candidates, threshold)} for candidates in self._candidates_of(output, docs)]
+
+    def _candidates_of(self, output: NEROutput, docs: Sequence[Doc]) -> list[Candidates]:
+        """What may be an entity in each document."""
         log_p = torch.log_softmax(output.logits.float(), dim=1).cpu().numpy()
+        possible = may_be_spans(docs, output.spans.starts.cpu().numpy(), output.spans.ends.cpu().numpy())
         if log_p.shape[1] == 1:  # no labels
-            best, margin = np.zeros(len(log_p), dtype=np.int64), np.full(len(log_p), -1.0, dtype=np.float32)
-        else:
-            best = log_p[:, 1:].argmax(1) + 1
-            margin = log_p[np.arange(len(best)), best] - log_p[:, 0]
-        scores = np.exp(log_p[np.arange(len(best)), best])
-        starts, ends = output.spans.starts.cpu().numpy(), output.spans.ends.cpu().numpy()
-        kept = (scores >= self.settings["threshold"]) & may_be_spans(docs, starts, ends)
-        margin = np.where(kept, margin, -1.0)
-        predictions: list[Prediction] = []
+            possible[:], log_p = False, np.repeat(log_p, 2, axis=1)
+        best = log_p[:, 1:].argmax(1)
+        of_best, of_none = log_p[np.arange(len(best)), best + 1], log_p[:, 0]
+        found = []
         for rows, starts, ends in per_document(output.spans, [len(doc) for doc in docs]):
-            chosen: NDArray[np.int64] = DECODERS[self._decoder](starts, ends, margin[rows])
-            labels = [self.labels[i - 1] for i in best[rows][chosen].tolist()]
-            predictions.append({self._key: SpanPrediction(starts[chosen], ends[chosen], labels, scores[rows][chosen])})
-        return predictions
+            kept = possible[rows]
+            found.append(Candidates(starts[kept], ends[kept], best[rows][kept], of_best[rows][kept], of_none[rows][kept]))
+        return found
+
+    def _choose(self, candidates: Candidates, threshold: float | None) -> SpanPrediction:
+        starts, ends, best, of_best, of_none = candidates
+        weights = of_best - of_none if threshold is None else np.exp(of_best) - threshold
+        chosen = DECODERS[self._decoder](starts, ends, weights)
+        labels = [self.labels[label] for label in best[chosen].tolist()]
+        return SpanPrediction(starts[chosen], ends[chosen], labels, np.exp(of_best[chosen]))
+
+    def calibrate(self, examples: Iterable[Example]) -> float:
+        """Find the threshold that gives the best strict F1, of several the highest, and keep it.
+
+        Texts of another kind than those of the training have entities of which the model is less sure: a lower threshold finds
+        them. The best one is half of the F1 that can be had, if probabilities are right (Lipton et al. 2014, arXiv 1402.1892).
+
+        Args:
+            examples: other than those of the training; their predicted documents have what components before this one write.
+
+        Returns:
+            The threshold, which is used where the setting is none, and saved with the component.
+
+        Raises:
+            ConfigError: E106 if there is no gold entity.
+        """
+        known = [eg for eg in examples if reference_spans(eg.reference, [self._key]) is not None]
+        correct, predicted, n_gold = np.zeros(len(THRESHOLDS)), np.zeros(len(THRESHOLDS)), 0
+        for batch in minibatch(known, BATCH):
+            docs = [eg.predicted for eg in batch]
+            found = self._candidates_of(self.model.predict(HeadInput(docs, self.candidates(docs, None))), docs)
+            for eg, candidates in zip(batch, found, strict=True):
+                spans, labels, _ = gold_spans([eg], [self._key])
+                gold = {(*place, label) for place, label in zip(_pairs(spans), labels, strict=True)}
+                n_gold += len(gold)
+                for i, threshold in enumerate(THRESHOLDS):
+                    chosen = self._choose(candidates, threshold)
+                    predicted[i] += len(chosen.labels)
+                    places = zip(chosen.starts.tolist(), chosen.ends.tolist(), chosen.labels, strict=True)
+                    correct[i] += len(gold.intersection(places))
+        if not n_gold:
+            raise error("E106", name=self.name, keys=self._key)
+        f1 = 2 * correct / (predicted + n_gold)
+        self.cfg["threshold"] = max(threshold for threshold, each in zip(THRESHOLDS, f1, strict=True) if each == f1.max())
+        return float(self.cfg["threshold"])
 
     def annotate(self, doc: Doc, prediction: Prediction) -> None:
         """Write the span group, and ``doc.ents`` where that is asked for."""

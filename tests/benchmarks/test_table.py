@@ -17,6 +17,7 @@ KEYS = {
     | {f"fastcoref_{figure}_{size}" for figure in ("speed", "memory") for size in ("2k", "10k", "50k")},
     "ner": {
         "conll04_ner_f1",
+        *(f"{data}_ner_calibrated_f1" for data in ("scierc", "wnut17")),
         *(f"{data}_{system}" for data in ("scierc", "wnut17") for system in ("ner_f1", "spacy_ner", "spacy_spancat")),
     },
     "relations": {

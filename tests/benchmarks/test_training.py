@@ -16,6 +16,7 @@ from entitykit.benchmarks.parts import Settings
 from entitykit.benchmarks.pipelines import read_config
 from entitykit.benchmarks.table import run_benchmark
 from entitykit.benchmarks.training import Task, run_seeds, spacy_train, work_folder, write_docs
+from entitykit.components.ner import THRESHOLDS
 from entitykit.errors import ConfigError, InputError
 
 
@@ -38,6 +39,16 @@ def test_every_system_trains_and_is_scored(key: str, settings: Settings, in_proc
     assert 0 <= report.figures[key].value <= 1
     assert report.settings[key]["max_steps"] == 2
     assert report.settings[key]["seeds"]["0"]["minutes"] >= 0
+    assert len(in_process) == 1
+
+
+def test_the_threshold_is_chosen_on_dev(settings: Settings, in_process: list[Path]) -> None:
+    keys = ["wnut17_ner_f1", "wnut17_ner_calibrated_f1"]
+    report = run_benchmark("ner", settings, only=keys)
+    assert list(report.figures) == keys
+    outcome = report.settings[keys[0]]["seeds"]["0"]
+    assert [report.figures[key].value for key in keys] == [outcome["ents_f"], outcome["calibrated_f"]]
+    assert outcome["threshold"] in THRESHOLDS
     assert len(in_process) == 1
 
 

@@ -11,11 +11,12 @@ import spacy
 import torch
 from spacy.tokens import Doc
 
-from entitykit.components.ner import NER, _sample
+from entitykit.components.ner import NER, THRESHOLDS, _sample
+from entitykit.errors import ConfigError
 from entitykit.models.ner import NEROutput
 from entitykit.models.spans import all_spans
 from entitykit.types import Spans
-from tests.pipelines import SPERT, add_head, initialized, make_example, make_pipeline, train
+from tests.pipelines import SPERT, add_head, initialized, make_example, make_examples, make_pipeline, train
 
 # Spans of two documents of five and three words, and their log-probabilities of none, X and Y.
 SPANS = Spans(torch.tensor([0, 0, 1, 3, 5, 7]), torch.tensor([2, 4, 3, 5, 8, 8]))
@@ -147,3 +148,44 @@ def test_seen_surfaces_are_remembered(tiny_bert: Path) -> None:
     for pipeline in (nlp, loaded):
         seen = pipeline.get_pipe("span_ner").scorer_arguments()["seen"]
         assert {surface.lower() for surface in seen} >= {"mary jones", "new york"}
+
+
+def test_a_threshold_finds_what_is_less_probable_than_nothing() -> None:
+    """Otherwise a label of which the model is less sure than of "no entity" could not be had at all."""
+    found = decode(make_component("nested", decoder="overlapping", threshold=0.05), "sc")
+    usual = decode(make_component("nested", decoder="overlapping"), "sc")
+    assert sum(map(len, found)) > sum(map(len, usual))
+    assert all(set(each) <= set(more) for each, more in zip(usual, found, strict=True))
+
+
+def test_calibrate(tiny_bert: Path, tmp_path: Path) -> None:
+    """The threshold is the best of all that are tried, is kept with the pipeline, and gives way to the setting."""
+    nlp, examples = initialized(tiny_bert, "span_ner")
+    train(nlp, examples, 12)
+    pipe = nlp.get_pipe("span_ner")
+    f1 = {}
+    for threshold in THRESHOLDS:
+        pipe.settings["threshold"] = threshold
+        f1[threshold] = nlp.evaluate(make_examples(nlp))["ents_f"]
+    pipe.settings["threshold"] = None
+    before = nlp.evaluate(make_examples(nlp))["ents_f"]
+    read = make_examples(nlp)
+    for eg in read:
+        eg.predicted = nlp(eg.predicted)
+    found = pipe.calibrate(read)
+    assert f1[found] == max(f1.values()) > min(f1.values())
+    assert found == max(threshold for threshold in THRESHOLDS if f1[threshold] == f1[found])
+    nlp.to_disk(tmp_path)
+    again = spacy.load(tmp_path)
+    assert again.evaluate(make_examples(again))["ents_f"] == f1[found] >= before
+    strict = spacy.load(tmp_path, config={"components.span_ner.threshold": 1.0})
+    assert not any(doc.ents for doc in strict.pipe(eg.text for eg in examples))
+    nlp.initialize(lambda: examples)
+    assert "threshold" not in pipe.cfg
+
+
+def test_calibrate_without_entities(tiny_bert: Path) -> None:
+    nlp, _ = initialized(tiny_bert, "span_ner")
+    with pytest.raises(ConfigError, match="E106"):
+        nlp.get_pipe("span_ner").calibrate([])
+    assert "threshold" not in nlp.get_pipe("span_ner").cfg

@@ -135,6 +135,8 @@ def test_trains_two_steps(path: Path, corpus: Path, kb: Path, tiny_bert: Path, t
         for layer in ("layer", "probe_layer"):
             if layer in component.get("model", {}):
                 overrides[f"components.{name}.model.{layer}"] = 1
+        if "lower_layers" in component.get("model", {}):
+            overrides[f"components.{name}.model.lower_layers"] = [0, 1]
         if "entities" in component.get("model", {}):
             overrides[f"components.{name}.model.entities.inject_layer"] = 1
         if "n_layers" in component.get("model", {}):

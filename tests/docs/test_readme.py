@@ -43,8 +43,9 @@ def run(command: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_commands_run_in_order(folder: Path, tiny_bert: Path) -> None:
-    """What is shortened: the training runs two steps on a tiny checkpoint."""
+@pytest.fixture(scope="module")
+def after(folder: Path, tiny_bert: Path) -> Path:
+    """The folder after all commands, in their order. What is shortened: the training runs two steps on a tiny checkpoint."""
     for command in COMMANDS:
         if command.startswith("make "):  # they run this test
             continue
@@ -57,21 +58,24 @@ def test_commands_run_in_order(folder: Path, tiny_bert: Path) -> None:
         output = run(command, folder)
         if command.endswith("-o -"):
             assert json.loads(output)["text"].startswith("Marie Curie")
-    assert len((folder / "annotated.jsonl").read_text(encoding="utf-8").splitlines()) == 1
-    assert (folder / "annotated.parquet").stat().st_size > 0
+    return folder
 
 
-def test_python_runs(folder: Path) -> None:
-    if not (folder / "my_kb").exists():
-        run("entitykit kb build my_kb examples/kb.jsonl", folder)
+def test_commands(after: Path) -> None:
+    assert len((after / "annotated.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+    assert (after / "annotated.parquet").stat().st_size > 0
+
+
+def test_python_runs(after: Path) -> None:
     outputs = []
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        done = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-c", block], cwd=after, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{block}\n{done.stderr}"
         outputs.append(done.stdout)
     assert "Ada Lovelace PERSON" in outputs[0]
     assert "'read': " in outputs[0]
     assert "Warsaw Q270 [('Q270', " in outputs[1]
+    assert "threshold" in json.loads((after / "out/calibrated/entitykit_ner/cfg.json").read_text(encoding="utf-8"))
 
 
 def test_links_lead_somewhere() -> None:
