@@ -65,7 +65,7 @@ def work_folder(settings: Settings) -> Iterator[Path]:
 
 
 def run_seeds(task: Task, settings: Settings, work: Path) -> dict[str, Outcome]:
-    """Train and score once per seed; what was measured before for the same config, data and seed is not measured again.
+    """Train and score once per seed; what was measured before of the same config, data and seed is not measured again.
 
     Args:
         task: what to train.
@@ -83,7 +83,8 @@ def run_seeds(task: Task, settings: Settings, work: Path) -> dict[str, Outcome]:
         config["training"]["max_steps"] = settings.max_steps
     outcomes = {}
     for seed in settings.seeds:
-        text = "".join([config.to_str(), str(seed), *(_digest(path) for path in (task.train, task.dev, task.test))])
+        measured = [*task.scores, getattr(task.measure, "__qualname__", "")]
+        text = "".join([config.to_str(), str(seed), *(_digest(path) for path in (task.train, task.dev, task.test)), *measured])
         result = work / "results" / f"{task.name}-seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
         outcomes[str(seed)] = _remembered(result, lambda seed=seed: _train_and_score(task, config, seed, work))  # type: ignore[misc]
     return outcomes

@@ -150,6 +150,13 @@ def test_a_run_that_was_cut_off_goes_on(task: Task, calls: list[int], tmp_path: 
     assert {seed: outcome["ents_f"] for seed, outcome in outcomes.items()} == {"0": 1.0, "1": 3.0, "2": 4.0}
 
 
+def test_what_else_is_measured_is_another_run(task: Task, calls: list[int], tmp_path: Path) -> None:
+    """A result of before would lack it."""
+    for other in (task, task._replace(scores=["ents_f", "ents_p"]), task._replace(measure=ner._score_calibrated), task):
+        run_seeds(other, Settings(seeds=(0,)), tmp_path)
+    assert calls == [0, 0, 0]
+
+
 def test_another_config_or_corpus_is_another_run(task: Task, calls: list[int], tmp_path: Path) -> None:
     run_seeds(task, Settings(seeds=(0,)), tmp_path)
     run_seeds(task, Settings(seeds=(0,), max_steps=5), tmp_path)
