@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from entitykit.models.documents import segment_mean
 from entitykit.models.linear import Linear, linear
 from entitykit.models.spans import BLOCK, document_bounds
 from entitykit.types import TOP, ClusterPairs, WordStates
@@ -57,7 +58,8 @@ class Evidence(nn.Module):
             words = states.layers[TOP]
             if not len(rows):
                 return words.new_zeros(0)
-            sentences = self.sentence(self.dropout(mean_by(words, pairs.sentences)))
+            n_sentences = int(pairs.sentences[-1]) + 1
+            sentences = self.sentence(self.dropout(segment_mean(words, pairs.sentences, n_sentences)))
             firsts, ends = document_bounds(states.lengths, words.device)
             place = pairs.starts[pairs.near_heads[rows]]
             bounds = torch.stack([pairs.sentences[firsts[place]], pairs.sentences[ends[place] - 1] + 1], dim=1)
@@ -100,20 +102,6 @@ def mentions_in(pairs: ClusterPairs, entities: Tensor, nearest: Tensor, low: int
     n = int(pairs.sentences[-1]) + 1
     there = torch.isin(entities[:, None] * n + asked, pairs.members * n + of_mentions)
     return there.long() + (of_mentions[nearest][:, None] == asked).long()
-
-
-def mean_by(values: Tensor, groups: Tensor) -> Tensor:
-    """The mean of each group's rows.
-
-    Args:
-        values: *(n, size)*.
-        groups: *(n,)* each row's group, sorted, from 0; every group has a row.
-
-    Returns:
-        *(n_groups, size)*.
-    """
-    sizes = torch.bincount(groups)
-    return values.new_zeros(len(sizes), values.shape[1]).index_add(0, groups, values) / sizes[:, None]
 
 
 def evidence_loss(logits: Tensor, says: Tensor) -> Tensor:

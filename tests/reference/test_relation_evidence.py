@@ -12,7 +12,8 @@ from scipy.special import erf
 from entitykit.models import relation_evidence as evidence_module
 from entitykit.models import relations as relations_module
 from entitykit.models.cluster_relations import ClusterRelationOutput, ClusterRelations, ClusterRelationsSettings
-from entitykit.models.relation_evidence import evidence_loss, mean_by, mentions_in
+from entitykit.models.documents import segment_mean
+from entitykit.models.relation_evidence import evidence_loss, mentions_in
 from entitykit.types import TOP, ClusterPairs, WordStates
 
 LENGTHS = (9, 0, 4)
@@ -136,7 +137,8 @@ def test_how_sentences_mention() -> None:
 def test_means() -> None:
     values, groups = np.random.default_rng(0).normal(size=(6, 3)), np.array([0, 0, 1, 2, 2, 2])
     expected = np.stack([values[groups == i].mean(axis=0) for i in range(3)])
-    np.testing.assert_allclose(mean_by(torch.from_numpy(values), torch.from_numpy(groups)).numpy(), expected)
+    found = segment_mean(torch.from_numpy(values), torch.from_numpy(groups), len(expected))
+    np.testing.assert_allclose(found.numpy(), expected)
 
 
 def test_what_is_known_of_a_pair_is_behind_the_activation() -> None:
