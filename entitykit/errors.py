@@ -79,7 +79,7 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E007": (
         ConfigError,
-        "The setting {setting} of a model is {found}; expected {expected}. Change it in the component's [components….model].",
+        "The model's setting {setting} is {found}; expected {expected}. Change it in the component's [components….model].",
     ),
     "E008": (
         OutputError,
