@@ -14,6 +14,7 @@ import spacy
 from default_corpus import gum_ids
 from heads import ROOT, train_head, write_head
 from spacy.tokens import Doc, DocBin
+from spacy.training import Corpus
 
 from entitykit.corpora.read import read_docs
 
@@ -32,7 +33,11 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     for split in ("train", "dev"):
         DocBin(docs=documents(args.data, split)).to_disk(args.work / f"{split}.spacy")
-    write_head(spacy.load(train_head("coref_head.cfg", args.work)), "entitykit_coref", args.out, new=NEW)
+    nlp = spacy.load(train_head("coref_head.cfg", args.work))
+    nlp.get_pipe("entitykit_coref").settings["new"] = NEW  # type: ignore[attr-defined]
+    f1 = nlp.evaluate(list(Corpus(args.work / "dev.spacy")(nlp)))["coref_conll_f"]
+    print(f"CoNLL F1 with new = {NEW}: {f1:.4f}")
+    write_head(nlp, "entitykit_coref", args.out, new=NEW)
 
 
 def documents(data: Path, split: str) -> Iterator[Doc]:

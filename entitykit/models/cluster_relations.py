@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from entitykit.models.linear import Linear
 from entitykit.models.relation_evidence import Evidence, evidence_loss
 from entitykit.models.relations import Between, Fit, Nearness, gaps_between, in_slices, mean_bce, with_n_labels
-from entitykit.models.spans import entity_states
+from entitykit.models.spans import end_states, entity_states
 from entitykit.types import TOP, ClusterPairs, EntityPairs, Spans, WordStates
 
 
@@ -103,7 +103,7 @@ class ClusterRelations(nn.Module):
         """
         s, words = self.settings, states.layers[TOP]
         spans = Spans(pairs.starts, pairs.ends)
-        parts = [entity_states(states, spans), words[spans.starts], words[spans.ends - 1]]
+        parts = [entity_states(states, spans), *end_states(states, spans)]
         mentions = self.mention(self.dropout(torch.cat(parts, dim=1)))
         described = logsumexp_by(mentions, pairs.members, len(pairs.types))
         if self.kind is not None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from entitykit.models.bi_encoder import MAX_SCALE, span_means
 from entitykit.models.documents import document_means, document_of_words
 from entitykit.models.linear import Linear
-from entitykit.models.spans import entity_states
+from entitykit.models.spans import end_states, entity_states
 from entitykit.types import TOP, Spans, WordStates
 
 NEAREST = 10
@@ -105,7 +105,7 @@ class CrossDocument(nn.Module):
         words = states.layers[TOP]
         has_tokens = states.entities is not None and states.entities.states is not None
         own = entity_states(states, spans) if has_tokens else span_means(words, spans)
-        parts = [own, words[spans.starts], words[spans.ends - 1]]
+        parts = [own, *end_states(states, spans)]
         if self.share is not None:
             parts.append(document_means(states)[document_of_words(states.lengths, words.device)[spans.starts]])
             own = own + self.share * parts[-1]
