@@ -12,7 +12,7 @@ kernel's backward pass needs only the output and the logsumexp of the *whole* so
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,18 +96,18 @@ class _MergedAttention(torch.autograd.Function):
     def forward(ctx: Any, biases: list[Tensor | None], has_own: bool, *tensors: Tensor) -> Tensor:
         triples = [tensors[i : i + 3] for i in range(0, len(tensors), 3)]
         own = triples.pop() if has_own else None
-        outs, sums = [], []
-        for (q, k, v), bias in zip(triples, biases, strict=True):
-            out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, attn_mask=bias)
-            outs.append(out)
-            sums.append(logsumexp)
+        found = [
+            torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, attn_mask=bias)
+            for (q, k, v), bias in zip(triples, biases, strict=True)
+        ]
         if own is not None:
-            outs.append(own[2])
-            sums.append(_own_scores(own))
-        total = torch.logsumexp(torch.stack(sums), dim=0)
-        merged = sum(out * torch.exp(s - total)[..., None] for out, s in zip(outs, sums, strict=True))
+            found.append((own[2], _own_scores(own)))
+        merged, total = found[0]
+        for out, logsumexp in found[1:]:
+            merged = torch.lerp(merged, out, torch.sigmoid(logsumexp - total)[..., None])
+            total = torch.logaddexp(total, logsumexp)
         # the fused backward kernel reads the output in the forward kernel's layout (batch, rows, heads, head width)
-        merged = cast(Tensor, merged).transpose(1, 2).contiguous().transpose(1, 2)
+        merged = merged.transpose(1, 2).contiguous().transpose(1, 2)
         ctx.biases, ctx.has_own = biases, has_own
         ctx.save_for_backward(merged, total, *tensors)
         return merged

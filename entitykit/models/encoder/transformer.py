@@ -92,20 +92,6 @@ class Embeddings(nn.Module):
         return self.dropout(self.norm(x))
 
 
-class Tokens(NamedTuple):
-    """Entity tokens projected for one layer's attention.
-
-    Attributes:
-        for_words: *(n_entities, width)* their queries for pieces (e2w).
-        for_entities: *(n_entities, width)* their queries for entity tokens (e2e).
-        keys: *(n_entities, 2 * width)* their keys and values.
-    """
-
-    for_words: Tensor
-    for_entities: Tensor
-    keys: Tensor
-
-
 class Attention(nn.Module):
     """Attention within each sequence of a pack; keys and values are projected alike for pieces and for entity tokens.
 
@@ -126,23 +112,26 @@ class Attention(nn.Module):
         sees = entities is not None and entities.words_see_entities
         self.of_words = Linear(settings.width, settings.width) if own and sees else None  # w2e
 
-    def tokens(self, e: Tensor) -> Tokens:
-        """Project entity tokens *(n_entities, width)*."""
+    def tokens(self, e: Tensor) -> Tensor:
+        """Project entity tokens *(n_entities, width)*.
+
+        Returns:
+            *(n_entities, 4 * width)*: queries for pieces (e2w), queries for entity tokens (e2e), keys, values.
+        """
         if self.of_entities is None:
             qkv = self.qkv(e)
-            return Tokens(qkv[:, : self.width], qkv[:, : self.width], qkv[:, self.width :])
+            return torch.cat([qkv[:, : self.width], qkv], dim=1)
         keys = linear(e, self.qkv.weight[self.width :], self.qkv.bias[self.width :])
-        for_words, for_entities = self.of_entities(e).split(self.width, dim=1)
-        return Tokens(for_words, for_entities, keys)
+        return torch.cat([self.of_entities(e), keys], dim=1)
 
-    def read_words(self, x: Tensor, qkv: Tensor, groups: Sequence[Group], tokens: Tokens | None = None) -> Tensor:
+    def read_words(self, x: Tensor, qkv: Tensor, groups: Sequence[Group], tokens: Tensor | None = None) -> Tensor:
         """Let every piece read the pieces of its own sequence and, if given, its entity tokens.
 
         Args:
             x: *(n_pieces, width)*.
             qkv: *(n_pieces, 3 * width)* projections of `x`.
             groups: of the pack.
-            tokens: of the pack.
+            tokens: *(n_entities, 4 * width)* of the pack.
 
         Returns:
             *(n_pieces, width)*.
@@ -154,16 +143,16 @@ class Attention(nn.Module):
             parts = [Part(q, k, v)]
             if tokens is not None and group.tokens is not None:
                 (seeking_heads,) = self._heads(seeking, group)
-                token_keys, token_values = self._token_heads(tokens.keys, group.tokens)
+                token_keys, token_values = self._token_heads(tokens[:, 2 * self.width :], group.tokens)
                 parts.append(Part(seeking_heads, token_keys, token_values, group.padding))
             outputs.append(attend(parts).transpose(1, 2).reshape(group.n_sequences * group.length, -1))
         return self.out(outputs[0] if len(outputs) == 1 else torch.cat(outputs))
 
-    def read_entities(self, tokens: Tokens, keys: Tensor, groups: Sequence[Group]) -> Tensor:
+    def read_entities(self, tokens: Tensor, keys: Tensor, groups: Sequence[Group]) -> Tensor:
         """Let every entity token read the pieces of its sequence and itself or, if they see each other, all its entity tokens.
 
         Args:
-            tokens: *(n_entities, …)*.
+            tokens: *(n_entities, 4 * width)*.
             keys: *(n_pieces, 2 * width)* keys and values of the pieces.
             groups: of the pack, with tokens.
 
@@ -175,15 +164,13 @@ class Attention(nn.Module):
             if group.tokens is None or group.rows is None:
                 continue
             k, v = self._heads(keys, group)
-            (for_words,) = self._token_heads(tokens.for_words, group.tokens)
-            (for_entities,) = self._token_heads(tokens.for_entities, group.tokens)
-            token_keys, token_values = self._token_heads(tokens.keys, group.tokens)
+            for_words, for_entities, token_keys, token_values = self._token_heads(tokens, group.tokens)
             others = Part(for_entities, token_keys, token_values, group.padding)
             read = Part(for_words, k, v)
             see = self.entities is not None and self.entities.entities_see_entities
             found = attend([read, others]) if see else attend([read], own=others)
             outputs.append(found.transpose(1, 2).reshape(-1, self.width)[group.rows])
-        return self.out(torch.cat(outputs) if outputs else tokens.for_words)
+        return self.out(torch.cat(outputs) if outputs else tokens[:, : self.width])
 
     def _heads(self, x: Tensor, group: Group) -> Tensor:
         """*(n, k * width)* to *(k, n_sequences, heads, length, head width)* for the group's rows."""
