@@ -172,6 +172,24 @@ def test_more_rows_than_one_block_of_the_kernel(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found, expected, rtol=10 * tolerance, atol=10 * tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision(dtype: torch.dtype) -> None:
+    """Values and gradients have the inputs' precision, and are near those of the same numbers in double precision."""
+    padding = torch.tensor([[False, False, True], [False, True, True]])
+    parts, own = [make_part(5, 7, dtype=dtype), make_part(5, 3, padding=padding, dtype=dtype)], make_part(5, 5, dtype=dtype)
+    exact = [
+        part._replace(**{name: getattr(part, name).double() for name in ("query", "key", "value")}) for part in (*parts, own)
+    ]
+    out, expected = attend(parts, own), attend_reference(exact[:-1], exact[-1])
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.double(), expected, rtol=0.02, atol=0.02)
+    direction = torch.randn_like(expected)
+    found = gradients(attend, parts, own, direction.to(dtype))
+    for gradient, of_exact in zip(found, gradients(attend_reference, exact[:-1], exact[-1], direction), strict=True):
+        assert gradient.dtype == dtype
+        torch.testing.assert_close(gradient.double(), of_exact, rtol=0.05, atol=0.05)
+
+
 def test_large_scores_do_not_overflow() -> None:
     """One part's largest score lies hundreds above the other's, which then has no weight."""
     parts = [make_part(3, 4, dtype=torch.float32), make_part(3, 2, dtype=torch.float32, scale=30.0)]

@@ -44,7 +44,8 @@ class Part(NamedTuple):
         """What is added to the scores *(batch, 1, n_queries, n_keys)*, without memory for each query."""
         if self.padding is None:
             return None
-        bias = self.query.new_zeros(self.padding.shape).masked_fill(self.padding, MASKED)
+        masked = max(MASKED, torch.finfo(self.query.dtype).min)
+        bias = self.query.new_zeros(self.padding.shape).masked_fill(self.padding, masked)
         return bias[:, None, None, :].expand(-1, 1, self.query.shape[2], -1)
 
 
@@ -104,7 +105,7 @@ class _MergedAttention(torch.autograd.Function):
             found.append((own[2], _own_scores(own)))
         merged, total = found[0]
         for out, logsumexp in found[1:]:
-            merged = torch.lerp(merged, out, torch.sigmoid(logsumexp - total)[..., None])
+            merged = torch.lerp(merged, out, torch.sigmoid(logsumexp - total)[..., None].to(out.dtype))
             total = torch.logaddexp(total, logsumexp)
         # the fused backward kernel reads the output in the forward kernel's layout (batch, rows, heads, head width)
         merged = merged.transpose(1, 2).contiguous().transpose(1, 2)
@@ -128,9 +129,11 @@ class _MergedAttention(torch.autograd.Function):
             # of a softmax: dscore = weight (dweight - Σ weights dweights), and that sum is grad · output
             dscore = weight * ((grads[0] * v).sum(-1, keepdim=True) - (grads[0] * merged).sum(-1, keepdim=True))
             dscore = dscore * q.shape[-1] ** -0.5
-            results += [dscore * k, dscore * q, weight * grads[0]]
+            results += [gradient.to(q.dtype) for gradient in (dscore * k, dscore * q, weight * grads[0])]
         return tuple(results)
 
 
 def _own_scores(own: Sequence[Tensor]) -> Tensor:
-    return (own[0] * own[1]).sum(-1) * own[0].shape[-1] ** -0.5
+    """As the kernel gives its sums: in single precision where numbers have half of it."""
+    dtype = torch.promote_types(own[0].dtype, torch.float32)
+    return (own[0] * own[1]).sum(-1, dtype=dtype) * own[0].shape[-1] ** -0.5
