@@ -22,7 +22,7 @@ from spacy.training import Example
 from thinc.api import Config
 
 from entitykit.benchmarks.parts import Part, Result, Settings, find_files, mean
-from entitykit.benchmarks.pipelines import read_config
+from entitykit.benchmarks.pipelines import ENCODER, read_config
 from entitykit.benchmarks.training import Task, run_seeds, work_folder, write_docs
 from entitykit.corpora.read import read_docs
 from entitykit.scoring.coref import clusters_in
@@ -63,6 +63,11 @@ def _antecedents(config: Config) -> None:
     config["components"][COREF]["model"] = {"@architectures": "entitykit.AntecedentCoref.v1", "tok2vec": listener}
 
 
+def _tokens(config: Config) -> None:
+    """Mentions are entity tokens of their own, which read the words, in the place of states pooled from these."""
+    config["components"][ENCODER]["model"]["entities"]["tokens"] = True
+
+
 def _as_it_is(config: Config) -> None:
     pass
 
@@ -72,6 +77,7 @@ CHANGES: Mapping[str, Change] = {
     "_no_names": _model(names=False),
     "_gate": _model(update="gate"),
     "_antecedents": _antecedents,
+    "_tokens": _tokens,
 }
 """What is changed of the config; the first is the config as it stands."""
 

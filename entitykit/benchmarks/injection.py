@@ -2,7 +2,9 @@
 
 NER on CoNLL04 (flat, `configs/ner.cfg`) and LitBank (nested, `configs/ner_nested.cfg`) with the same encoder, data, optimizer
 and steps; only the encoder's injection differs, and for `spert` the head, which then classifies all spans. The figures are
-strict micro F1 on the test set, the mean over seeds. `gold` is given the test set's spans and only names their types.
+strict micro F1 on the test set, the mean over seeds. `gold` is given the test set's spans and only names their types. The
+forms `…_pretrained` begin with an encoder whose entity tokens have found masked entities again for a while
+(`entitykit.benchmarks.pretrained`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from thinc.api import Config
 from entitykit.benchmarks import mentions, ner
 from entitykit.benchmarks.parts import Part, Result, Settings, mean
 from entitykit.benchmarks.pipelines import ENCODER, read_config
+from entitykit.benchmarks.pretrained import pretrained_checkpoint
 from entitykit.benchmarks.training import Task, run_seeds, work_folder, write_docs
 
 MAX_STEPS = 800
@@ -33,12 +36,16 @@ class Form(NamedTuple):
         seen: words and other entity tokens attend to entity tokens.
         probe: spans are proposed by the encoder's probe; otherwise they are given.
         spert: all spans are classified, and none proposed.
+        pretrained: the encoder's entity tokens have been trained before, from the same layer on.
+        proposals: spans for each word; none: as the config has it.
     """
 
     depth: float | None = None
     seen: bool = False
     probe: bool = True
     spert: bool = False
+    pretrained: bool = False
+    proposals: float | None = None
 
 
 FORMS: Mapping[str, Form] = {
@@ -49,6 +56,11 @@ FORMS: Mapping[str, Form] = {
     "tokens_half": Form(depth=0.5),
     "tokens_half_seen": Form(depth=0.5, seen=True),
     "gold": Form(depth=0.5, probe=False),
+    "pooled_pretrained": Form(pretrained=True, proposals=0.3),
+    **{
+        f"tokens_{name}_pretrained": Form(depth=depth, pretrained=True, proposals=0.3)
+        for name, depth in (("third", 1 / 3), ("half", 0.5), ("two_thirds", 2 / 3))
+    },
 }
 
 DATA: Mapping[str, tuple[str, str]] = {"conll04": ("ner", "ents_f"), "litbank": ("ner_nested", "spans_sc_f")}
@@ -65,6 +77,10 @@ def measure_form(settings: Settings, *, data: str, form: str) -> Result:
     inject(config, FORMS[form])
     key, given = f"{data}_{form}", "" if FORMS[form].probe else GIVEN
     with work_folder(settings) as work:
+        if FORMS[form].pretrained:
+            encoder = config["components"][ENCODER]["model"]
+            path = pretrained_checkpoint(settings, work, layer=encoder["entities"]["inject_layer"])
+            encoder["name"] = str(path.resolve())
         corpora = ner.prepare(data, settings, work) if data in ner.DATA else _prepare_litbank(settings, work)
         outcomes = run_seeds(Task(key, config, *corpora, [score], given), settings, work)
     figure = mean([outcome[score] for outcome in outcomes.values()])
@@ -85,6 +101,8 @@ def inject(config: Config, form: Form) -> None:
         layer = round(2 * form.depth * entities["inject_layer"])
         entities.update(tokens=True, inject_layer=layer, words_see_entities=form.seen, entities_see_entities=form.seen)
         entities["probe"] = form.probe
+    if form.proposals is not None:
+        entities["proposals"] = form.proposals
     if not form.probe:
         encoder["given"], head["probe_layer"] = [GIVEN], None
 

@@ -37,7 +37,7 @@ from entitykit.benchmarks.link_data import (
     prepare_wordnet,
 )
 from entitykit.benchmarks.parts import Figure, Part, Result, Settings, mean, progress
-from entitykit.benchmarks.pipelines import read_config
+from entitykit.benchmarks.pipelines import ENCODER, read_config
 from entitykit.benchmarks.training import work_folder
 from entitykit.errors import error
 from entitykit.knowledge.candidates import AliasSource, WordSource
@@ -151,20 +151,48 @@ def wordnet_bi_encoder(settings: Settings, work: Path, data: LinkData, seed: int
     return train_pipeline("wordnet", read_config(settings, "linking"), data, seed, settings, work)
 
 
-def measure_wordnet(settings: Settings) -> Result:
-    """Train the bi-encoder, once per seed, and score it."""
+def wordnet_one_pass(settings: Settings, work: Path, data: LinkData, seed: int, *, tokens: bool) -> Trained:
+    """The bi-encoder with mentions as the encoder's one pass over the text has them, instead of each read anew in its context.
+
+    Args:
+        settings: of the benchmark.
+        work: from `work_folder`.
+        data: what to learn.
+        seed: of the training.
+        tokens: mentions are entity tokens, from the layer on where `configs/ner.cfg` has the probe; otherwise the means of
+            their words.
+    """
+    config = read_config(settings, "linking")
+    config["components"][LINKER]["model"]["mention"] = "state"
+    if tokens:
+        encoder, of_names = config["components"][ENCODER], read_config(settings, "ner")["components"][ENCODER]
+        layer = of_names["model"]["entities"]["inject_layer"]
+        encoder["given"] = ["ents"]
+        encoder["model"]["entities"] = {"@misc": "entitykit.Entities.v1", "inject_layer": layer, "probe": False}
+    return train_pipeline(f"wordnet-{'tokens' if tokens else 'pooled'}", config, data, seed, settings, work)
+
+
+Train = Callable[[Settings, Path, LinkData, int], Trained]
+
+
+def measure_wordnet(settings: Settings, *, name: str, train: Train) -> Result:
+    """Train a pipeline once per seed, and score it."""
     settings = _quick(settings)
     outcomes: dict[str, dict[str, float]] = {}
     with work_folder(settings) as work:
         data = prepare_wordnet(settings, work)
         for seed in settings.seeds:
-            trained = wordnet_bi_encoder(settings, work, data, seed)
-            scores = score_wordnet(spacy.load(trained.path), data)
-            outcomes[str(seed)] = {**scores, **trained.details}
-            progress(f"wordnet, seed {seed}: {outcomes[str(seed)]}")
-    keys = {"wordnet_recall64": "recall64", "wordnet_bi_acc": "acc", "wordnet_bi_namesakes_acc": "namesakes"}
-    figures = {key: mean([own[score] for own in outcomes.values()]) for key, score in keys.items()}
-    return Result(figures, {"wordnet": {**data.details, "seeds": outcomes}})
+            trained = train(settings, work, data, seed)
+            outcomes[str(seed)] = {**score_wordnet(spacy.load(trained.path), data), **trained.details}
+            progress(f"wordnet {name}, seed {seed}: {outcomes[str(seed)]}")
+    figures = {key: mean([own[score] for own in outcomes.values()]) for key, score in _wordnet_keys(name).items()}
+    return Result(figures, {f"wordnet_{name}": {**data.details, "seeds": outcomes}})
+
+
+def _wordnet_keys(name: str) -> dict[str, str]:
+    """Figures of a trained pipeline, and what they are of `score_wordnet`."""
+    recall = {"bi": "wordnet_recall64"}.get(name, f"wordnet_{name}_recall64")
+    return {recall: "recall64", f"wordnet_{name}_acc": "acc", f"wordnet_{name}_namesakes_acc": "namesakes"}
 
 
 def wordnet_cross_encoder(settings: Settings, work: Path, data: LinkData, seed: int) -> Trained:
@@ -183,22 +211,6 @@ def wordnet_distilled(settings: Settings, work: Path, data: LinkData, seed: int)
     config = read_config(settings, "linking_distilled")
     config["paths"]["teacher"] = str(wordnet_cross_encoder(settings, work, data, seed).path)
     return train_pipeline("wordnet-distilled", config, data, seed, settings, work)
-
-
-def measure_taught(settings: Settings, *, name: str) -> Result:
-    """Train what comes after the bi-encoder, once per seed, and score it as `measure_wordnet` does."""
-    settings = _quick(settings)
-    train = {"cross": wordnet_cross_encoder, "distilled": wordnet_distilled}[name]
-    outcomes: dict[str, dict[str, float]] = {}
-    with work_folder(settings) as work:
-        data = prepare_wordnet(settings, work)
-        for seed in settings.seeds:
-            trained = train(settings, work, data, seed)
-            outcomes[str(seed)] = {**score_wordnet(spacy.load(trained.path), data), **trained.details}
-            progress(f"wordnet {name}, seed {seed}: {outcomes[str(seed)]}")
-    keys = {f"wordnet_{name}_acc": "acc", f"wordnet_{name}_namesakes_acc": "namesakes"}
-    figures = {key: mean([own[score] for own in outcomes.values()]) for key, score in keys.items()}
-    return Result(figures, {f"wordnet_{name}": {**data.details, "seeds": outcomes}})
 
 
 def measure_untrained(settings: Settings) -> Result:
@@ -285,11 +297,19 @@ def _baseline_keys(name: str, *scores: str) -> tuple[str, ...]:
     return tuple(f"{name}_{baseline}_{score}" for baseline in BASELINES for score in scores)
 
 
+PIPELINES: Mapping[str, Train] = {
+    "bi": wordnet_bi_encoder,
+    "pooled": partial(wordnet_one_pass, tokens=False),
+    "tokens": partial(wordnet_one_pass, tokens=True),
+    "cross": wordnet_cross_encoder,
+    "distilled": wordnet_distilled,
+}
+"""What is trained on WordNet."""
+
 PARTS = [
-    Part(("wordnet_recall64", "wordnet_bi_acc", "wordnet_bi_namesakes_acc"), measure_wordnet),
     *(
-        Part((f"wordnet_{name}_acc", f"wordnet_{name}_namesakes_acc"), partial(measure_taught, name=name), False)
-        for name in ("cross", "distilled")
+        Part(tuple(_wordnet_keys(name)), partial(measure_wordnet, name=name, train=train), name == "bi")
+        for name, train in PIPELINES.items()
     ),
     Part(tuple(f"wordnet_untrained_{score}" for score in ("recall64", "acc", "namesakes_acc")), measure_untrained, False),
     *(Part(_baseline_keys(name, "acc", "recall64"), partial(measure_given, name=name)) for name in ("wordnet", "bc5cdr")),

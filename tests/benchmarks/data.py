@@ -100,6 +100,7 @@ def _files(copies: int) -> dict[str, str]:
         **{f"gum/dep/{name}.conllu": GUM_DOCUMENT.format(name=name) for names in gum.values() for name in names},
         **{f"litbank/entities/tsv/{i:02}_novel.tsv": layered for i in range(10)},
         "redocred/dev_revised.json": json.dumps([_docred(i) for i in range(6 * copies)]),
+        "wordnet_linking/train.jsonl": f"{json.dumps({'text': 'sit by the bank', 'start': 11, 'end': 15, 'gold': '1'})}\n",
         "salience/saliency-dataset.json": "".join(f"{json.dumps(_article(i))}\n" for i in range(10)),
         "salience/wikinews-entities.json": json.dumps([names for i in range(10) for names in _names(i)]),
         "novels/1_frost.txt": NOVEL,
