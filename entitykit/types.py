@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -37,6 +37,10 @@ class EntityPairs(NamedTuple):
         types: *(n_entities,)* numbers of the entities' types; 0 is an unknown one.
         heads: *(n_pairs,)* rows of the pairs' first arguments, of which the relation is said.
         tails: *(n_pairs,)* rows of the second ones, in the same document.
+        reach: *(n_words, 2)* where a model finds the entities, how far each is paired with those behind it: these begin before
+            the first number of its first word, and before the second one of its last word. Empty where entities are given.
+        most: *(n_documents,)* where a model finds the entities, pairs of two of them at most, the nearest.
+        itself: whether it pairs each with itself, too.
     """
 
     starts: Tensor
@@ -44,6 +48,9 @@ class EntityPairs(NamedTuple):
     types: Tensor
     heads: Tensor
     tails: Tensor
+    reach: Tensor = torch.zeros(0, 2, dtype=torch.long)
+    most: Tensor = torch.zeros(0, dtype=torch.long)
+    itself: Tensor = torch.tensor(False)
 
 
 class ClusterPairs(NamedTuple):
@@ -80,7 +87,8 @@ class GivenMentions(NamedTuple):
         starts: *(n_mentions,)* first words; words are numbered as in `Spans`.
         ends: *(n_mentions,)* ends, exclusive.
         entities: *(n_mentions,)* numbers of their entities, each of one document; -1 where none is known.
-        names: *(n_words,)* a number for each word that tells who is meant, 0 for others; equal words have equal ones.
+        names: *(n_words,)* a number for each word that tells who is meant, 0 for others: even, the same for equal words,
+            and one more for a word with a capital.
     """
 
     starts: Tensor
@@ -145,6 +153,7 @@ class WordStates(NamedTuple):
         mentions: what the encoder's own probe says, if it has one and a head asked for `MENTIONS`.
         runs: words that were read from the same window, run after run; none: each document is one. Positions begin anew in each
             window, so what was learned of two words' states in one window does not hold for words of two.
+        late: gives tokens to spans that have none, *(n_spans, width)* without gradients; none where that cannot be.
     """
 
     layers: Mapping[int, Tensor]
@@ -152,6 +161,7 @@ class WordStates(NamedTuple):
     entities: EntityTokens | None = None
     mentions: MentionOutput | None = None
     runs: tuple[int, ...] | None = None
+    late: Callable[[Spans], Tensor] | None = None
 
     def tensors(self) -> dict[int, Tensor]:
         """All tensors that have gradients, by layer, `ENTITIES` and `MENTIONS`."""
@@ -171,6 +181,7 @@ class WordStates(NamedTuple):
             None if self.entities is None else self.entities._replace(states=new.get(ENTITIES)),
             None if self.mentions is None else self.mentions._replace(band=new[MENTIONS]),
             self.runs,
+            self.late,
         )
 
 

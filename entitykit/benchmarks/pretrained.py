@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import spacy
@@ -70,10 +71,11 @@ def linked_texts(settings: Settings) -> Iterator[tuple[str, list[Link]]]:
     for doc in read_docs(find_files(settings, "redocred/dev_revised.json")[0], "docred", nlp, limit=limit):
         named = [(span, best.text) for own in clusters_in(doc) or [] if (best := representative(own)) for span in own]
         yield doc.text, _links(named)
-    for path, form, options in (("gum/dep", "gum", {"split": "train"}), ("wordnet_linking/train.jsonl", "wordnet_linking", {})):
-        for doc in read_docs(find_files(settings, path)[0], form, nlp, limit=limit, **options):
-            mentions = [*doc.ents, *(span for group in doc.spans.values() for span in group)]
-            yield doc.text, _links((span, span.kb_id_) for span in mentions if span.kb_id_)
+    pages = read_docs(find_files(settings, "gum/dep")[0], "gum", nlp, limit=limit, split="train")
+    uses = read_docs(find_files(settings, "wordnet_linking/train.jsonl")[0], "wordnet_linking", nlp, limit=limit)
+    for doc in chain(pages, uses):
+        mentions = [*doc.ents, *(span for group in doc.spans.values() for span in group)]
+        yield doc.text, _links((span, span.kb_id_) for span in mentions if span.kb_id_)
 
 
 def _links(mentions: Iterable[tuple[Span, str]]) -> list[Link]:

@@ -24,9 +24,12 @@ from entitykit.models.coref_pairs import (
     NEVER,
     NO_NAME,
     OTHER_NAME,
+    OTHER_PROPER,
     SAME_LAST,
     SAME_NAME,
+    SAME_WORD,
     Side,
+    Words,
     buckets,
     distances,
     likeness,
@@ -49,16 +52,19 @@ class Found(NamedTuple):
     Attributes:
         starts: *(n,)* first words, counted from the beginning of what the memory has read.
         ends: *(n,)* ends, exclusive.
-        names: *(n,)* what stands for their words, see `entitykit.models.coref.CorefOutput`.
-        lasts: *(n,)* the same for their last words.
+        words: *(n,)* by which they are compared.
         vectors: *(n, size)*.
     """
 
     starts: Ints
     ends: Ints
-    names: Ints
-    lasts: Ints
+    words: Words
     vectors: Tensor
+
+    def rows(self, rows: slice | Ints) -> Found:
+        """Some of them."""
+        places = rows if isinstance(rows, slice) else torch.from_numpy(rows)
+        return Found(self.starts[rows], self.ends[rows], self.words.rows(places), self.vectors[places])
 
 
 class EntityMemory:
@@ -82,22 +88,21 @@ class EntityMemory:
         s = head.settings
         self._vectors, self._said, self._keys = (torch.zeros(CELLS, n) for n in (s.size, s.hidden, s.match))
         self._ends = np.zeros(CELLS, dtype=np.int64)
-        self._names: dict[int, set[int]] = {}
-        self._lasts: dict[int, set[int]] = {}
-        self._named: list[set[int]] = [set() for _ in range(CELLS)]  # names and last words that each cell is known by
+        self._known = _KnownWords()
 
     def follow(self, found: Found) -> Ints:
         """Give each mention its entity *(n,)*, numbered from 0; one for which there is no room is an entity of its own."""
         entities = np.empty(len(found.starts), dtype=np.int64)
+        words = [_Word(*values) for values in zip(*(part.tolist() for part in found.words), strict=True)]
         with torch.no_grad():
             mentions = self._head.scorer.of_mentions(found.vectors)
-            for row in range(len(found.starts)):
-                entities[row] = self._read(found, row, Side(*(part[row : row + 1] for part in mentions)))
+            for row, word in enumerate(words):
+                entities[row] = self._read(found, row, word, Side(*(part[row : row + 1] for part in mentions)))
         return entities
 
-    def _read(self, found: Found, row: int, mention: Side) -> int:
-        books, start, name, last = self.books, int(found.starts[row]), int(found.names[row]), int(found.lasts[row])
-        scores, cells_keep = self._score(start, name, last, mention)
+    def _read(self, found: Found, row: int, word: _Word, mention: Side) -> int:
+        books, start = self.books, int(found.starts[row])
+        scores, cells_keep = self._score(start, word, mention)
         keep, keep_new = (None, np.inf) if cells_keep is None else (cells_keep, self._keep_new(found.vectors[row : row + 1]))
         step = books.choose(scores, new=self._new, keep=keep, keep_new=keep_new)
         entity = books.apply(step, start)
@@ -106,7 +111,7 @@ class EntityMemory:
         cell, vector = step.cell, found.vectors[row : row + 1]
         self._make_room(cell)
         if step.action == "new":
-            self._forget_names(cell)
+            self._known.forget(cell)
             updated = vector
         else:
             count = torch.tensor([[float(books.counts[cell] - 1)]])
@@ -114,19 +119,16 @@ class EntityMemory:
         self._vectors[cell] = updated
         self._said[cell], self._keys[cell] = (part[0] for part in self._head.scorer.of_entities(updated))
         self._ends[cell] = found.ends[row]
-        self._remember_names(cell, name, last)
+        self._known.add(cell, word)
         return entity
 
-    def _score(self, start: int, name: int, last: int, mention: Side) -> tuple[Floats, Floats | None]:
+    def _score(self, start: int, word: _Word, mention: Side) -> tuple[Floats, Floats | None]:
         """Scores of all cells, -inf for those that are not compared; and how much each is worth keeping, if that counts."""
         books, scorer, n = self.books, self._head.scorer, self.books.n_cells
         scores = np.full(n, -np.inf)
         if not n:
             return scores, None
-        kinds = np.full(n, OTHER_NAME if name else NO_NAME)
-        if name:
-            kinds[list(self._lasts.get(last, ()))] = SAME_LAST
-            kinds[list(self._names.get(name, ()))] = SAME_NAME
+        kinds = self._known.kinds(word, n)
         cells = self._candidates(kinds, mention)
         rows = torch.from_numpy(cells)
         entities = Side(self._said[rows], self._keys[rows])
@@ -148,7 +150,7 @@ class EntityMemory:
         n_late = self._compared // 4
         if not self._compared or n <= self._compared + n_late:
             return np.arange(n)
-        chosen = kinds >= SAME_LAST
+        chosen = kinds >= SAME_WORD
         chosen[torch.topk(likeness(self._keys[:n], mention.keys), self._compared).indices.numpy()] = True
         if n_late:
             chosen[np.argpartition(self.books.last, -n_late)[-n_late:]] = True
@@ -166,22 +168,54 @@ class EntityMemory:
                 torch.cat([table, torch.zeros_like(table)]) for table in (self._vectors, self._said, self._keys)
             )
             self._ends = np.concatenate([self._ends, np.zeros_like(self._ends)])
-            self._named += [set() for _ in self._named]
 
-    def _remember_names(self, cell: int, name: int, last: int) -> None:
-        for table, key in ((self._names, name), (self._lasts, last)):
+
+class _Word(NamedTuple):
+    """One mention's `Words`."""
+
+    name: int
+    first: int
+    last: int
+    proper: bool
+
+
+class _KnownWords:
+    """The words by which the entities of cells are known; `kinds` says of all cells what `name_kinds` says of two mentions."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, dict[int, set[int]]] = {part: {} for part in _Word._fields}
+        self._keys: dict[int, set[tuple[str, int]]] = {}  # of each cell, where it is in the tables
+
+    def add(self, cell: int, word: _Word) -> None:
+        """Take note of a mention of a cell's entity."""
+        for part, key in zip(_Word._fields, word, strict=True):
             if key:
-                table.setdefault(key, set()).add(cell)
-                self._named[cell].add(key)
+                self._tables[part].setdefault(key, set()).add(cell)
+                self._keys.setdefault(cell, set()).add((part, key))
 
-    def _forget_names(self, cell: int) -> None:
-        for key in self._named[cell]:
-            for table in (self._names, self._lasts):
-                if cell in table.get(key, ()):
-                    table[key].discard(cell)
-                    if not table[key]:
-                        del table[key]
-        self._named[cell].clear()
+    def forget(self, cell: int) -> None:
+        """The cell has another entity from now on."""
+        for part, key in self._keys.pop(cell, ()):
+            cells = self._tables[part][key]
+            cells.discard(cell)
+            if not cells:
+                del self._tables[part][key]
+
+    def kinds(self, word: _Word, n: int) -> Ints:
+        """How a mention's words compare with those of `n` cells."""
+        kinds = np.full(n, OTHER_NAME if word.name else NO_NAME)
+        if not word.name:
+            return kinds
+        if word.proper:
+            kinds[self._cells("proper", True)] = OTHER_PROPER
+        for part, key in (("first", word.first), ("first", word.last), ("last", word.first)):
+            kinds[self._cells(part, key)] = SAME_WORD
+        kinds[self._cells("last", word.last)] = SAME_LAST
+        kinds[self._cells("name", word.name)] = SAME_NAME
+        return kinds
+
+    def _cells(self, part: str, key: int) -> list[int]:
+        return list(self._tables[part].get(key, ()))
 
 
 def link_mentions(head: AntecedentCoref, found: Found, *, new: float = 0.0) -> Ints:
@@ -193,15 +227,16 @@ def link_mentions(head: AntecedentCoref, found: Found, *, new: float = 0.0) -> I
         new: score of starting an entity, which wins a tie.
     """
     n, most, device = len(found.starts), head.settings.antecedents, next(head.parameters()).device
-    starts, ends, names, lasts = (torch.from_numpy(part) for part in (found.starts, found.ends, found.names, found.lasts))
-    mentions = Mentions(starts, ends, names, lasts, torch.zeros_like(starts))
+    starts, ends = torch.from_numpy(found.starts), torch.from_numpy(found.ends)
+    document = torch.zeros_like(starts, device=device)
     antecedents = np.full(n, NONE, dtype=np.int64)
     for low in range(0, n, ROWS):
         first, high = max(low - most, 0), min(low + ROWS, n)
         rows, before = torch.arange(low, high)[:, None], torch.arange(first, high)
         near = (rows > before) & (rows - before <= most)
         own, earlier = near.nonzero().to(device).unbind(1)
-        block = Mentions(*(part[first:high].to(device) for part in mentions))
+        words = Words(*(part[first:high].to(device) for part in found.words))
+        block = Mentions(starts[first:high].to(device), ends[first:high].to(device), words, document[first:high])
         scores = torch.full(near.shape, -torch.inf)
         with torch.no_grad():
             scores[near] = head.scores(block, found.vectors[first:high].to(device), own + (low - first), earlier).cpu()
@@ -220,24 +255,23 @@ def find_named(head: MajorEntities, phrases: Named, found: Found, *, hybrid: boo
         found: the mentions.
         hybrid: an entity is also the mean of its phrase and of the mentions so far; otherwise the phrase alone says who it is.
     """
-    n, n_phrases = len(found.starts), len(phrases.names)
+    n, n_phrases = len(found.starts), len(phrases.vectors)
     if not n or not n_phrases:
         return np.full(n, NONE, dtype=np.int64)
-    mentions = Named(found.vectors, torch.from_numpy(found.names), torch.from_numpy(found.lasts))
-    blocks = zip(*(part.split(max(PAIRS // n_phrases, 1)) for part in mentions), strict=True)
+    mentions, step = Named(found.vectors, found.words), max(PAIRS // n_phrases, 1)
     with torch.no_grad():
-        static = torch.cat([head.fits(phrases, Named(*block)) for block in blocks])
+        static = torch.cat([head.fits(phrases, mentions.rows(slice(low, low + step))) for low in range(0, n, step)])
         if not hybrid:
             return assign(static.double().numpy())
         return _find_hybrid(head, phrases, mentions, found, static)
 
 
 def _find_hybrid(head: MajorEntities, phrases: Named, mentions: Named, found: Found, static: Tensor) -> Ints:
-    n = len(phrases.names)
+    n = len(phrases.vectors)
     entities = np.full(len(found.starts), NONE, dtype=np.int64)
     vectors, counts = phrases.vectors.clone(), torch.zeros(n, dtype=torch.long)
     starts, ends = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-    kinds = kinds_of(phrases, mentions)
+    kinds = kinds_of(phrases.words, mentions.words)
     said = head.scorer.of_mentions(mentions.vectors)
     for row, (start, end) in enumerate(zip(found.starts.tolist(), found.ends.tolist(), strict=True)):
         distance = torch.where(counts > 0, distances(start - starts, ends > start), NEVER)
@@ -251,7 +285,7 @@ def _find_hybrid(head: MajorEntities, phrases: Named, mentions: Named, found: Fo
         vectors[best] += (mentions.vectors[row] - vectors[best]) / (counts[best] + 1)
         starts[best], ends[best] = start, end
         # from now on the entity is known by this mention's words, too
-        kinds[:, best] = kinds[:, best].maximum(kinds_of(Named(*(part[row : row + 1] for part in mentions)), mentions)[:, 0])
+        kinds[:, best] = kinds[:, best].maximum(kinds_of(mentions.words.rows(slice(row, row + 1)), mentions.words)[:, 0])
     return entities
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from spacy.attrs import IS_PUNCT, IS_SPACE, IS_STOP, LOWER
+from spacy.attrs import IS_PUNCT, IS_SPACE, IS_STOP, LOWER, ORTH
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 from torch import Tensor
@@ -86,11 +86,15 @@ def cluster_places(eg: Example, clusters: Iterable[Iterable[Span]]) -> tuple[dic
 
 
 def telling_words(docs: Sequence[Doc]) -> NDArray[np.int64]:
-    """A number for each word of a batch *(n_words,)* that tells who is meant; 0 for stop words, punctuation and white space."""
-    nothing = np.zeros((0, 4), dtype=np.uint64)
-    table = np.concatenate([nothing, *(doc.to_array([LOWER, IS_STOP, IS_PUNCT, IS_SPACE]) for doc in docs)])
-    words: NDArray[np.int64] = table[:, 0].astype(np.uint64).view(np.int64).copy()
-    words[table[:, 1:].any(axis=1)] = 0
+    """A number for each word of a batch *(n_words,)* that tells who is meant; 0 for stop words, punctuation and white space.
+
+    It is even, whatever the case of the word's letters, and one more for a word with a capital.
+    """
+    nothing = np.zeros((0, 5), dtype=np.uint64)
+    table = np.concatenate([nothing, *(doc.to_array([LOWER, ORTH, IS_STOP, IS_PUNCT, IS_SPACE]) for doc in docs)])
+    lower, as_written = table[:, :2].astype(np.uint64).T
+    words: NDArray[np.int64] = (lower & ~np.uint64(1) | (lower != as_written)).view(np.int64)
+    words[table[:, 2:].any(axis=1)] = 0
     return words
 
 
@@ -105,29 +109,30 @@ def rows_by_name(spans: Sequence[Span], entities: NDArray[np.int64], names: Sequ
     """The mentions of the entity that has each name, by their rows.
 
     It is the one with most mentions that are the name, in any case; of equal ones with most that hold it; of these the first.
-    The name and the entity that fit best by this go together first, then the best of the others: so the order of names counts
-    only where they fit an entity equally well.
+    Where no mention is the name, it is the one with most that hold it, and that no other name has, if there is one. Of several
+    names that are found so, the one that fits best chooses first: so their order counts only where they fit equally well.
 
     Args:
         spans: mentions, in order.
         entities: *(n,)* of them.
-        names: names for which no entity is left are left out.
+        names: several may name one entity; those that no mention holds are left out.
     """
     texts = Counter(zip((" ".join(span.text.lower().split()) for span in spans), entities.tolist(), strict=True))
-    likeness: dict[tuple[int, str], tuple[int, int]] = {}  # an entity comes by its first mention that holds the name
-    for name in names:
+    likeness: dict[str, dict[int, tuple[int, int]]] = {name: {} for name in names}  # an entity comes by its first mention
+    for name, of_name in likeness.items():
         wanted = " ".join(name.lower().split())
         for (text, entity), n in texts.items():
             if f" {wanted} " in f" {text} ":
-                same, held = likeness.get((entity, name), (0, 0))
-                likeness[entity, name] = same + n * (text == wanted), held + n
-    taken: set[int] = set()
-    found: dict[str, list[int]] = {}
-    for entity, name in sorted(likeness, key=lambda pair: likeness[pair], reverse=True):  # equal ones stay in their order
-        if entity not in taken and name not in found:
-            taken.add(entity)
-            found[name] = np.flatnonzero(entities == entity).tolist()
-    return found
+                same, held = of_name.get(entity, (0, 0))
+                of_name[entity] = same + n * (text == wanted), held + n
+    best = {name: max(of_name, key=lambda entity: of_name[entity]) for name, of_name in likeness.items() if of_name}
+    found = {name: entity for name, entity in best.items() if likeness[name][entity][0]}
+    only_held = [(name, entity) for name in best if name not in found for entity in likeness[name]]
+    only_held.sort(key=lambda pair: likeness[pair[0]][pair[1]], reverse=True)  # equal ones stay in order
+    for name, entity in only_held:
+        if name not in found and entity not in found.values():
+            found[name] = entity
+    return {name: np.flatnonzero(entities == found.get(name, entity)).tolist() for name, entity in best.items()}
 
 
 def register_clusters() -> None:

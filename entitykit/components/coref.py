@@ -34,6 +34,7 @@ from entitykit.decoding.coref import MemorySettings, group_mentions
 from entitykit.errors import error
 from entitykit.models.antecedent_coref import AntecedentCoref
 from entitykit.models.coref import NO_ENTITY, CorefOutput, Named, OnlineCoref
+from entitykit.models.coref_pairs import Words
 from entitykit.models.major_entities import MajorEntities
 from entitykit.scoring.coref import PREFIX, cluster_keys
 from entitykit.types import GivenMentions, Spans, WordStates
@@ -206,17 +207,17 @@ class Coref(TorchPipe):
         """Find every mention of the entities that are named, and of no others.
 
         A name that occurs in the text stands for what it means there, in any case of letters; another one for what the encoder
-        makes of it, and of its description, by itself. So does one that has no entity token anywhere in the text, where the
-        encoder has tokens.
+        makes of it, and of its description, by itself, and nothing is found of it where only pronouns would fit. So does one
+        that has no entity token anywhere in the text, where the encoder has tokens.
 
         Args:
             doc: read by the encoder, as ``nlp`` gives it.
-            names: of different entities.
+            names: several may name one entity, which each of them then has where it is found as a cluster.
             descriptions: what is said of entities whose names do not occur, by name.
             memory: ``clusters``: entities are followed as for coreference, and each name is that of the cluster that has it
-                most often, or of mentions that hold it. ``hybrid``: there are no other entities, and mentions are compared with
-                the names and with what was found before; ``static``: with the names alone, all at once. Names that no cluster
-                has are looked for by ``hybrid``.
+                most often, or of mentions that hold it; names that no cluster has are looked for by ``hybrid`` among the other
+                mentions. ``hybrid``: there are no other entities, and mentions are compared with the names and with what was
+                found before; ``static``: with the names alone, all at once.
 
         Returns:
             Mentions by name, in the order of the text.
@@ -240,12 +241,13 @@ class Coref(TorchPipe):
         spans = [doc[start:end] for start, end in zip(found.starts.tolist(), found.ends.tolist(), strict=True)]
         rows = {} if memory != CLUSTERS else rows_by_name(spans, self._cluster(head, scored).entities, wanted)
         asked = [name for name in wanted if name not in rows]
-        entities = np.full(len(spans), NO_ENTITY, dtype=np.int64)
-        if asked and spans:
-            entities = find_named(head, self._phrases(doc, asked, described), found, hybrid=memory != STATIC)
-        entities[[row for each in rows.values() for row in each]] = NO_ENTITY
-        rows |= {name: np.flatnonzero(entities == i).tolist() for i, name in enumerate(asked)}
-        return {name: [spans[row] for row in rows[name]] for name in wanted}
+        free = np.setdiff1d(np.arange(len(spans)), [row for each in rows.values() for row in each])
+        if asked and len(free):
+            entities = find_named(head, self._phrases(doc, asked, described), found.rows(free), hybrid=memory != STATIC)
+            rows |= {name: free[entities == i].tolist() for i, name in enumerate(asked)}
+        tell = found.words.names.numpy() != 0
+        absent = {name for name in asked if not occurrences(doc, name) and not tell[rows.get(name, [])].any()}
+        return {name: [] if name in absent else [spans[row] for row in rows.get(name, [])] for name in wanted}
 
     def _phrases(self, doc: Doc, names: Sequence[str], described: Mapping[str, str]) -> Named:
         """What each name says: in the text where it occurs, the mean of all places that have states; else by itself."""
@@ -258,7 +260,8 @@ class Coref(TorchPipe):
         if apart:
             parts.append(self._say(*self._read(apart, described)))
         rows = torch.tensor([[*there, *apart].index(name) for name in names])
-        return Named(*(torch.cat(each)[rows] for each in zip(*parts, strict=True)))
+        words = Words(*(torch.cat(each) for each in zip(*(part.words for part in parts), strict=True)))
+        return Named(torch.cat([part.vectors for part in parts]), words).rows(rows)
 
     def _tokens(self, doc: Doc) -> set[Place] | None:
         """The spans of a document that have entity tokens; None if the encoder has none, so that every span has a state."""
@@ -296,7 +299,7 @@ class Coref(TorchPipe):
         by_name = rows.split([len(own) for own in places])
         vectors, firsts = output.vectors.float().cpu(), torch.stack([own[0] for own in by_name])
         means = torch.stack([vectors[own].mean(0) for own in by_name])
-        return Named(means, output.names.cpu()[firsts], output.lasts.cpu()[firsts])
+        return Named(means, Words(*(part.cpu()[firsts] for part in output.words)))
 
     def _memory(self, head: OnlineCoref) -> EntityMemory:
         return EntityMemory(head, self._memory_settings(), compared=self.settings["compared"], new=self.settings["new"])
@@ -320,14 +323,14 @@ class Coref(TorchPipe):
         probabilities = output.logits.float().sigmoid().cpu().numpy()
         starts, ends = output.spans.starts.cpu().numpy(), output.spans.ends.cpu().numpy()
         kept = (probabilities >= self.settings["threshold"]) & may_be_spans(docs, starts, ends)
-        names, lasts = output.names.cpu().numpy(), output.lasts.cpu().numpy()
+        words = Words(*(part.cpu() for part in output.words))
         vectors = output.vectors.float().cpu()
         found = []
         for rows, firsts, stops in per_document(output.spans, [len(doc) for doc in docs]):
             own = np.flatnonzero(kept[rows])
-            of_batch = own + (rows.start or 0)
-            mentions = Found(firsts[own], stops[own], names[of_batch], lasts[of_batch], vectors[torch.from_numpy(of_batch)])
-            found.append((mentions, probabilities[of_batch]))
+            of_batch = torch.from_numpy(own + (rows.start or 0))
+            mentions = Found(firsts[own], stops[own], words.rows(of_batch), vectors[of_batch])
+            found.append((mentions, probabilities[of_batch.numpy()]))
         return found
 
     def _cluster(self, head: OnlineCoref, found: Scored) -> Clusters:

@@ -52,7 +52,7 @@ class AntecedentCoref(OnlineCoref):
         """
         entity, mention = self.scorer.of_entities(vectors), self.scorer.of_mentions(vectors)
         distance = distances(found.starts[rows] - found.starts[before], found.ends[before] > found.starts[rows])
-        kinds = name_kinds((found.names[before], found.lasts[before]), found.names[rows], found.lasts[rows])
+        kinds = name_kinds(found.words.rows(before), found.words.rows(rows))
         return self.scorer(entity.rows(before), mention.rows(rows), distance, torch.zeros_like(rows), kinds)
 
     def _teach(self, vectors: Tensor, gold: Mentions, entities: Tensor) -> tuple[Taught, Asked | None]:

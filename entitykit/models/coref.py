@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entitykit.models.coref_pairs import COUNTS, PairScorer, buckets, distances, kinds_of_names
+from entitykit.models.coref_pairs import COUNTS, PairScorer, Words, buckets, distances, kinds_of_names, relations, words_of
 from entitykit.models.linear import Linear
 from entitykit.models.ner import proposals_of
 from entitykit.models.spans import document_bounds, end_states, entity_states, in_blocks, join_spans
@@ -71,8 +71,7 @@ class CorefOutput(NamedTuple):
         spans: *(n_spans,)* candidates by start, then by end.
         logits: *(n_spans,)* of being a mention.
         vectors: *(n_spans, size)*.
-        names: *(n_spans,)* what stands for each span's words, 0 if none of them tells who is meant.
-        lasts: *(n_spans,)* the same for its last word.
+        words: *(n_spans,)* by which the spans are compared.
         taught: how gold mentions fit the entities before them; none without gold mentions.
         asked: how they fit entities that were asked for, of `entitykit.models.major_entities`; none without gold mentions.
     """
@@ -80,8 +79,7 @@ class CorefOutput(NamedTuple):
     spans: Spans
     logits: Tensor
     vectors: Tensor
-    names: Tensor
-    lasts: Tensor
+    words: Words
     taught: Taught | None = None
     asked: Asked | None = None
 
@@ -91,13 +89,15 @@ class Named(NamedTuple):
 
     Attributes:
         vectors: *(n, size)*.
-        names: *(n,)* as in `CorefOutput`.
-        lasts: *(n,)* as in `CorefOutput`.
+        words: *(n,)* by which they are compared.
     """
 
     vectors: Tensor
-    names: Tensor
-    lasts: Tensor
+    words: Words
+
+    def rows(self, rows: Tensor | slice) -> Named:
+        """Some of them."""
+        return Named(self.vectors[rows], self.words.rows(rows))
 
 
 class Taught(NamedTuple):
@@ -168,15 +168,14 @@ class OnlineCoref(nn.Module):
         spans = join_spans(proposals_of(states), own) if self.settings.proposed else join_spans(own, own)
         described = in_blocks(lambda block: self._score(states, block), spans)
         logits, vectors = described[:, 0], described[:, 1:]
-        before = F.pad(given.names.cumsum(0), (1, 0))
-        names, lasts = before[spans.ends] - before[spans.starts], given.names[spans.ends - 1]
+        words = words_of(given.names, spans.starts, spans.ends)
         taught, asked = None, None
         if (given.entities != NO_ENTITY).any():
             rows, entities = _gold_rows(spans, given, sum(states.lengths) + 1)
             first, _ = document_bounds(states.lengths, vectors.device)
-            gold = Mentions(spans.starts[rows], spans.ends[rows], names[rows], lasts[rows], first[spans.starts[rows]])
+            gold = Mentions(spans.starts[rows], spans.ends[rows], words.rows(rows), first[spans.starts[rows]])
             taught, asked = self._teach(vectors[rows], gold, entities)
-        return CorefOutput(spans, logits, vectors, names, lasts, taught, asked)
+        return CorefOutput(spans, logits, vectors, words, taught, asked)
 
     def _score(self, states: WordStates, spans: Spans) -> Tensor:
         """The logit of each span, and its vector *(n_spans, 1 + size)*."""
@@ -241,12 +240,8 @@ class OnlineCoref(nn.Module):
     def _known_names(self, gold: Mentions, entities: Tensor) -> Tensor:
         """Of each mention (row) and version of an entity (column), how the words are the same *(n, n)*."""
         same = (entities[:, None] == entities).tril().float()
-
-        def shared(names: Tensor) -> Tensor:
-            equal = (names[:, None] == names) & (names != 0)
-            return (same @ equal.float()).T > 0
-
-        return kinds_of_names(shared(gold.names), shared(gold.lasts), gold.names[:, None])
+        of_mentions = relations(Words(*(part[:, None] for part in gold.words)), gold.words)
+        return kinds_of_names([(same @ holds.float()).T > 0 for holds in of_mentions], gold.words.names[:, None])
 
     def loss(self, output: CorefOutput, is_mention: Tensor, known: Tensor) -> Tensor:
         """Cross-entropy of spans, per gold mention; of the entity of each gold mention; and of whether an entity comes again.
@@ -278,8 +273,7 @@ class Mentions(NamedTuple):
 
     starts: Tensor
     ends: Tensor
-    names: Tensor
-    lasts: Tensor
+    words: Words
     documents: Tensor
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,8 +18,30 @@ NEVER = len(DISTANCES) + 2
 """The bucket for an entity that has not been mentioned yet."""
 COUNTS = (1, 2, 3, 4, 6, 10, 20, 40)
 """Mentions of an entity from which a bucket begins."""
-NO_NAME, OTHER_NAME, SAME_LAST, SAME_NAME = range(4)
-"""How a mention's words compare with those of an entity: none of them tells, they differ, the last is the same, all are."""
+NO_NAME, OTHER_NAME, OTHER_PROPER, SAME_WORD, SAME_LAST, SAME_NAME = range(6)
+"""How a mention's words compare with those of an entity: none of them tells; they differ; they differ, and both are written as
+proper names are; the first word of one is the first or the last of the other; the last is the same; all are. An entity counts
+as the mention of it that is most like."""
+
+
+class Words(NamedTuple):
+    """By which words mentions are compared: numbers for those that tell who is meant, 0 for none.
+
+    Attributes:
+        names: *(n,)* what stands for all words of a span that tell, in any order.
+        firsts: *(n,)* for the first of them.
+        lasts: *(n,)* for the span's last word, if it tells.
+        proper: *(n,)* whether that one has a capital.
+    """
+
+    names: Tensor
+    firsts: Tensor
+    lasts: Tensor
+    proper: Tensor
+
+    def rows(self, rows: Tensor | slice) -> Words:
+        """Some of them."""
+        return Words(*(part[rows] for part in self))
 
 
 class Side(NamedTuple):
@@ -40,6 +63,8 @@ class Side(NamedTuple):
 class PairScorer(nn.Module):
     """How well a mention fits an entity: a network over both, their product, distance, count and words; and the product itself.
 
+    How much that counts is learned for each kind of words: what an encoder makes of Lisbon and of Porto is much alike.
+
     Args:
         size: of a vector.
         match: of the projections whose product says how well the two fit.
@@ -57,6 +82,7 @@ class PairScorer(nn.Module):
         self.distance = nn.Embedding(NEVER + 1, hidden)
         self.count = nn.Embedding(len(COUNTS) + 1, hidden)
         self.name = nn.Embedding(SAME_NAME + 1, hidden) if names else None
+        self.trust = nn.Parameter(torch.ones(SAME_NAME + 1)) if names else None
         self.dropout = nn.Dropout(dropout)
         self.outer = Linear(hidden, 1)
         self.again = Linear(hidden, 1) if keeps else None
@@ -86,7 +112,8 @@ class PairScorer(nn.Module):
         if self.name is not None:
             hidden = hidden + self.name(name)
         scored: Tensor = self.outer(self.dropout(F.gelu(hidden))).squeeze(1)
-        return scored + likeness(entity.keys, mention.keys)
+        alike = likeness(entity.keys, mention.keys)
+        return scored + (alike if self.trust is None else alike * self.trust[name])
 
     def keep(self, said: Tensor, distance: Tensor, count: Tensor) -> Tensor:
         """Logits *(n,)* of being mentioned again, which a bounded memory goes by.
@@ -119,18 +146,49 @@ def distances(words: Tensor, overlap: Tensor) -> Tensor:
     return (buckets(words, DISTANCES) + 1).masked_fill(overlap, 0)
 
 
-def name_kinds(of: tuple[Tensor, Tensor], names: Tensor, lasts: Tensor) -> Tensor:
+def words_of(numbers: Tensor, starts: Tensor, ends: Tensor) -> Words:
+    """What spans are compared by.
+
+    Args:
+        numbers: *(n_words,)* even for a word that tells who is meant, and one more if it has a capital; 0 for other words.
+        starts: *(n,)* first words of spans.
+        ends: *(n,)* their ends, exclusive.
+    """
+    n = len(numbers)
+    plain = numbers & -2
+    before = F.pad(plain.cumsum(0), (1, 0))
+    places = torch.where(plain != 0, torch.arange(n, device=numbers.device), n)
+    following = places.flip(0).cummin(0).values.flip(0)  # the next word that tells
+    firsts = following[starts]
+    known = firsts < ends
+    last = numbers[ends - 1]
+    first_words = torch.where(known, plain[torch.where(known, firsts, 0)], 0)
+    return Words(before[ends] - before[starts], first_words, last & -2, (last & 1).bool())
+
+
+def name_kinds(of: Words, words: Words) -> Tensor:
     """How words compare, `NO_NAME` to `SAME_NAME`, in the shape to which all are broadcast.
 
     Args:
-        of: names and last words of entities.
-        names: of mentions.
-        lasts: of mentions.
+        of: of entities.
+        words: of mentions.
     """
-    return kinds_of_names(of[0] == names, (of[1] == lasts) & (lasts != 0), names)
+    return kinds_of_names(relations(of, words), words.names)
 
 
-def kinds_of_names(same_name: Tensor, same_last: Tensor, names: Tensor) -> Tensor:
-    """`NO_NAME` to `SAME_NAME` from whether names, and last words, of entities and mentions are the same."""
-    kinds = torch.where(same_name, SAME_NAME, torch.where(same_last, SAME_LAST, OTHER_NAME))
+def relations(of: Words, words: Words) -> tuple[Tensor, ...]:
+    """Whether both are proper names, one's first word is the other's first or last, the last is the same, and all words are."""
+
+    def same(a: Tensor, b: Tensor) -> Tensor:
+        return (a == b) & (b != 0)
+
+    word = same(of.firsts, words.firsts) | same(of.firsts, words.lasts) | same(of.lasts, words.firsts)
+    return of.proper & words.proper, word, same(of.lasts, words.lasts), same(of.names, words.names)
+
+
+def kinds_of_names(found: Sequence[Tensor], names: Tensor) -> Tensor:
+    """`NO_NAME` to `SAME_NAME` from what `relations` found, and from what stands for the mentions' words."""
+    kinds = torch.full_like(found[0], OTHER_NAME, dtype=torch.long)
+    for kind, holds in zip((OTHER_PROPER, SAME_WORD, SAME_LAST, SAME_NAME), found, strict=True):
+        kinds = torch.where(holds, kind, kinds)
     return kinds.masked_fill(names == 0, NO_NAME)

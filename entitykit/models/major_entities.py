@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from entitykit.models.coref import Asked, CorefOutput, Mentions, Named, OnlineCoref, OnlineCorefSettings, Taught
-from entitykit.models.coref_pairs import COUNTS, NEVER, Side, buckets, distances, name_kinds
+from entitykit.models.coref_pairs import COUNTS, NEVER, Side, Words, buckets, distances, name_kinds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +49,20 @@ class MajorEntities(OnlineCoref):
 
     def fits(self, phrases: Named, mentions: Named) -> Tensor:
         """How well mentions fit what phrases say *(n_mentions, n_phrases)*; 0 is the score of none of them."""
-        n, m = len(mentions.names), len(phrases.names)
+        n, m = len(mentions.vectors), len(phrases.vectors)
         device = mentions.vectors.device
         rows = torch.arange(n, device=device).repeat_interleave(m)
         columns = torch.arange(m, device=device).repeat(n)
         entity, mention = self.scorer.of_entities(phrases.vectors), self.scorer.of_mentions(mentions.vectors)
         distance, count = torch.full_like(rows, NEVER), torch.zeros_like(rows)
-        kinds = kinds_of(phrases, mentions).flatten()
+        kinds = kinds_of(phrases.words, mentions.words).flatten()
         return self.scorer(entity.rows(columns), mention.rows(rows), distance, count, kinds).view(n, m)
 
     def _teach(self, vectors: Tensor, gold: Mentions, entities: Tensor) -> tuple[Taught, Asked | None]:
         taught, _ = super()._teach(vectors, gold, entities)
         asked = self._ask(gold, entities)
-        mentions = Named(vectors, gold.names, gold.lasts)
-        static = self.fits(Named(*(part[asked] for part in mentions)), mentions)
+        mentions = Named(vectors, gold.words)
+        static = self.fits(mentions.rows(asked), mentions)
         if not len(asked):
             return taught, None
         hybrid = static + self._fits_so_far(vectors, gold, entities, asked)
@@ -72,7 +72,7 @@ class MajorEntities(OnlineCoref):
     def _ask(self, gold: Mentions, entities: Tensor) -> Tensor:
         """Rows of mentions that name entities by words that tell, one of an entity, drawn at random *(n_asked,)*."""
         counts = (entities[:, None] == entities).sum(1)
-        rows = ((gold.names != 0) & (counts >= self.settings.least)).nonzero().squeeze(1)
+        rows = ((gold.words.names != 0) & (counts >= self.settings.least)).nonzero().squeeze(1)
         rows = rows[torch.randperm(len(rows), device=rows.device)]
         first = torch.full((int(entities.max()) + 1 if len(entities) else 0,), len(rows), device=rows.device)
         first = first.scatter_reduce(0, entities[rows], torch.arange(len(rows), device=rows.device), "amin")
@@ -97,8 +97,7 @@ class MajorEntities(OnlineCoref):
         overlap = gold.ends[last] > gold.starts[:, None]
         distance = torch.where(known, distances(gold.starts[:, None] - gold.starts[last], overlap), NEVER)
         count = buckets(torch.where(known, same.sum(1)[last], 0), COUNTS)
-        mentions = Named(vectors, gold.names, gold.lasts)
-        kinds = kinds_of(Named(*(part[asked] for part in mentions)), mentions)
+        kinds = kinds_of(gold.words.rows(asked), gold.words)
         kinds = torch.where(known, kinds.maximum(self._known_names(gold, entities)[mention, last]), kinds)
         flat = Side(*(part.flatten(0, 1) for part in entity))
         said = self.scorer.of_mentions(vectors).rows(mention.flatten())
@@ -117,9 +116,9 @@ class MajorEntities(OnlineCoref):
         return total + self.settings.loss_weight * self.settings.major_weight * sum(losses) / len(losses)
 
 
-def kinds_of(phrases: Named, mentions: Named) -> Tensor:
+def kinds_of(phrases: Words, mentions: Words) -> Tensor:
     """How each mention's words compare with each phrase's *(n_mentions, n_phrases)*."""
-    return name_kinds((phrases.names, phrases.lasts), mentions.names[:, None], mentions.lasts[:, None])
+    return name_kinds(phrases, Words(*(part[:, None] for part in mentions)))
 
 
 def build_major_entities(settings: Mapping[str, Any]) -> MajorEntities:

@@ -12,6 +12,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from entitykit.bridge.head import HeadInput
+from entitykit.components import coref as component
 from entitykit.components.clusters import gold_clusters, occurrences, rows_by_name, telling_words
 from entitykit.corpora.clusters import representative
 from entitykit.errors import ConfigError, InputError
@@ -140,10 +141,12 @@ def test_find(nlp: Language, memory: str) -> None:
 
 
 @pytest.mark.parametrize("memory", ["clusters", "hybrid", "static"])
-def test_a_mention_is_of_one_name_only(nlp: Language, memory: str) -> None:
+def test_a_mention_is_of_one_entity_only(nlp: Language, memory: str) -> None:
+    """Names that have the same cluster have all of it."""
     doc = nlp(TEXT)
     found = nlp.get_pipe("coref_major").find(doc, ["New  york", "Mary Jones", "jones"], memory=memory)
-    places = [(span.start, span.end) for spans in found.values() for span in spans]
+    groups = [tuple((span.start, span.end) for span in spans) for spans in found.values()]
+    places = [place for group in (set(groups) if memory == "clusters" else groups) for place in group]
     assert len(set(places)) == len(places)
     assert set(places) <= {(span.start, span.end) for cluster in clusters_in(doc) or [] for span in cluster}
 
@@ -159,6 +162,29 @@ def test_find_a_name_that_never_occurs(nlp: Language) -> None:
     assert coref.find(doc, []) == {}
 
 
+@pytest.mark.parametrize("memory", ["clusters", "hybrid", "static"])
+def test_a_name_that_never_occurs_does_not_take_pronouns(nlp: Language, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    coref = nlp.get_pipe("coref_major")
+    monkeypatch.setitem(coref.settings, "threshold", 1e-9)  # all spans that are proposed are mentions
+    monkeypatch.setattr(component, "find_named", lambda head, phrases, found, **_: np.zeros(len(found.starts), dtype=np.int64))
+    for word in ("You", "and", "me", "and", "them"):
+        monkeypatch.setattr(nlp.vocab[word], "is_stop", True)
+    pronouns, story = nlp("You and me and them"), nlp("Mary Jones and them")
+    assert coref.find(pronouns, ["you"], memory=memory)["you"]
+    assert coref.find(pronouns, ["Gandalf"], memory=memory) == {"Gandalf": []}
+    assert coref.find(story, ["Gandalf"], memory=memory)["Gandalf"]  # other words may tell who he is
+
+
+def test_names_without_a_cluster_are_not_looked_for_in_those_of_others(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    coref, doc = nlp.get_pipe("coref_major"), nlp(TEXT)
+    monkeypatch.setattr(component, "find_named", lambda head, phrases, found, **_: np.zeros(len(found.starts), dtype=np.int64))
+    alone = {(span.start, span.end) for span in coref.find(doc, ["New York"])["New York"]}
+    both = coref.find(doc, ["New York", "Ahab"])
+    assert alone == {(span.start, span.end) for span in both["New York"]}
+    assert both["Ahab"]
+    assert alone.isdisjoint((span.start, span.end) for span in both["Ahab"])
+
+
 def test_all_names_are_read_at_once(nlp: Language) -> None:
     """One pass of the head for mentions, one for names in the text, one for all others, whose own places change nothing."""
     coref, passes = nlp.get_pipe("coref_major"), []
@@ -172,7 +198,7 @@ def test_all_names_are_read_at_once(nlp: Language) -> None:
     together = coref._phrases(doc, names, {"Ahab": "a captain"})
     for row, name in enumerate(names):
         np.testing.assert_allclose(together.vectors[row], alone[name].vectors[0], atol=1e-5)
-        assert (together.names[row], together.lasts[row]) == (alone[name].names[0], alone[name].lasts[0])
+        assert [part[row] for part in together.words] == [part[0] for part in alone[name].words]
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +304,9 @@ def test_words_that_tell() -> None:
     doc = named("The Captain , he said , was the captain 's brother .")
     words = telling_words([doc, doc[:0].as_doc()])
     assert [bool(word) for word in words] == [False, True, False, False, True, False, False, False, True, False, True, False]
-    assert words[1] == words[8] != words[10]
+    assert words[1] == words[8] + 1  # the same word, with a capital
+    assert words[8] % 2 == words[10] % 2 == 0
+    assert words[8] != words[10]
     assert words.dtype == np.int64
 
 
@@ -287,7 +315,8 @@ def test_clusters_by_name() -> None:
     spans = [doc[0:1], doc[2:4], doc[5:6], doc[8:9]]
     assert rows_by_name(spans, np.array([0, 1, 2, 0]), ["ADA", "lovelace", "Ada  Lovelace", "Byron"]) == {
         "ADA": [0, 3],
-        "Ada  Lovelace": [1],  # which is what she is called, while it only holds the other
+        "Ada  Lovelace": [1],
+        "lovelace": [1],  # the only one that holds it
     }
     assert rows_by_name(spans, np.array([3, 4, 5, 4]), ["Ada"]) == {"Ada": [1, 3]}  # as often so called, and held once more
     assert rows_by_name([], np.zeros(0, dtype=np.int64), ["Ada"]) == {}
@@ -298,7 +327,10 @@ def test_the_order_of_names_does_not_matter() -> None:
     spans = [doc[0:1], doc[1:3], doc[3:5], doc[5:7], doc[7:9]]
     entities = np.array([0, 1, 0, 0, 1])
     for names in (["Jones", "Mary Jones"], ["Mary Jones", "Jones"]):
-        assert rows_by_name(spans, entities, names) == {"Mary Jones": [0, 2, 3], "Jones": [1, 4]}
+        assert rows_by_name(spans, entities, names) == {"Mary Jones": [0, 2, 3], "Jones": [0, 2, 3]}  # two of hers
+    only_held = rows_by_name(spans[1:], entities[1:], ["Jones", "Mary Jones"])
+    assert only_held == {"Mary Jones": [1, 2], "Jones": [0, 3]}  # which no other name has
+    assert rows_by_name(spans[3:4], entities[3:4], ["Jones", "Mary Jones"]) == {"Mary Jones": [0], "Jones": [0]}
     assert rows_by_name(spans[1:3], np.array([7, 5]), ["jones", "JONES"]) == {"jones": [0], "JONES": [1]}  # the first ones
 
 

@@ -150,7 +150,7 @@ def given_spans(case: Case, lengths: Sequence[int]) -> Any:
     if case.mentions:
         words = torch.arange(sum(lengths))
         entities = [2 * document + i % 2 for document, n in enumerate(lengths) for i in range(n)]
-        names = [i % 3 for n in lengths for i in range(n)]
+        names = [i % 6 for n in lengths for i in range(n)]
         return GivenMentions(words, words + 1, *(torch.tensor(part, dtype=torch.long) for part in (entities, names)))
     if case.pairs:
         words = torch.arange(sum(lengths))

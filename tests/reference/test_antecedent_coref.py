@@ -12,8 +12,8 @@ from entitykit.bridge import coref as bridge
 from entitykit.bridge.coref import Found, link_mentions
 from entitykit.models.antecedent_coref import AntecedentCoref, build_antecedent_coref
 from entitykit.models.coref import CorefOutput
-from tests.reference.test_coref import GOLD, LENGTHS, SIZE, WIDTH, given, states
-from tests.reference.test_major_entities import document, kind, score
+from tests.reference.test_coref import GOLD, LENGTHS, SIZE, WIDTH, given, kind_of, states
+from tests.reference.test_major_entities import document, score
 
 __all__ = ["states"]
 
@@ -43,7 +43,7 @@ def by_hand(head: AntecedentCoref, output: CorefOutput) -> dict[tuple[int, int],
             if document(before) == document(row):
                 words = start - GOLD[before][0]
                 distance = 0 if GOLD[before][1] > start else 1 + sum(words >= edge for edge in (1, 2, 3, 5, 8, 16, 32))
-                numbers = distance, 0, kind(before, row, output)
+                numbers = distance, 0, kind_of(before, row)
                 found[row, before] = score(head, output.vectors[before], output.vectors[row], *numbers)  # type: ignore[arg-type]
     return found
 
@@ -78,8 +78,8 @@ def test_mentions_are_linked_block_by_block(
     monkeypatch.setattr(bridge, "ROWS", rows)
     first = sum(LENGTHS[:-1])
     own = [row for row, (start, _, _) in enumerate(GOLD) if start >= first]
-    parts = (output.spans.starts - first, output.spans.ends - first, output.names, output.lasts)
-    found = Found(*(part[own].numpy() for part in parts), output.vectors[own].detach())
+    places = [part[own].numpy() - first for part in output.spans]
+    found = Found(*places, output.words.rows(torch.tensor(own)), output.vectors[own].detach())
     scores = by_hand(head, output)
     expected: list[int] = []
     for row in own:

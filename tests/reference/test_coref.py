@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from entitykit.bridge.coref import EntityMemory, Found
 from entitykit.decoding.coref import MemorySettings, Step
 from entitykit.models.coref import NO_ENTITY, CorefOutput, OnlineCoref, build_online_coref
+from entitykit.models.coref_pairs import NO_NAME, OTHER_NAME, OTHER_PROPER, SAME_LAST, SAME_NAME, SAME_WORD
 from entitykit.types import TOP, GivenMentions, WordStates
 
 WIDTH, SIZE = 10, 8
@@ -33,7 +34,8 @@ GOLD = [
     (23, 24, 9),
     (24, 26, 2),
 ]
-NAMES = [5, 9, 0, 5, 0, 0, 9, 0, 0, 5, 9, 0, 3, 0, 5, 5, 9, 0, 9, 0, 5, 9, 0, 9, 0, 9]
+# of each word; odd for one with a capital
+NAMES = [4, 8, 0, 5, 0, 0, 9, 0, 0, 0, 9, 0, 3, 0, 5, 4, 9, 0, 9, 0, 5, 9, 0, 9, 0, 7]
 
 
 @pytest.fixture(params=["mean", "gate"])
@@ -61,14 +63,28 @@ def gelu(x: Tensor) -> Tensor:
     return x * 0.5 * (1 + torch.erf(x / 2**0.5))
 
 
+def kind_of(before: int, row: int) -> int:
+    """How the words of two gold mentions compare, from the definitions."""
+    (own_start, own_end, _), (start, end, _) = GOLD[row], GOLD[before]
+    own, other = ([number // 2 for number in NAMES[a:b] if number] for a, b in ((own_start, own_end), (start, end)))
+    lasts = [NAMES[own_end - 1] // 2, NAMES[end - 1] // 2]
+    if not own:
+        return NO_NAME
+    if sum(own) == sum(other):
+        return SAME_NAME
+    if lasts[0] and lasts[0] == lasts[1]:
+        return SAME_LAST
+    if other and ({own[0], lasts[0]} & {other[0]} or own[0] == lasts[1]):
+        return SAME_WORD
+    return OTHER_PROPER if NAMES[own_end - 1] % 2 and NAMES[end - 1] % 2 else OTHER_NAME
+
+
 def by_hand(head: OnlineCoref, vectors: Tensor) -> dict[tuple[int, int], Tensor]:
     """Scores of every mention against every entity before it, from the definitions, one at a time."""
     p, s = dict(head.scorer.named_parameters()), {}
     document = [next(i for i, end in enumerate(np.cumsum(LENGTHS)) if start < end) for start, _, _ in GOLD]
     entities: dict[int, dict] = {}
     for row, (start, end, entity) in enumerate(GOLD):
-        bag = sum(NAMES[start:end])
-        last = NAMES[end - 1]
         for other in entities.values():
             if other["document"] != document[row]:
                 continue
@@ -76,17 +92,15 @@ def by_hand(head: OnlineCoref, vectors: Tensor) -> dict[tuple[int, int], Tensor]
             words = start - other["start"]
             distance = 0 if other["end"] > start else 1 + sum(words >= edge for edge in (1, 2, 3, 5, 8, 16, 32))
             count = sum(other["count"] >= edge for edge in (1, 2, 3, 4, 6, 10))
-            kind = 1
-            kind = 2 if last and last in other["lasts"] else kind
-            kind = 3 if bag in other["names"] else kind
-            kind = kind if bag else 0
+            kind = max(kind_of(before, row) for before in other["rows"])
             product = (p["entity_key.weight"] @ e + p["entity_key.bias"]) * (
                 p["mention_key.weight"] @ g + p["mention_key.bias"]
             )
             hidden = p["entity.weight"] @ e + p["entity.bias"] + p["mention.weight"] @ g + p["product.weight"] @ product
             hidden = hidden + p["distance.weight"][distance] + p["count.weight"][count] + p["name.weight"][kind]
-            s[row, other["row"]] = (p["outer.weight"] @ gelu(hidden) + p["outer.bias"])[0] + product.sum() / len(product) ** 0.5
-        found = entities.setdefault(entity, {"count": 0, "names": set(), "lasts": set(), "sum": 0})
+            s[row, other["row"]] = (p["outer.weight"] @ gelu(hidden) + p["outer.bias"])[0]
+            s[row, other["row"]] = s[row, other["row"]] + p["trust"][kind] * product.sum() / len(product) ** 0.5
+        found = entities.setdefault(entity, {"count": 0, "rows": [], "sum": 0})
         found["count"] += 1
         found["sum"] = found["sum"] + vectors[row]
         if head.gate is None or found["count"] == 1:
@@ -96,8 +110,7 @@ def by_hand(head: OnlineCoref, vectors: Tensor) -> dict[tuple[int, int], Tensor]
             mixed = weight * found["vector"] + (1 - weight) * vectors[row]
             vector = mixed / mixed.norm() * SIZE**0.5
         found |= {"vector": vector, "row": row, "start": start, "end": end, "document": document[row]}
-        found["names"] |= {bag} - {0}
-        found["lasts"] |= {last} - {0}
+        found["rows"].append(row)
     return s
 
 
@@ -147,11 +160,14 @@ def test_loss_is_the_sum_of_cross_entropies(head: OnlineCoref, states: WordState
 def online(head: OnlineCoref, output: CorefOutput, **settings: object) -> tuple[EntityMemory, Found]:
     rows = slice(8, None)  # the last document
     first = N_WORDS - LENGTHS[-1]
-    arrays = [
-        part[rows].numpy() for part in (output.spans.starts - first, output.spans.ends - first, output.names, output.lasts)
-    ]
+    places = [part[rows].numpy() - first for part in output.spans]
     memory = EntityMemory(head, MemorySettings(), **settings)  # type: ignore[arg-type]
-    return memory, Found(*arrays, output.vectors[rows].detach())
+    return memory, Found(*places, output.words.rows(rows), output.vectors[rows].detach())
+
+
+def test_all_kinds_of_words_are_met() -> None:
+    pairs = [(before, row) for row in range(len(GOLD)) for before in range(row)]
+    assert {kind_of(*pair) for pair in pairs} == set(range(SAME_NAME + 1))
 
 
 @pytest.mark.parametrize("compared", [0, 64])
@@ -175,7 +191,7 @@ def test_the_online_loop_scores_as_training_does(
             return step
 
         monkeypatch.setattr(memory.books, "choose", choose)
-        memory.follow(Found(*(part[row : row + 1] for part in found)))
+        memory.follow(found.rows(slice(row, row + 1)))
         for cell, other in enumerate(dict.fromkeys(entities[:row])):
             np.testing.assert_allclose(scores[0][cell], expected[8 + row, 8 + versions[other]].item(), rtol=1e-4, atol=1e-5)
         seen[entity] = row
@@ -224,5 +240,5 @@ def test_a_text_in_parts_is_the_text(head: OnlineCoref, states: WordStates) -> N
     output = head.eval()(states, given())
     whole, found = online(head, output)
     parts = EntityMemory(head, MemorySettings())
-    halves = [Found(*(part[rows] for part in found)) for rows in (slice(0, 2), slice(2, None))]
+    halves = [found.rows(rows) for rows in (slice(0, 2), slice(2, None))]
     np.testing.assert_array_equal(whole.follow(found), np.concatenate([parts.follow(half) for half in halves]))

@@ -13,7 +13,7 @@ from entitykit.bridge.coref import Found, find_named
 from entitykit.models.coref import CorefOutput, Named
 from entitykit.models.coref_pairs import COUNTS, NEVER, Side, buckets, distances
 from entitykit.models.major_entities import MajorEntities, build_major_entities
-from tests.reference.test_coref import GOLD, LENGTHS, N_WORDS, SIZE, WIDTH, given, states
+from tests.reference.test_coref import GOLD, LENGTHS, N_WORDS, SIZE, WIDTH, given, kind_of, states
 
 __all__ = ["states"]
 
@@ -36,15 +36,6 @@ def output(head: MajorEntities, states) -> CorefOutput:  # type: ignore[no-untyp
     return head.train()(states, given())
 
 
-def kind(phrase: int, mention: int, output: CorefOutput) -> int:
-    names, lasts = output.names.tolist(), output.lasts.tolist()
-    if not names[mention]:
-        return 0
-    if names[mention] == names[phrase]:
-        return 3
-    return 2 if lasts[mention] and lasts[mention] == lasts[phrase] else 1
-
-
 def score(head: MajorEntities, entity: Tensor, mention: Tensor, distance: int, count: int, kind: int) -> Tensor:
     numbers = (torch.tensor([number]) for number in (distance, count, kind))
     return head.scorer(head.scorer.of_entities(entity[None]), head.scorer.of_mentions(mention[None]), *numbers)[0]
@@ -60,7 +51,7 @@ def test_entities_with_enough_mentions_are_asked_for_by_words_that_tell(output: 
     chosen = [ENTITIES[row] for row in asked]
     assert len(set(chosen)) == len(chosen)
     assert all(ENTITIES.count(entity) >= 2 for entity in chosen)
-    assert all(output.names[row] for row in asked)
+    assert all(output.words.names[row] for row in asked)
     assert sorted(chosen) == [2, 3, 7, 9]  # two of each document at most; entity 1 has one mention
 
 
@@ -72,14 +63,14 @@ def test_scores_at_once_are_those_of_one_mention_after_the_other(head: MajorEnti
             if document(row) != document(phrase):
                 assert output.asked.static[row, column] == -torch.inf
                 continue
-            static = score(head, output.vectors[phrase], output.vectors[row], NEVER, 0, kind(phrase, row, output))
+            static = score(head, output.vectors[phrase], output.vectors[row], NEVER, 0, kind_of(phrase, row))
             torch.testing.assert_close(output.asked.static[row, column], static)
             distance = NEVER
             if count:
                 overlap = torch.tensor(GOLD[last][1] > start)
                 distance = int(distances(torch.tensor(start - GOLD[last][0]), overlap))
             bucket = int(buckets(torch.tensor(count), COUNTS))
-            best = max(kind(other, row, output) for other in known)
+            best = max(kind_of(other, row) for other in known)
             dynamic = score(head, vector, output.vectors[row], distance, bucket, best)
             torch.testing.assert_close(output.asked.hybrid[row, column], static + dynamic)
             if entity == ENTITIES[phrase]:
@@ -105,20 +96,21 @@ def test_loss_adds_both_cross_entropies(head: MajorEntities, output: CorefOutput
 def found_of(output: CorefOutput) -> tuple[Found, Named]:
     rows = slice(8, None)  # the last document
     first = N_WORDS - LENGTHS[-1]
-    places = (output.spans.starts[rows] - first, output.spans.ends[rows] - first)
-    arrays = [part.numpy() for part in (*places, output.names[rows], output.lasts[rows])]
+    places = [part[rows].numpy() - first for part in output.spans]
     vectors = output.vectors[rows].detach()
-    return Found(*arrays, vectors), Named(vectors[[0, 3]], output.names[[8, 11]], output.lasts[[8, 11]])
+    named = torch.tensor([8, 11])
+    return Found(*places, output.words.rows(rows), vectors), Named(vectors[[0, 3]], output.words.rows(named))
 
 
 def test_static_and_hybrid_search(head: MajorEntities, output: CorefOutput) -> None:
     found, phrases = found_of(output)
     head.eval()
     static = find_named(head, phrases, found, hybrid=False)
-    fits = head.fits(phrases, Named(found.vectors, torch.from_numpy(found.names), torch.from_numpy(found.lasts)))
+    fits = head.fits(phrases, Named(found.vectors, found.words))
     expected = torch.where(fits.max(1).values > 0, fits.argmax(1), -1)
     np.testing.assert_array_equal(static, expected.numpy())
-    turned = Found(*(part[::-1].copy() if isinstance(part, np.ndarray) else part.flip(0) for part in found))
+    back = np.arange(len(found.starts))[::-1].copy()
+    turned = found.rows(back)
     np.testing.assert_array_equal(find_named(head, phrases, turned, hybrid=False), static[::-1])
     hybrid = find_named(head, phrases, found, hybrid=True)
     assert hybrid.shape == static.shape
@@ -129,19 +121,19 @@ def test_hybrid_search_follows_the_scores_that_were_learned(head: MajorEntities,
     """With one phrase and every mention its entity's, the loop's score of each is that of training."""
     found, phrases = found_of(output)
     head.eval()
-    one = Named(*(part[:1] for part in phrases))
+    one = phrases.rows(slice(0, 1))
     vector, count, last, known = one.vectors[0], 0, -1, [8]
     for row in range(len(found.starts)):
         start = int(found.starts[row])
-        static = score(head, one.vectors[0], found.vectors[row], NEVER, 0, kind(8, 8 + row, output))
+        static = score(head, one.vectors[0], found.vectors[row], NEVER, 0, kind_of(8, 8 + row))
         distance = NEVER
         if count:
             overlap = torch.tensor(int(found.ends[last]) > start)
             distance = int(distances(torch.tensor(start - int(found.starts[last])), overlap))
-        best = max(kind(other, 8 + row, output) for other in known)
+        best = max(kind_of(other, 8 + row) for other in known)
         total = static + score(head, vector, found.vectors[row], distance, int(buckets(torch.tensor(count), COUNTS)), best)
         expected = 0 if total > 0 else -1
-        assert find_named(head, one, Found(*(part[: row + 1] for part in found)), hybrid=True)[row] == expected
+        assert find_named(head, one, found.rows(slice(0, row + 1)), hybrid=True)[row] == expected
         if expected == 0:
             count, last = count + 1, row
             known.append(8 + row)
@@ -159,12 +151,12 @@ def test_no_more_pairs_are_scored_at_once_than_may_be(
     head.scorer.register_forward_hook(lambda module, given, scores: sizes.append(len(scores)))
     monkeypatch.setattr(bridge, "PAIRS", pairs)
     np.testing.assert_array_equal(find_named(head, phrases, found, hybrid=hybrid), expected)
-    assert max(sizes) <= max(pairs, len(phrases.names))
+    assert max(sizes) <= max(pairs, len(phrases.vectors))
 
 
 def test_no_names_find_nothing(head: MajorEntities, output: CorefOutput, monkeypatch: pytest.MonkeyPatch) -> None:
     found, phrases = found_of(output)
-    nothing, nobody = Named(*(part[:0] for part in phrases)), Found(*(part[:0] for part in found))
+    nothing, nobody = phrases.rows(slice(0)), found.rows(slice(0))
     monkeypatch.setattr(MajorEntities, "fits", None)  # nor is anything computed
     monkeypatch.setattr(bridge, "kinds_of", None)
     for hybrid in (False, True):
