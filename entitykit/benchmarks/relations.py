@@ -1,9 +1,10 @@
 """Entities and relations of CoNLL04 and SciERC by `configs/relations.cfg`, in one joint run; and what each part is good for.
 
 The figures are strict micro F1 on the test set after the last step, the mean over seeds: relations count where label, both
-spans and both types are right. CoNLL04 trains on train and dev, SciERC on train. `cost_over_ner` is the time of the whole
-pipeline on the test set of CoNLL04 over that without the relations. Relations of whole documents are in
-`entitykit.benchmarks.relation_documents`.
+spans and both types are right. CoNLL04 trains on train and dev, SciERC on train. What one training of a head has learned is
+decoded greedily, exactly (`…_exact`) and with a beam (`…_beam`). `cost_over_ner` is the time of the whole pipeline on the test
+set of CoNLL04 over that without the relations. Relations of whole documents are in `entitykit.benchmarks.relation_documents`,
+of given pairs in `entitykit.benchmarks.relation_pairs`.
 """
 
 from __future__ import annotations
@@ -11,23 +12,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import spacy
 from spacy.language import Language
 from spacy.tokens import Span
 from spacy.training import Corpus, Example
 from spacy.util import load_model_from_config
 from thinc.api import Config, fix_random_seed
 
-from entitykit.benchmarks import ner, relation_documents
+from entitykit.benchmarks import ner, relation_documents, relation_pairs
 from entitykit.benchmarks.parts import Part, Result, Settings, mean
 from entitykit.benchmarks.pipelines import ENCODER, read_config
 from entitykit.benchmarks.timing import in_turn, ratio
-from entitykit.benchmarks.training import Task, run_seeds, work_folder
+from entitykit.benchmarks.training import Outcome, Task, run_seeds, work_folder
+from entitykit.decoding.relations import DECODERS
 
 NER, RELATIONS = "entitykit_ner", "entitykit_relations"
 SCORES = ["ents_f", "rel_strict_f", "rel_boundaries_f", "rel_strict_macro_f"]
-"""What is kept of the scores; the first two are the figures."""
+"""What is kept of the scores."""
 THRESHOLD = 0.9
 ROUNDS = 5
 
@@ -64,9 +68,9 @@ def _luke(config: Config) -> None:
     _architecture("entitykit.LukePair.v1")(config)
 
 
-def _enrico_joint(config: Config) -> None:
+def _enrico_joint(config: Config, **settings: Any) -> None:
     """EnriCo finds the entities itself, in the place of `entitykit_ner`, and trains the probe."""
-    _architecture("entitykit.EnriCo.v1", joint=True)(config)
+    _architecture("entitykit.EnriCo.v1", joint=True, **settings)(config)
     config["nlp"]["pipeline"] = [ENCODER, RELATIONS]
     config["components"] = {name: config["components"][name] for name in config["nlp"]["pipeline"]}
     config["training"]["score_weights"] = {"ents_f": 0.5, "rel_strict_f": 0.5}
@@ -85,31 +89,57 @@ FORMS: Mapping[str, Change] = {
     "_no_near": _model(near=False),
     "_negatives": _model(negatives=0.3),
     "_no_schema": _component(schema=None),
-    "_exact": _component(decoder="exact"),
     "_tokens": _tokens,
     "_luke": _luke,
     "_luke_markers": _architecture("entitykit.LukePair.v1", markers=True),
     "_enrico": _architecture("entitykit.EnriCo.v1", joint=False),
     "_enrico_joint": _enrico_joint,
+    "_enrico_joint_unrefined": partial(_enrico_joint, layers=0),
 }
 """What is changed of the config; the first is the config as it stands."""
+HEADS = ("", "_luke", "_luke_markers", "_enrico", "_enrico_joint")
+"""Forms that are decoded in all ways."""
+JOINT = ("_enrico_joint",)
+"""Those of them in which the entities are decoded, too."""
 
-KEYS = {(data, form): (f"{data}_ner_f1{form}", f"{data}_rel_f1{form}") for data in ("conll04", "scierc") for form in FORMS}
+
+def _figures(data: str, form: str) -> dict[str, str]:
+    """The figures of a form, and the score that each is."""
+    found = {f"{data}_ner_f1{form}": "ents_f", f"{data}_rel_f1{form}": "rel_strict_f"}
+    for decoder in DECODERS[1:] if form in HEADS else ():
+        found[f"{data}_rel_f1{form}_{decoder}"] = f"{decoder}_rel_strict_f"
+        if form in JOINT:
+            found[f"{data}_ner_f1{form}_{decoder}"] = f"{decoder}_ents_f"
+    return found
+
+
+FIGURES = {(data, form): _figures(data, form) for data in ("conll04", "scierc") for form in FORMS}
 
 
 def measure_f1(settings: Settings, *, data: str, form: str) -> Result:
     """Train and score one form on one data set, once per seed."""
-    keys = KEYS[data, form]
+    figures, key = FIGURES[data, form], f"{data}_rel_f1{form}"
+    measure = _score_decoders if form in HEADS else None
     config = read_config(settings, "relations")
     FORMS[form](config)
     settings = _quickened(settings)
     with work_folder(settings) as work:
         corpora = ner.prepare(data, settings, work, user_data=True)
-        outcomes = run_seeds(Task(keys[1], config, *corpora, SCORES), settings, work)
-    shown = zip(keys, SCORES, strict=False)
-    figures = {key: mean([outcome[score] for outcome in outcomes.values()]) for key, score in shown}
+        outcomes = run_seeds(Task(key, config, *corpora, SCORES, measure=measure), settings, work)
+    values = {figure: mean([outcome[score] for outcome in outcomes.values()]) for figure, score in figures.items()}
     details = {"max_steps": settings.max_steps or config["training"]["max_steps"], "seeds": outcomes}
-    return Result(figures, {keys[1]: details})
+    return Result(values, {key: details})
+
+
+def _score_decoders(pipeline: Path, task: Task) -> Outcome:
+    """The scores by each decoder; the names of those of the first have no prefix."""
+    nlp, found = spacy.load(pipeline), {}
+    for decoder in DECODERS:
+        nlp.get_pipe(RELATIONS).settings["decoder"] = decoder  # type: ignore[attr-defined]
+        scores = nlp.evaluate(list(Corpus(task.test)(nlp)))
+        prefix = "" if decoder == DECODERS[0] else f"{decoder}_"
+        found.update({f"{prefix}{key}": scores[key] for key in task.scores})
+    return found
 
 
 def measure_cost(settings: Settings) -> Result:
@@ -150,9 +180,10 @@ def _quickened(settings: Settings) -> Settings:
 
 PARTS = [
     *(
-        Part(keys, partial(measure_f1, data=data, form=form), form in ("", "_enrico_joint"))
-        for (data, form), keys in KEYS.items()
+        Part(tuple(figures), partial(measure_f1, data=data, form=form), form in ("", "_enrico_joint"))
+        for (data, form), figures in FIGURES.items()
     ),
     Part(("cost_over_ner",), measure_cost),
     *relation_documents.PARTS,
+    *relation_pairs.PARTS,
 ]

@@ -26,7 +26,7 @@ DESCRIPTION = """Write the relations of annotated documents as triples, those in
 
 csv is a table with texts, types, ids and offsets; nt is N-Triples; graphml is a graph. A linked entity is one node of the whole
 corpus, mentions that a linker has grouped as one unknown entity are one node, other mentions with the same text are one node of
-their document."""
+their document. A coreference cluster has the link of any of its mentions."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         CorpusError: E201, E202 and E424 for inputs that cannot be read.
-        InputError: E345 for relations that cannot be read, E427 if the input would be replaced, E428 for an IRI that is none.
+        InputError: E345 or E346 for relations that cannot be read, E427 if the input would be replaced, E428 for an IRI that is
+            none.
         OutputError: E425 and E426 if the output cannot be written.
     """
     for option in ("base", "links"):

@@ -105,6 +105,8 @@ def _collect(doc: Doc, find: Callable[[int, int], Place | None]) -> Clusters:
 def pair_clusters(doc: Doc, entities: Clusters, scope: Scope, name: str) -> tuple[Related, int]:
     """All ordered pairs of a document's entities within the scope, which the two nearest mentions must fit.
 
+    An entity that is paired with itself is nearest by its first mention.
+
     Args:
         doc: with sentence boundaries for the scope ``sentence``.
         entities: of the document.
@@ -118,15 +120,19 @@ def pair_clusters(doc: Doc, entities: Clusters, scope: Scope, name: str) -> tupl
         ConfigError: E120 if sentences are asked for and the document has none.
     """
     n = len(entities.labels)
+    alone, firsts = (np.stack([each, each], axis=1) for each in (np.arange(n), entities.firsts))
+    if not scope.itself:
+        alone, firsts = alone[:0], firsts[:0]
     if n < 2:
-        return Related(entities, np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2), dtype=np.int64)), 0
+        return Related(entities, alone, firsts), 0
     stops = stops_in_scope(doc, entities.starts, entities.ends, scope, name)
     find = _nearest_of_few if pairs_per_row(stops).sum() <= BLOCK else _nearest_in_blocks
     found = find(entities, stops, scope.limit // 2)
     n_mentions = len(entities.starts)
     mentions = np.stack([found.keys // n_mentions % n_mentions, found.keys % n_mentions], axis=1)
     pairs = np.stack([found.left, found.right], axis=1)
-    pairs, mentions = (np.concatenate([each, each[:, ::-1]]) for each in (pairs, mentions))
+    both = ((pairs, alone), (mentions, firsts))
+    pairs, mentions = (np.concatenate([each, each[:, ::-1], own]) for each, own in both)
     by_head = np.lexsort((pairs[:, 1], pairs[:, 0]))
     return Related(entities, pairs[by_head], mentions[by_head]), 2 * (found.n - len(found.left))
 

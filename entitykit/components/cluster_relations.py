@@ -25,7 +25,7 @@ from entitykit.components.cluster_pairs import (
     read_clusters,
     register_cluster_relations,
 )
-from entitykit.components.pairs import Scope
+from entitykit.components.pairs import warn_far
 from entitykit.components.relation_evidence import (
     Chosen,
     Sentences,
@@ -36,8 +36,9 @@ from entitykit.components.relation_evidence import (
     read_sentences,
     with_sentences,
 )
+from entitykit.components.relation_gold import Reach
 from entitykit.components.relations import Relations
-from entitykit.decoding.relations import Entities, decode_relations
+from entitykit.decoding.relations import Entities
 from entitykit.decoding.schema import RelationSchema
 from entitykit.errors import error, warn
 from entitykit.types import ClusterPairs
@@ -69,21 +70,19 @@ class ClusterRelations(Relations):
         """Learn the schema, and say which gold relations are out of reach."""
         if examples and not self.labels:
             raise error("E106", name=self.name, keys=f'user_data["{CLUSTER_RELATIONS}"]')
-        triples, n_far, n, n_said = [], 0, 0, 0
+        triples, reach, n_said = [], Reach(), 0
         for eg in examples:
             related = self._pair_clusters(eg.predicted, gold_clusters(eg))
             near, types = set(map(tuple, related.pairs.tolist())), related.entities.labels
             facts = gold_facts(eg.reference, related.entities) or ()
             n_said += len(gold_evidence(eg, facts)) if settings["evidence"] else 0
             for head, tail, label in facts:
-                n += 1
-                n_far += (head, tail) not in near
+                reach.add(head, tail, near)
                 if head is not None and tail is not None and types[head] and types[tail]:
                     triples.append((types[head], label, types[tail]))
         if examples and settings["evidence"] and not n_said:
             raise error("E123", name=self.name)
-        if n_far:
-            warn("W122", name=self.name, n=n_far, total=n, stacklevel=4)
+        reach.warn(self.name)
         self.cfg["schema"] = RelationSchema.learn(triples).to_dict()
         self._constraints = None
         _ = self.constraints  # what is wrong with the schema is said here
@@ -115,11 +114,8 @@ class ClusterRelations(Relations):
         return [self._pair_clusters(doc, read_clusters(doc)) for doc in docs]
 
     def _pair_clusters(self, doc: Doc, entities: Clusters) -> Related:
-        scope = Scope(self.settings["scope"], self.settings["window"], self.settings["max_pairs"])
-        related, n_lost = pair_clusters(doc, entities, scope, self.name)
-        if n_lost:
-            total, n_entities = n_lost + len(related.pairs), len(entities.labels)
-            warn("W120", name=self.name, n=n_lost, total=total, n_entities=n_entities, stacklevel=5)
+        related, n_lost = pair_clusters(doc, entities, self.scope, self.name)
+        warn_far(n_lost, len(related.pairs), len(entities.labels), self.name)
         return related
 
     def targets(self, examples: Sequence[Example], output: Any) -> tuple[Tensor, ...]:
@@ -183,16 +179,8 @@ class ClusterRelations(Relations):
 
     def _choose_facts(self, related: Related, probabilities: Any) -> Chosen:
         entities, firsts = related.entities, related.entities.firsts
-        numbers = {label: i for i, label in enumerate(self.cfg["entity_types"])}
-        types = np.array([numbers.get(label, -1) for label in entities.labels], dtype=np.int64)
-        chosen = decode_relations(
-            Entities(entities.starts[firsts], entities.ends[firsts], types),
-            related.pairs,
-            probabilities,
-            self.constraints,
-            decoder=self.settings["decoder"],
-            threshold=self.settings["threshold"],
-        )
+        given = Entities(entities.starts[firsts], entities.ends[firsts], self.constraints.numbers_of(entities.labels))
+        chosen = self._decode(given, related.pairs, probabilities)
         return [(m.head, m.tail, self.labels[m.relation], m.score) for m in chosen.relations]
 
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:

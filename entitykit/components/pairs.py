@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from spacy.tokens import Doc
 
-from entitykit.errors import error
+from entitykit.errors import error, warn
+from entitykit.models.relations_enrico import EnriCoOutput
 from entitykit.types import EntityPairs
 
 Ints = NDArray[np.int64]
@@ -27,12 +28,14 @@ class Scope(NamedTuple):
     Attributes:
         kind: both entities begin in one ``sentence``; at most `window` words lie between them; or they are in one ``document``.
         window: words between the two, for ``window``.
-        limit: pairs of a document at most, the nearest ones.
+        limit: pairs of two entities of a document at most, the nearest ones.
+        itself: whether each entity is paired with itself, too.
     """
 
     kind: str
     window: int
     limit: int
+    itself: bool = False
 
 
 class Found(NamedTuple):
@@ -62,14 +65,15 @@ def pairs_in_scope(doc: Doc, starts: Ints, ends: Ints, scope: Scope, name: str) 
         name: the component's, for messages.
 
     Returns:
-        Rows *(n_pairs, 2)* of head and tail, by head, then by tail, and the number of pairs that the limit left out. Spans in
-        the same place make no pair.
+        Rows *(n_pairs, 2)* of head and tail, by head, then by tail, and the number of pairs that the limit left out. Two spans
+        in the same place make no pair.
 
     Raises:
         ConfigError: E120 if sentences are asked for and the document has none.
     """
+    alone = np.arange(len(starts) if scope.itself else 0)
     if len(starts) < 2:
-        return np.zeros((0, 2), dtype=np.int64), 0
+        return np.stack([alone, alone], axis=1), 0
     stops = stops_in_scope(doc, starts, ends, scope, name)
     repeats = np.unique(np.stack([starts, ends]), axis=1, return_counts=True)[1]
     n_same = int((repeats * (repeats - 1) // 2).sum())  # in every scope, and 0 words apart
@@ -84,7 +88,7 @@ def pairs_in_scope(doc: Doc, starts: Ints, ends: Ints, scope: Scope, name: str) 
         distances = np.maximum(starts[right] - ends[left], 0)
         nearest = np.sort(np.argsort(distances, kind="stable")[:n_kept])
         left, right = left[nearest], right[nearest]
-    pairs = np.concatenate([np.stack([left, right], axis=1), np.stack([right, left], axis=1)])
+    pairs = np.concatenate([np.stack(each, axis=1) for each in ((left, right), (right, left), (alone, alone))])
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))], 2 * (n_pairs - n_kept)
 
 
@@ -95,6 +99,23 @@ def stops_in_scope(doc: Doc, starts: Ints, ends: Ints, scope: Scope, name: str) 
     if scope.kind == "window":
         return np.searchsorted(starts, ends + scope.window, side="right")
     return np.searchsorted(starts, sentence_ends(doc, name)[starts])
+
+
+def reach_in_scope(docs: Sequence[Doc], scope: Scope, name: str) -> dict[str, torch.Tensor]:
+    """The same for entities that a model is to find: `reach`, `most` and `itself` of `EntityPairs`.
+
+    Raises:
+        ConfigError: E120 if sentences are asked for and a document has none.
+    """
+    words = [len(doc) for doc in docs]
+    ends = [np.full(n, n) for n in words]
+    by_start = [sentence_ends(doc, name) for doc in docs] if scope.kind == "sentence" else ends
+    by_end = [np.minimum(np.arange(2, n + 2) + scope.window, n) for n in words] if scope.kind == "window" else ends
+    return {
+        "reach": torch.stack([end_to_end(each, words) for each in (by_start, by_end)], dim=1),
+        "most": torch.full((len(docs),), scope.limit),
+        "itself": torch.tensor(scope.itself),
+    }
 
 
 def _stops_of_nearest(starts: Ints, ends: Ints, stops: Ints, n_wanted: int) -> Ints:
@@ -129,7 +150,7 @@ def sentence_ends(doc: Doc, name: str) -> Ints:
     if not doc.has_annotation("SENT_START"):
         raise error("E120", name=name, text=doc.text[:40])
     sentences = list(doc.sents)
-    return np.repeat(np.array([sent.end for sent in sentences]), [len(sent) for sent in sentences])
+    return np.repeat(np.array([sent.end for sent in sentences], dtype=np.int64), [len(sent) for sent in sentences])
 
 
 def pack_pairs(docs: Sequence[Doc], found: Sequence[Found], types: Sequence[str]) -> EntityPairs:
@@ -170,7 +191,7 @@ def unpack_pairs(entities: EntityPairs, lengths: Sequence[int]) -> tuple[list[Fo
     Returns:
         Of each document its entities and pairs, and its rows among the entities.
     """
-    starts, ends, _, heads, tails = (part.cpu().numpy() for part in entities)
+    starts, ends, _, heads, tails = (part.cpu().numpy() for part in entities[:5])
     firsts = np.cumsum([0, *lengths])
     rows = np.searchsorted(starts, firsts)
     pairs = np.searchsorted(heads, rows)
@@ -190,6 +211,40 @@ def unpack_kept(entities: EntityPairs, found: Sequence[Found]) -> list[Found]:
     pairs = np.stack([heads, tails], axis=1)
     edges = np.searchsorted(heads, rows)
     return [each._replace(pairs=pairs[edges[i] : edges[i + 1]] - rows[i]) for i, each in enumerate(found)]
+
+
+def warn_far(n: int, n_kept: int, n_entities: int | str, name: str) -> None:
+    """Say how many pairs of a document were left out because they were too many; W120."""
+    if n:
+        which, total = "those farthest apart", n + n_kept
+        warn("W120", name=name, n=n, total=total, n_entities=n_entities, which=which, setting="max_pairs", stacklevel=6)
+
+
+def warn_filtered(output: EnriCoOutput, lengths: Sequence[int], name: str) -> None:
+    """Say which pairs EnriCo has not scored: of given entities those that its filter left out, of found ones those too many.
+
+    Args:
+        output: of a batch.
+        lengths: words of each document.
+        name: the component's.
+
+    Warns:
+        W120 for each document.
+    """
+    ends = torch.tensor(lengths, dtype=torch.long).cumsum(0)
+
+    def per_document(words: torch.Tensor) -> list[int]:
+        found: list[int] = torch.bincount(torch.bucketize(words.cpu(), ends, right=True), minlength=len(lengths)).tolist()
+        return found
+
+    seen, kept = output.seen_pairs, output.entities
+    places = (seen.starts, seen.starts[seen.heads], kept.starts[kept.heads])
+    far = [0] * len(lengths) if output.n_far is None else output.n_far.tolist()
+    for n_entities, n_seen, n_kept, n_far in zip(*map(per_document, places), far, strict=True):
+        warn_far(n_far, n_seen, f"{n_entities} possible", name)
+        if output.n_far is None and n_kept < n_seen:
+            n, which, setting = n_seen - n_kept, "those that its filter finds least likely", "keep_pairs in its model settings"
+            warn("W120", name=name, n=n, total=n_seen, n_entities=n_entities, which=which, setting=setting, stacklevel=4)
 
 
 def as_json(doc: Doc, found: Found, chosen: Iterable[tuple[int, int, str, float]]) -> list[dict[str, Any]]:

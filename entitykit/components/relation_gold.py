@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,42 @@ class Arguments(NamedTuple):
     head: tuple[int, int]
     tail: tuple[int, int]
     label: str
+
+
+@dataclass
+class Reach:
+    """How many gold relations a component looks at.
+
+    Attributes:
+        n: all of them.
+        n_far: those out of its scope.
+        n_self: those of an entity with itself, if it does not look at such.
+    """
+
+    n: int = 0
+    n_far: int = 0
+    n_self: int = 0
+
+    def add(self, head: Any, tail: Any, near: Container[Any]) -> None:
+        """Count a relation.
+
+        Args:
+            head: its first argument, or none if it has no words.
+            tail: its second argument.
+            near: pairs that are looked at.
+        """
+        is_self = head is not None and head == tail
+        is_out = (head, tail) not in near
+        self.n += 1
+        self.n_self += is_out and is_self
+        self.n_far += is_out and not is_self
+
+    def warn(self, name: str) -> None:
+        """Say what is not looked at: W122 and W125."""
+        if self.n_far:
+            warn("W122", name=name, n=self.n_far, total=self.n, stacklevel=5)
+        if self.n_self:
+            warn("W125", name=name, n=self.n_self, total=self.n, stacklevel=5)
 
 
 class Wanted(NamedTuple):

@@ -28,12 +28,15 @@ from entitykit.components.pairs import (
     as_json,
     pack_pairs,
     pairs_in_scope,
+    reach_in_scope,
     register_relations,
     unpack_kept,
     unpack_pairs,
+    warn_far,
+    warn_filtered,
 )
-from entitykit.components.relation_gold import entity_classes, gold_relations, reference_relations, wanted_relations
-from entitykit.decoding.relations import DECODERS, ORDERS, Constraints, Entities, decode_relations
+from entitykit.components.relation_gold import Reach, entity_classes, gold_relations, reference_relations, wanted_relations
+from entitykit.decoding.relations import DECODERS, ORDERS, Constraints, Decoded, Entities, decode_relations
 from entitykit.decoding.schema import RelationSchema
 from entitykit.errors import error, warn
 from entitykit.models.mentions import spans_to_band
@@ -56,6 +59,8 @@ DEFAULT_CONFIG = {
     "schema": LEARNED,
     "decoder": "greedy",
     "order": "joint",
+    "beam_width": 8,
+    "time_limit": 10.0,
     "threshold": 0.5,
     "descriptions": {},
     "scorer": {"@scorers": "entitykit.relations_scorer.v1"},
@@ -79,6 +84,8 @@ def make_relations(
     schema: str | dict[str, Any] | None,
     decoder: str,
     order: str,
+    beam_width: int,
+    time_limit: float,
     threshold: float,
     descriptions: dict[str, str],
     scorer: Callable[..., Any] | None,
@@ -95,12 +102,14 @@ def make_relations(
         scope: pairs that are looked at: of one ``sentence``, which needs sentence boundaries; with few words between them, a
             ``window``; or of the whole ``document``.
         window: words between two entities at most, for ``window``.
-        max_pairs: pairs of a document at most, the nearest ones; a warning says how many were left out.
+        max_pairs: pairs of two entities of a document at most, the nearest ones; a warning says how many were left out.
         schema: what relations may be, see `entitykit.decoding.schema`: its settings, or a JSON file with them, which is read
             whenever the pipeline is loaded; ``learned``: between the types of entities that they have in the training data;
             none: anything.
         decoder: how relations are chosen that the schema does not allow together: ``greedy``, ``beam`` or ``exact``.
         order: of decisions of a joint model: ``entity_first``, ``relation_first`` or ``joint``.
+        beam_width: sets of relations that ``beam`` keeps.
+        time_limit: seconds for one document after which ``exact`` takes the best that it has found, with a warning.
         threshold: a relation's probability must be above it.
         descriptions: what relations are in words, by label, for a model that reads descriptions; of others it reads the label.
         scorer: scores examples.
@@ -108,17 +117,8 @@ def make_relations(
     Raises:
         ConfigError: E603 for clusters without the model that reads them, or the other way round.
     """
-    settings = {
-        "entities": entities,
-        "scope": scope,
-        "window": window,
-        "max_pairs": max_pairs,
-        "schema": schema,
-        "decoder": decoder,
-        "order": order,
-        "threshold": threshold,
-        "descriptions": dict(descriptions),
-    }
+    given = {**locals(), "descriptions": dict(descriptions)}
+    settings = {key: given[key] for key in DEFAULT_CONFIG if key not in ("model", "scorer")}
     if (entities == COREF) != bool(model.attrs.get("clusters")):
         raise error("E603", name=name, found=entities, expected=COREF)
     if entities == COREF:
@@ -154,9 +154,11 @@ class Relations(TorchPipe):
         for setting, allowed in (("scope", SCOPES), ("decoder", DECODERS), ("order", ORDERS)):
             if settings[setting] not in allowed:
                 raise error("E109", name=self.name, setting=setting, found=settings[setting], expected=" or ".join(allowed))
-        for setting, least in (("window", 0), ("max_pairs", 2)):
+        for setting, least in (("window", 0), ("max_pairs", 2), ("beam_width", 1)):
             if settings[setting] < least:
                 raise error("E109", name=self.name, setting=setting, found=settings[setting], expected=f"at least {least}")
+        if not settings["time_limit"] > 0:
+            raise error("E109", name=self.name, setting="time_limit", found=settings["time_limit"], expected="above 0")
         if not 0 <= settings["threshold"] <= 1:
             raise error("E109", name=self.name, setting="threshold", found=settings["threshold"], expected="0 to 1")
         self._schema = None if settings["schema"] == LEARNED else RelationSchema.load(settings["schema"])
@@ -175,6 +177,12 @@ class Relations(TorchPipe):
                 schema = replace(schema, no_overlap=True)
             self._constraints = schema.constrain(self.labels, self.cfg["entity_types"])
         return self._constraints
+
+    @property
+    def scope(self) -> Scope:
+        """Which pairs are looked at; of entities with themselves only where a given schema says so."""
+        itself = self._schema is not None and not self._schema.no_self
+        return Scope(self.settings["scope"], self.settings["window"], self.settings["max_pairs"], itself)
 
     @property
     def is_joint(self) -> bool:
@@ -227,7 +235,7 @@ class Relations(TorchPipe):
         """Learn the schema, and say which gold relations are out of reach."""
         if examples and not self.labels:
             raise error("E106", name=self.name, keys='user_data["relations"]')
-        triples, n_far, n_odd, n = [], 0, 0, 0
+        triples, reach, n_odd = [], Reach(), 0
         for eg in examples:
             relations, _ = gold_relations(eg)
             if not relations:
@@ -236,18 +244,16 @@ class Relations(TorchPipe):
             places = list(zip(found.starts.tolist(), found.ends.tolist(), strict=True))
             types = dict(zip(places, found.labels, strict=True))
             near = {(places[head], places[tail]) for head, tail in found.pairs.tolist()}
-            n += len(relations)
             for head, tail, label in relations:
                 n_odd += not (types[head] and types[tail])
-                n_far += (head, tail) not in near
+                reach.add(head, tail, near)
                 if types[head] and types[tail]:
                     triples.append((types[head], label, types[tail]))
         if self.is_joint:
             warn_ambiguous((eg.reference for eg in examples), [self.settings["entities"]], self.name)
-        if n_far:
-            warn("W122", name=self.name, n=n_far, total=n, stacklevel=4)
+        reach.warn(self.name)
         if n_odd:
-            warn("W123", name=self.name, n=n_odd, total=n, entities=self.settings["entities"], stacklevel=4)
+            warn("W123", name=self.name, n=n_odd, total=reach.n, entities=self.settings["entities"], stacklevel=4)
         self.cfg["schema"] = RelationSchema.learn(triples).to_dict()
         self._constraints = None
         _ = self.constraints  # what is wrong with the schema is said here
@@ -267,7 +273,12 @@ class Relations(TorchPipe):
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> EntityPairs | ClusterPairs:
         """Pairs of gold entities in training; else of those that the documents have, or none where the model finds them."""
         found = [self._find(doc) for doc in docs] if examples is None else [self._gold(eg) for eg in examples]
-        return pack_pairs(docs, found, self.cfg["entity_types"])
+        return self._pack_pairs(docs, found)
+
+    def _pack_pairs(self, docs: Sequence[Doc], found: Sequence[Found]) -> EntityPairs:
+        """With what a joint model must know of the scope."""
+        pairs = pack_pairs(docs, found, self.cfg["entity_types"])
+        return pairs._replace(**reach_in_scope(docs, self.scope, self.name)) if self.is_joint else pairs
 
     def _find(self, doc: Doc) -> Found:
         spans = () if self.is_joint else reference_spans(doc, [self.settings["entities"]]) or ()
@@ -285,10 +296,8 @@ class Relations(TorchPipe):
     def _pair(self, doc: Doc, entities: Iterable[tuple[int, int, str]]) -> Found:
         ordered = sorted(set(entities))
         starts, ends = (np.array([entity[side] for entity in ordered], dtype=np.int64) for side in (0, 1))
-        scope = Scope(self.settings["scope"], self.settings["window"], self.settings["max_pairs"])
-        pairs, n_lost = pairs_in_scope(doc, starts, ends, scope, self.name)
-        if n_lost:
-            warn("W120", name=self.name, n=n_lost, total=n_lost + len(pairs), n_entities=len(ordered), stacklevel=5)
+        pairs, n_lost = pairs_in_scope(doc, starts, ends, self.scope, self.name)
+        warn_far(n_lost, len(pairs), len(ordered), self.name)
         return Found(starts, ends, [label for _, _, label in ordered], pairs)
 
     def targets(self, examples: Sequence[Example], output: Any) -> tuple[Tensor, ...]:
@@ -297,6 +306,7 @@ class Relations(TorchPipe):
         targets: tuple[Tensor, ...] = gold.of_pairs(output.entities)
         if not isinstance(output, EnriCoOutput):
             return targets
+        warn_filtered(output, [len(eg.predicted) for eg in examples], self.name)
         targets += gold.of_pairs(output.seen_pairs)
         if output.seen_spans is None:
             return targets
@@ -315,7 +325,9 @@ class Relations(TorchPipe):
         docs = list(docs)
         self._read_descriptions()
         found = [self._find(doc) for doc in docs]
-        output = self.model.predict(HeadInput(docs, pack_pairs(docs, found, self.cfg["entity_types"])))
+        output = self.model.predict(HeadInput(docs, self._pack_pairs(docs, found)))
+        if isinstance(output, EnriCoOutput):
+            warn_filtered(output, [len(doc) for doc in docs], self.name)
         log_p: list[Any] = [None] * len(docs)
         probabilities = output.logits.float().sigmoid().cpu().numpy()
         if self.is_joint:
@@ -331,17 +343,8 @@ class Relations(TorchPipe):
         ]
 
     def _choose(self, doc: Doc, found: Found, log_p: Floats | None, probabilities: Floats) -> Chosen:
-        numbers = {label: i for i, label in enumerate(self.cfg["entity_types"])}
-        types = np.array([numbers.get(label, -1) for label in found.labels], dtype=np.int64) if log_p is None else None
-        chosen = decode_relations(
-            Entities(found.starts, found.ends, types, log_p),
-            found.pairs,
-            probabilities,
-            self.constraints,
-            decoder=self.settings["decoder"],
-            order=self.settings["order"],
-            threshold=self.settings["threshold"],
-        )
+        types = self.constraints.numbers_of(found.labels) if log_p is None else None
+        chosen = self._decode(Entities(found.starts, found.ends, types, log_p), found.pairs, probabilities)
         relations = as_json(doc, found, [(m.head, m.tail, self.labels[m.relation], m.score) for m in chosen.relations])
         if log_p is None:
             return Chosen(relations, None)
@@ -349,6 +352,11 @@ class Relations(TorchPipe):
         labels = [self.cfg["entity_types"][kind] for kind in kinds.tolist()]
         scores = np.exp(log_p[rows, kinds + 1]).astype(np.float32)
         return Chosen(relations, SpanPrediction(found.starts[rows], found.ends[rows], labels, scores))
+
+    def _decode(self, entities: Entities, pairs: NDArray[np.int64], probabilities: Floats) -> Decoded:
+        names = ("decoder", "order", "threshold", "beam_width", "time_limit")
+        settings = {name: self.settings[name] for name in names}
+        return decode_relations(entities, pairs, probabilities, self.constraints, **settings)
 
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
         """Write relations, and entities of a joint model."""

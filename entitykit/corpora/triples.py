@@ -2,7 +2,8 @@
 
 A linked entity is one node of the whole corpus. So are mentions that a linker has grouped over a corpus, as the same unknown
 entity; grouped in a document, they are one node of it. Other mentions with the same text are one node of their document: there,
-and only there, the same words are taken to mean the same.
+and only there, the same words are taken to mean the same. An argument that is a coreference cluster has the id and type of the
+first of its mentions that has any, and the longest of its names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from urllib.parse import quote
 
 from spacy.tokens import Doc
 
+from entitykit.corpora.clusters import PREFIX
 from entitykit.corpora.parsed import NIL
 from entitykit.errors import error
 
@@ -44,7 +46,7 @@ class Entity(NamedTuple):
         text: its words, with one space for white space between them.
         label: entity type; empty if it is no entity.
         kb_id: id in a knowledge base; empty if there is none.
-        start: first character.
+        start: first character of these words.
         end: one past the last character.
         unknown: provisional id of an entity that is in no knowledge base; empty if it has none.
     """
@@ -92,32 +94,22 @@ class Names(NamedTuple):
 def read_triples(doc: Doc, name: str = "") -> Iterator[Triple]:
     """Give the relations of a document: `doc._.relations`, or where no component has written any, `doc.user_data["relations"]`.
 
-    Types and ids are those of `doc.ents` and span groups with the same offsets.
+    Types and ids are those of `doc.ents` and span groups with the same offsets. An argument with the number of a cluster
+    (`head_cluster`, `tail_cluster`) is all mentions in its group `coref_clusters_N`.
 
     Args:
         doc: the document.
         name: of the document, if `doc.user_data` has no `id`.
 
     Raises:
-        InputError: E345 for a relation that cannot be read, E562 for groups of unknown entities that cannot.
+        InputError: E345 for a relation that cannot be read, E346 for one with a cluster that there is not, E562 for groups of
+            unknown entities that cannot be read.
     """
     data: Mapping[Any, Any] = doc.user_data
     values = data.get(WRITTEN)
     if values is None:
         values = data.get(RELATIONS) or ()
-    entities: dict[tuple[int, int], tuple[str, str]] = {}
-    for span in [*doc.ents, *(span for group in doc.spans.values() for span in group)]:
-        label, kb_id = entities.get((span.start, span.end), ("", ""))
-        entities[span.start, span.end] = label or span.label_, kb_id or ("" if span.kb_id_ == NIL else span.kb_id_)
-
-    unknown = _unknown(data.get(UNKNOWN) or {})
-
-    def entity(start: int, end: int) -> Entity:
-        span = doc[start:end]
-        label, kb_id = entities.get((start, end), ("", ""))
-        provisional = "" if kb_id else unknown.get((start, end), "")
-        return Entity(" ".join(span.text.split()), label, kb_id, span.start_char, span.end_char, provisional)
-
+    arguments = _Arguments(doc)
     for value in values:
         match value:
             case {
@@ -125,11 +117,47 @@ def read_triples(doc: Doc, name: str = "") -> Iterator[Triple]:
                 "tail": [int(tail), int(tail_end)],
                 "label": str(label),
             } if 0 <= head < head_end <= len(doc) and 0 <= tail < tail_end <= len(doc):
-                ends = entity(head, head_end), entity(tail, tail_end)
+                ends = arguments.read(value, "head"), arguments.read(value, "tail")
                 document = str(data.get("id") or name)
                 yield Triple(document, value.get("sentence"), ends[0], label, ends[1], value.get("score"))
             case _:
                 raise error("E345", found=repr(value)[:80], n=len(doc))
+
+
+class _Arguments:
+    """What a document says of the arguments of its relations."""
+
+    def __init__(self, doc: Doc) -> None:
+        data: Mapping[Any, Any] = doc.user_data
+        self.doc = doc
+        self.unknown = _unknown(data.get(UNKNOWN) or {})
+        self.entities: dict[tuple[int, int], tuple[str, str]] = {}
+        for span in [*doc.ents, *(span for group in doc.spans.values() for span in group)]:
+            label, kb_id = self.entities.get((span.start, span.end), ("", ""))
+            link = "" if span.kb_id_ == NIL else span.kb_id_
+            self.entities[span.start, span.end] = label or span.label_, kb_id or link
+
+    def read(self, relation: Mapping[str, Any], end: str) -> Entity:
+        """The head or tail of a relation: a mention, or the cluster that it stands for."""
+        number = relation.get(f"{end}_cluster")
+        if number is None:
+            return self._mention(*relation[end])
+        groups = [key for key in self.doc.spans if key.startswith(f"{PREFIX}_")]
+        if f"{PREFIX}_{number}" not in groups:
+            raise error("E346", found=repr(relation)[:80], n=len(groups))
+        places = {(span.start, span.end) for span in self.doc.spans[f"{PREFIX}_{number}"]} | {tuple(relation[end])}
+        mentions = [self._mention(*place) for place in sorted(places)]
+        linked, typed = ([one for one in mentions if getattr(one, key)] for key in ("kb_id", "label"))
+        named = max(linked or typed or mentions, key=lambda one: len(one.text))
+        label = next((one.label for one in [*linked, *typed] if one.label), "")
+        unknown = "" if linked else next((one.unknown for one in mentions if one.unknown), "")
+        return named._replace(label=label, kb_id=linked[0].kb_id if linked else "", unknown=unknown)
+
+    def _mention(self, start: int, end: int) -> Entity:
+        span = self.doc[start:end]
+        label, kb_id = self.entities.get((start, end), ("", ""))
+        provisional = "" if kb_id else self.unknown.get((start, end), "")
+        return Entity(" ".join(span.text.split()), label, kb_id, span.start_char, span.end_char, provisional)
 
 
 def _unknown(groups: Any) -> dict[tuple[int, int], str]:

@@ -128,14 +128,13 @@ class Programme:
             for key in keys:
                 holders.setdefault(key, []).append(self.n_types + fact)
         for columns in holders.values():
-            if len(columns) > 1:
-                self.limit(columns, [1.0] * len(columns), 1.0)
+            self.limit(columns, [1.0] * len(columns), 1.0)
 
     def _add_types(self, fact: int) -> None:
         """A fact needs a head and a tail, and for each type of its head one of those that the tail may have with it."""
         problem = self.problem
         head, tail, own = int(problem.heads[fact]), int(problem.tails[fact]), self.n_types + fact
-        allowed = problem.constraints.allowed[problem.relations[fact], :-1, :-1]
+        allowed = problem.constraints.of_types[problem.relations[fact]]
         ways = allowed & (self.variables[head] >= 0)[:, None] & (self.variables[tail] >= 0)
         if head == tail:
             self._need(own, self.variables[head][ways.diagonal()])

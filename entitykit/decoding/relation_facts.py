@@ -9,6 +9,7 @@ two facts share.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from entitykit.decoding.schema import Constraints
+from entitykit.decoding.schema import ANY, OTHER, Constraints
 from entitykit.decoding.spans import exact_flat
 from entitykit.errors import error
 
@@ -36,7 +37,8 @@ class Entities(NamedTuple):
     Attributes:
         starts: *(n_entities,)* first words.
         ends: *(n_entities,)* ends, exclusive.
-        types: *(n_entities,)* numbers of their types, -1 for an unknown one, which may be any; all of these are entities.
+        types: *(n_entities,)* numbers of their types, or `ANY` or `OTHER` of `entitykit.decoding.schema`; all of these are
+            entities.
         log_p: *(n_entities, 1 + n_types)* log-probabilities of "no entity" and of each type; the decoder chooses.
     """
 
@@ -83,7 +85,7 @@ class Problem:
     def best_types(self) -> Ints:
         """*(n_entities,)* the type of each with the largest gain."""
         n, n_types = self.gains.shape
-        return self.gains.argmax(axis=1) if n_types else np.full(n, -1)
+        return self.gains.argmax(axis=1) if n_types else np.full(n, ANY)
 
     @cached_property
     def best_gains(self) -> Floats:
@@ -92,7 +94,7 @@ class Problem:
 
     @cached_property
     def keys(self) -> list[list[int]]:
-        """What each fact has that no other may have."""
+        """What each fact has that others could have, and only one may; numbered from 0."""
         n, given = len(self.starts), self.constraints
         pair = n * n if given.one_per_pair else 0  # keys of pairs, then of heads with relation, then of tails with relation
         tails_from = pair + n * len(given.relations)
@@ -107,7 +109,14 @@ class Problem:
                 if given.inverse_functional[relation]:
                     own.add(tails_from + relation * n + tail)
             keys.append(sorted(own))
-        return keys
+        uses = Counter(key for own in keys for key in own)
+        numbers = {key: number for number, key in enumerate(key for key, n in uses.items() if n > 1)}
+        return [[numbers[key] for key in own if key in numbers] for own in keys]
+
+    @cached_property
+    def n_keys(self) -> int:
+        """How many numbers `keys` has."""
+        return 1 + max((max(own) for own in self.keys if own), default=-1)
 
     def implied(self) -> Iterator[list[tuple[int, int, int]]]:
         """Head, tail and relation of each fact, and of what it implies."""
@@ -264,9 +273,9 @@ def _check(
         raise error(
             "E343", what="pairs", found=f"numbers {np.min(pairs)} to {np.max(pairs)}", expected=f"those of {n} entities"
         )
-    if entities.types is not None and n and not (np.min(entities.types) >= -1 and np.max(entities.types) < n_types):
+    if entities.types is not None and n and not (np.min(entities.types) >= OTHER and np.max(entities.types) < n_types):
         found = f"numbers {np.min(entities.types)} to {np.max(entities.types)}"
-        raise error("E343", what="types", found=found, expected=f"-1 to {n_types - 1}")
+        raise error("E343", what="types", found=found, expected=f"{OTHER} to {n_types - 1}")
     if not ((probabilities >= 0) & (probabilities <= 1)).all():  # also NaN
         raise error("E343", what="probabilities", found="a number outside 0 to 1, or NaN", expected="0 to 1")
     if entities.log_p is not None and (np.isnan(entities.log_p) | (entities.log_p > 1e-3)).any():

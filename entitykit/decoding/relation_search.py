@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +31,18 @@ class Fit(NamedTuple):
 
 GIVEN = Fit(0.0, -1, -1)
 
+Facts = tuple[int, Any] | None
+"""The fact that was chosen last, and those before it in the same form, which states can share."""
+
 
 class State:
     """Entities and facts that were chosen; it changes.
 
+    Copies share what they hold until one of them changes it.
+
     Attributes:
         problem: what they are chosen from.
         chosen: type of each entity that was chosen; not used where types are given.
-        facts: those that were chosen.
         entity_score: sum of the weights of the entities.
         relation_score: sum of the weights of the facts.
     """
@@ -47,15 +50,16 @@ class State:
     def __init__(self, problem: Problem, entities: NDArray[np.int64], entity_score: float = 0.0) -> None:
         self.problem = problem
         self.chosen: dict[int, int] = {}
-        self.facts: list[int] = []
         self.entity_score = entity_score
         self.relation_score = 0.0
         self._given = entities
-        self._keys: set[int] = set()
+        self._facts: Facts = None
+        self._keys = bytearray(problem.n_keys)
         boundaries = np.unique(np.concatenate([problem.starts, problem.ends]))
         self._lefts = np.searchsorted(boundaries, problem.starts).tolist()
         self._rights = np.searchsorted(boundaries, problem.ends).tolist()
         self._taken = bytearray(len(boundaries))
+        self._is_shared = False
 
     @classmethod
     def of(cls, problem: Problem) -> State:
@@ -70,6 +74,15 @@ class State:
         is_chosen[rows] = True
         types = np.where(is_chosen, problem.best_types, -1)
         return State(problem.with_types(types, is_chosen), rows, float(problem.best_gains[rows].sum()))
+
+    @property
+    def facts(self) -> list[int]:
+        """Those that were chosen, in the order in which they were."""
+        found, rest = [], self._facts
+        while rest is not None:
+            fact, rest = rest
+            found.append(fact)
+        return found[::-1]
 
     @property
     def entities(self) -> NDArray[np.int64]:
@@ -91,10 +104,16 @@ class State:
 
     def copy(self) -> State:
         """Another state that is equal and can change by itself."""
+        self._is_shared = True
         new = object.__new__(State)
         new.__dict__.update(self.__dict__)
-        new.chosen, new.facts, new._keys, new._taken = dict(self.chosen), list(self.facts), set(self._keys), self._taken[:]
         return new
+
+    def _own(self) -> None:
+        """Take copies of what other states hold, too, because it is about to change."""
+        if self._is_shared:
+            self.chosen, self._keys, self._taken = dict(self.chosen), self._keys[:], self._taken[:]
+            self._is_shared = False
 
     def is_free(self, entity: int) -> bool:
         """Whether an entity can still be chosen."""
@@ -104,6 +123,7 @@ class State:
 
     def choose(self, entity: int, entity_type: int) -> None:
         """Choose an entity that is free."""
+        self._own()
         self.chosen[entity] = entity_type
         self.entity_score += float(self.problem.gains[entity, entity_type])
         left, right = self._lefts[entity], self._rights[entity]
@@ -112,12 +132,13 @@ class State:
     def fit(self, fact: int) -> Fit | None:
         """How a fact can be added: with the types that gain most; None if it cannot."""
         problem = self.problem
-        if not self._keys.isdisjoint(problem.keys[fact]):
-            return None
+        for key in problem.keys[fact]:
+            if self._keys[key]:
+                return None
         if problem.types is not None:
             return GIVEN
         head, tail = int(problem.heads[fact]), int(problem.tails[fact])
-        allowed = problem.constraints.allowed[problem.relations[fact], :-1, :-1]
+        allowed = problem.constraints.of_types[problem.relations[fact]]
         own, other = self._options(head), self._options(tail)
         if own is None or other is None or not allowed.size:
             return None
@@ -138,8 +159,11 @@ class State:
                 if entity not in self.chosen:
                     self.choose(entity, entity_type)
                     new.append(entity)
-        self.facts.append(fact)
-        self._keys.update(problem.keys[fact])
+        self._facts = fact, self._facts
+        if problem.keys[fact]:
+            self._own()
+            for key in problem.keys[fact]:
+                self._keys[key] = 1
         self.relation_score += float(problem.weights[fact])
         return new
 
@@ -232,12 +256,13 @@ def beam(start: State, by: str, width: int) -> State:
     """
     problem = start.problem
     states = [start.copy()]
-    uses = Counter(key for keys in problem.keys for key in keys)
     for is_fact, number in _order(problem, by):
-        contested = problem.types is None or any(uses[key] > 1 for key in problem.keys[number])
+        contested = problem.types is None or bool(problem.keys[number])
+        fits = [state.fit(number) if is_fact else GIVEN if state.is_free(number) else None for state in states]
+        if all(fit is None for fit in fits):
+            continue
         found: list[State] = []
-        for state in states:
-            fit = state.fit(number) if is_fact else GIVEN if state.is_free(number) else None
+        for state, fit in zip(states, fits, strict=True):
             if fit is None:
                 found.append(state)
                 continue

@@ -47,7 +47,7 @@ class Decoded(NamedTuple):
     Attributes:
         relations: in the order of the text: by head, tail and label.
         entities: *(n_chosen,)* indices of the entities, in order; all of them if their types were given.
-        types: *(n_chosen,)* their types, -1 for an unknown one.
+        types: *(n_chosen,)* their types; given ones as they were given.
         entity_score: sum of the weights of the entities; 0 if their types were given.
         relation_score: sum of the weights of the facts, see `entitykit.decoding.relation_facts`.
         optimal: whether nothing better exists; only `exact` proves it, and not if its time was over.

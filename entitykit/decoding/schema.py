@@ -21,6 +21,9 @@ from entitykit.errors import error
 
 TypePair = tuple[str, str]
 
+ANY, OTHER = -1, -2
+"""Numbers of entity types in `Constraints.allowed`: not known, so it may be any; known, and none that the schema could name."""
+
 FLAGS = ("one_per_pair", "no_overlap", "no_self", "both_directions")
 """Settings of a schema that are not about one relation."""
 
@@ -47,8 +50,8 @@ class RelationRule:
     functional: bool = False
     inverse_functional: bool = False
 
-    def allows(self, head: str, tail: str) -> bool:
-        """Whether it may hold between entities of two types."""
+    def allows(self, head: str | None, tail: str | None) -> bool:
+        """Whether it may hold between entities of two types; None is one that no rule names."""
         one_by_one = (self.head is None or head in self.head) and (self.tail is None or tail in self.tail)
         return one_by_one and (self.types is None or (head, tail) in self.types)
 
@@ -79,8 +82,8 @@ class Constraints(NamedTuple):
     Attributes:
         relations: labels.
         types: entity types.
-        allowed: *(n_relations, n_types + 1, n_types + 1)* whether a relation may hold between a head and a tail of two types;
-            the last type is unknown, which may be any.
+        allowed: *(n_relations, n_types + 2, n_types + 2)* whether a relation may hold between a head and a tail of two types;
+            the last ones are `OTHER` and `ANY`.
         symmetric: *(n_relations,)*.
         inverse: *(n_relations,)* number of the inverse relation, or -1.
         functional: *(n_relations,)* whether a head has one tail at most.
@@ -102,6 +105,16 @@ class Constraints(NamedTuple):
     no_overlap: bool
     no_self: bool
     both_directions: bool
+
+    @property
+    def of_types(self) -> NDArray[np.bool_]:
+        """*(n_relations, n_types, n_types)* the part of `allowed` between types that the schema knows."""
+        return self.allowed[:, :OTHER, :OTHER]
+
+    def numbers_of(self, labels: Iterable[str]) -> NDArray[np.int64]:
+        """Numbers of entities' types *(n_entities,)*; an empty label is not known."""
+        numbers = {label: number for number, label in enumerate(self.types)} | {"": ANY}
+        return np.array([numbers.get(label, OTHER) for label in labels], dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,13 +204,12 @@ class RelationSchema:
         rules = completed(self.relations)
         free = RelationRule()
         each = [rules.get(label, free) for label in relations]
-        allowed = np.ones((len(relations), len(types) + 1, len(types) + 1), dtype=bool)
+        kinds: list[str | None] = [*types, None]  # in the places of numbers, and of OTHER
+        allowed = np.zeros((len(relations), len(kinds) + 1, len(kinds) + 1), dtype=bool)
         for number, rule in enumerate(each):
-            for i, head in enumerate(types):
-                allowed[number, i, :-1] = [rule.allows(head, tail) for tail in types]
-        allowed[:, -1, :-1] = allowed[:, :-1, :-1].any(axis=1) | (len(types) == 0)
-        allowed[:, :-1, -1] = allowed[:, :-1, :-1].any(axis=2) | (len(types) == 0)
-        allowed[:, -1, -1] = allowed[:, -1, :-1].any(axis=1) | (len(types) == 0)
+            allowed[number, :ANY, :ANY] = [[rule.allows(head, tail) for tail in kinds] for head in kinds]
+        allowed[:, ANY, :ANY] = allowed[:, :ANY, :ANY].any(axis=1)
+        allowed[:, :, ANY] = allowed[:, :, :ANY].any(axis=2)
         numbers = {label: number for number, label in enumerate(relations)}
         return Constraints(
             relations=tuple(relations),

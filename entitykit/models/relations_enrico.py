@@ -14,6 +14,7 @@ from entitykit.models.linear import Linear
 from entitykit.models.mentions import loss_of_mentions
 from entitykit.models.ner import mean_cross_entropy, proposals_of
 from entitykit.models.relations import Between, gaps_between, in_slices, mean_bce, with_n_labels
+from entitykit.models.relations_pairs import near_pairs, pairs_among
 from entitykit.models.spans import document_bounds, end_states, entity_states, join_spans
 from entitykit.types import TOP, EntityPairs, MentionOutput, Spans, WordStates, no_spans
 
@@ -42,7 +43,6 @@ class EnriCoSettings:
         context: words on each side of a span or pair that it reads.
         keep_spans: spans per word that the first filter keeps.
         keep_pairs: pairs per word that the second filter keeps.
-        window: words between two spans that are paired, at most; for found ones.
         positive: weight of a relation that holds against one that does not.
         filter_weight: weight of the loss of each filter.
         probe_weight: weight of the loss of the encoder's probe, whose proposals are filtered.
@@ -61,7 +61,6 @@ class EnriCoSettings:
     context: int = 32
     keep_spans: float = 0.3
     keep_pairs: float = 2.0
-    window: int = 100
     positive: float = 2.0
     filter_weight: float = 0.5
     probe_weight: float = 1.0
@@ -80,6 +79,7 @@ class EnriCoOutput(NamedTuple):
         span_logits: *(n_seen,)* of the first filter.
         seen_pairs: the kept spans with all pairs that the second filter chose from.
         pair_logits: *(n_seen_pairs,)* of the second filter.
+        n_far: *(n_documents,)* pairs that no filter has seen, because there may be no more; none where entities are given.
         mentions: what the encoder's probe says; none where entities are given, or it has none.
     """
 
@@ -90,6 +90,7 @@ class EnriCoOutput(NamedTuple):
     span_logits: Tensor
     seen_pairs: EntityPairs
     pair_logits: Tensor
+    n_far: Tensor | None
     mentions: MentionOutput | None
 
 
@@ -134,14 +135,15 @@ class EnriCo(nn.Module):
 
         Args:
             states: with the top layer, and with the encoder's proposals if entities are to be found.
-            given: entities, gold ones in training; if they are to be found, these are kept in training only.
+            given: entities, gold ones in training; if they are to be found, these are kept in training only, and it is said how
+                those that are found are paired.
         """
         s, words = self.settings, states.layers[TOP]
         bounds = document_bounds(states.lengths, words.device)
         if s.joint:
-            seen_spans, span_logits, seen, described = self._find(states, given, bounds[1])
+            seen_spans, span_logits, seen, n_far, described = self._find(states, given, len(words))
         else:
-            seen_spans, span_logits, seen = None, words.new_zeros(0), given
+            seen_spans, span_logits, seen, n_far = None, words.new_zeros(0), given, None
             described = self._describe(states, Spans(given.starts, given.ends))
         if self.kind is not None:
             described = described + self.kind(seen.types)
@@ -159,20 +161,24 @@ class EnriCo(nn.Module):
                 entities = entities._replace(types=type_logits[:, 1:].argmax(1) + 1)
         logits = self._score(words, entities, described, bounds)
         mentions = states.mentions if s.joint else None
-        return EnriCoOutput(entities, logits, type_logits, seen_spans, span_logits, seen, pair_logits, mentions)
+        return EnriCoOutput(entities, logits, type_logits, seen_spans, span_logits, seen, pair_logits, n_far, mentions)
 
-    def _find(self, states: WordStates, given: EntityPairs, end: Tensor) -> tuple[Spans, Tensor, EntityPairs, Tensor]:
-        """Filter spans and pair those that are left: all spans and their logits, the kept ones, and what these are."""
-        s, n_words = self.settings, len(end)
-        gold = join_spans(Spans(given.starts, given.ends), no_spans(end.device))
+    def _find(self, states: WordStates, given: EntityPairs, n_words: int) -> tuple[Spans, Tensor, EntityPairs, Tensor, Tensor]:
+        """Filter spans and pair those that are left.
+
+        Returns:
+            All spans and their logits, the kept ones with their pairs, how many pairs too many there were, and what spans are.
+        """
+        s = self.settings
+        gold = join_spans(Spans(given.starts, given.ends), no_spans(given.starts.device))
         spans = join_spans(proposals_of(states), gold)
         described = self._describe(states, spans)
         logits = self.span_filter(described).squeeze(1)
         forced = _is_among(spans, gold, n_words) & self.training
         rows = best_by_document(logits.detach(), spans.starts, forced, states.lengths, s.keep_spans)
         kept = Spans(spans.starts[rows], spans.ends[rows])
-        heads, tails = near_pairs(kept, end, s.window)
-        return spans, logits, EntityPairs(*kept, torch.zeros_like(rows), heads, tails), described[rows]
+        heads, tails, n_far = near_pairs(kept, given, states.lengths)
+        return spans, logits, EntityPairs(*kept, torch.zeros_like(rows), heads, tails), n_far, described[rows]
 
     def _describe(self, states: WordStates, spans: Spans) -> Tensor:
         parts = [*end_states(states, spans), entity_states(states, spans)]
@@ -313,28 +319,6 @@ def best_by_document(scores: Tensor, starts: Tensor, forced: Tensor, lengths: tu
     return ranked[(rank < limits[document[ranked]]) | forced[ranked]].sort().values
 
 
-def near_pairs(spans: Spans, ends_of_documents: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """All ordered pairs of spans with few words between them.
-
-    Args:
-        spans: *(n_spans,)* sorted by start, each once.
-        ends_of_documents: *(n_words,)* for every word the end of its document.
-        window: words between two at most.
-
-    Returns:
-        Rows of heads and tails *(n_pairs,)*, sorted.
-    """
-    n = len(spans.starts)
-    rows = torch.arange(n, device=spans.starts.device)
-    limit = torch.minimum(spans.ends + window + 1, ends_of_documents[spans.starts])
-    counts = (torch.searchsorted(spans.starts.contiguous(), limit) - rows - 1).clamp_min(0)
-    left = torch.repeat_interleave(rows, counts)
-    right = left + 1 + torch.arange(len(left), device=left.device) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-    heads, tails = torch.cat([left, right]), torch.cat([right, left])
-    order = torch.argsort(heads * n + tails)
-    return heads[order], tails[order]
-
-
 def _around(starts: Tensor, ends: Tensor, bounds: Bounds, context: int) -> Spans:
     first, end = bounds
     return Spans(torch.maximum(starts - context, first[starts]), torch.minimum(ends + context, end[starts]))
@@ -349,13 +333,3 @@ def _refine(layers: nn.ModuleList, x: Tensor, words: Tensor, around: Spans) -> T
 def _is_among(spans: Spans, others: Spans, n_words: int) -> Tensor:
     n = n_words + 1
     return torch.isin(spans.starts * n + spans.ends, others.starts * n + others.ends)
-
-
-def pairs_among(pairs: EntityPairs, others: EntityPairs) -> Tensor:
-    """Which pairs *(n_pairs,)* are of the same places as any of the others."""
-    both = [torch.stack([each.starts, each.ends], dim=1) for each in (pairs, others)]
-    places, numbers = torch.unique(torch.cat(both), dim=0, return_inverse=True)
-    own, theirs = numbers[: len(both[0])], numbers[len(both[0]) :]
-    return torch.isin(
-        own[pairs.heads] * len(places) + own[pairs.tails], theirs[others.heads] * len(places) + theirs[others.tails]
-    )

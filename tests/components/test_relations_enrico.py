@@ -132,3 +132,83 @@ def test_the_encoders_probe_learns(tiny_bert: Path) -> None:
     nlp.update(examples, sgd=False, losses={})  # type: ignore[arg-type]
     nlp.get_pipe("entitykit_encoder")._backward()
     assert any("probe" in name and gradient.any() for name, gradient in encoder_gradient(nlp).items())
+
+
+def scoped(checkpoint: Path, **settings: Any) -> tuple[Language, list[Example]]:
+    """Two persons in a sentence, and a place in the next."""
+    nlp = make(checkpoint, model={"keep_pairs": 9.0}, schema=None, **settings)
+    entities = [(0, 1, "PERSON"), (2, 3, "PERSON"), (4, 5, "PLACE")]
+    examples = [example(nlp, "Mary met John . London waits", entities, [(0, 1, "Met"), (0, 2, "Live_In")])]
+    for doc in (examples[0].x, examples[0].y):
+        for token in doc:
+            token.is_sent_start = token.i in (0, 4)
+    return nlp, examples
+
+
+@pytest.mark.parametrize(
+    ("settings", "left_out"),
+    [
+        ({"scope": "document"}, 0),
+        ({"scope": "sentence"}, 1),
+        ({"window": 2}, 1),
+        ({"window": 0}, 2),
+    ],
+)
+def test_found_entities_are_related_within_the_scope(tiny_bert: Path, settings: dict[str, Any], left_out: int) -> None:
+    """A relation out of it is neither learned nor written, though it is in the gold."""
+    nlp, examples = scoped(tiny_bert, **settings)
+    if left_out:
+        with pytest.warns(EntityKitWarning, match=f"W122. {left_out} of 2"):
+            nlp.initialize(lambda: examples)
+    else:
+        nlp.initialize(lambda: examples)
+    train(nlp, examples, 30)
+    component(nlp).settings["threshold"] = 0.0
+    doc = nlp(examples[0].x.copy())
+    texts = [triple[::2] for triple in triples_of(doc)]
+    for pair, n_needed in ((("Mary", "John"), 2), (("Mary", "London"), 1), (("London", "Mary"), 1)):
+        assert (pair in texts) == (left_out < n_needed), pair
+
+
+def test_found_entities_need_sentences_too(tiny_bert: Path) -> None:
+    nlp, examples = scoped(tiny_bert, scope="sentence")
+    with pytest.warns(EntityKitWarning, match="W122"):
+        nlp.initialize(lambda: examples)
+    with pytest.raises(ConfigError, match="E120.*Mary met John.*sentencizer"):
+        nlp("Mary met John in London")
+    assert nlp("")._.relations == []
+
+
+def test_the_cap_counts_pairs_that_may_be(tiny_bert: Path) -> None:
+    nlp, examples = initialized(tiny_bert, model={"keep_pairs": 9.0}, scope="document")
+    train(nlp, examples, 2)
+    component(nlp).settings.update(max_pairs=4, threshold=0.0, schema=None)
+    with pytest.warns(
+        EntityKitWarning, match=r"W120. .* left out \d+ of \d+ pairs of \d+ possible entities .* Raise max_pairs"
+    ):
+        doc = nlp(TEXTS[0][0])
+    assert len({(*r["head"], *r["tail"]) for r in doc._.relations}) <= 4
+
+
+def test_what_the_filter_leaves_out_of_given_entities_is_counted(tiny_bert: Path) -> None:
+    """Of each document, in training, too; it was 2,010 of 47,450 pairs of a document without a word."""
+    nlp, examples = initialized(tiny_bert, model={"joint": False, "keep_pairs": 0.0}, scope="document", threshold=0.0)
+    many = example(nlp, "a b c d e f", [(i, i + 1, "PERSON") for i in range(6)], [(0, 1, "Met")])
+    message = (
+        r"W120. 'entitykit_relations' left out 20 of 30 pairs of 6 entities of one document, those that its filter .*keep_pairs"
+    )
+    with pytest.warns(EntityKitWarning, match=message) as caught:
+        doc = nlp(many.x.copy())
+    assert len(caught) == 1
+    assert len({(*r["head"], *r["tail"]) for r in doc._.relations}) == 10
+    with pytest.warns(EntityKitWarning, match=message):
+        nlp.update([examples[0], many], sgd=False, losses={})  # type: ignore[arg-type]
+
+
+def test_found_entities_may_be_related_to_themselves(tiny_bert: Path) -> None:
+    nlp = make(tiny_bert, model={}, schema={"no_self": False})
+    gold = [("Peter shaved", [(0, 1, "PERSON")], [(0, 0, "Shaves")]), ("Mary slept", [(0, 1, "PERSON")], [])]
+    examples = [example(nlp, *each) for each in gold]
+    nlp.initialize(lambda: examples)
+    train(nlp, examples, 60)
+    assert [triples_of(nlp(text)) for text, *_ in gold] == [[("Peter", "Shaves", "Peter")], []]

@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entitykit.decoding.relations import DECODERS, ORDERS, Entities
-from entitykit.decoding.schema import RelationSchema
+from entitykit.decoding.schema import ANY, OTHER, RelationSchema
 from tests.decoding.relation_samples import RELATIONS, TYPES, Sample
 
 Triple = tuple[int, int, int]
+
+KINDS = [*TYPES, "a type that no rule names", "any"]
+"""By number; the last two by `OTHER` and `ANY`."""
 
 
 def log_odds(p: float) -> float:
@@ -51,7 +54,7 @@ def samples(draw: st.DrawFn, max_entities: int = 3, max_pairs: int = 4, given_ty
     starts = np.array([draw(st.integers(0, n)) for _ in range(n)], dtype=np.int64)
     ends = starts + np.array([draw(st.integers(1, 2)) for _ in range(n)], dtype=np.int64)
     if draw(st.booleans()) if given_types is None else given_types:
-        entities = Entities(starts, ends, types=np.array([draw(st.integers(-1, 1)) for _ in range(n)], dtype=np.int64))
+        entities = Entities(starts, ends, types=np.array([draw(st.integers(OTHER, 1)) for _ in range(n)], dtype=np.int64))
     else:
         p = np.array([[draw(st.integers(1, 6)) for _ in range(3)] for _ in range(n)], dtype=np.float64).reshape(n, 3)
         entities = Entities(starts, ends, log_p=np.log(p / p.sum(axis=1, keepdims=True)))
@@ -86,7 +89,7 @@ def violations(sample: Sample, chosen: dict[int, int], triples: set[Triple]) -> 
         if head not in chosen or tail not in chosen:
             yield "an argument is no entity"
             continue
-        heads, tails = (TYPES if chosen[end] < 0 else [TYPES[chosen[end]]] for end in (head, tail))
+        heads, tails = (KINDS if chosen[end] == ANY else [KINDS[chosen[end]]] for end in (head, tail))
         if not any(rule.allows(a, b) for a in heads for b in tails):
             yield "types"
         if schema.no_self and head == tail:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from entitykit.decoding.schema import FLAGS, RelationRule, RelationSchema, completed
+from entitykit.decoding.schema import ANY, FLAGS, OTHER, RelationRule, RelationSchema, completed
 from entitykit.errors import ConfigError
 
 CONLL04 = {
@@ -30,7 +30,7 @@ TYPES = ["Peop", "Loc", "Org"]
 
 def allowed(schema: RelationSchema, relation: str) -> set[tuple[str, str]]:
     constraints = schema.constrain(RELATIONS, TYPES)
-    table = constraints.allowed[RELATIONS.index(relation), :-1, :-1]
+    table = constraints.of_types[RELATIONS.index(relation)]
     return {(TYPES[head], TYPES[tail]) for head, tail in np.argwhere(table)}
 
 
@@ -47,9 +47,26 @@ def test_types_of_arguments() -> None:
 def test_an_unknown_type_may_be_any() -> None:
     constraints = RelationSchema.load(CONLL04).constrain(RELATIONS, TYPES)
     live_in = constraints.allowed[0]
-    assert live_in[-1].tolist() == [False, True, False, True]
-    assert live_in[:, -1].tolist() == [True, False, False, True]
+    assert live_in[ANY].tolist() == [False, True, False, False, True]
+    assert live_in[:, ANY].tolist() == [True, False, False, False, True]
     assert RelationSchema.load(CONLL04 | {"relations": {}}).constrain(["x"], []).allowed.all()
+
+
+def test_a_type_that_the_schema_does_not_know_is_none_of_its_types() -> None:
+    """It may be what a rule does not restrict, and nothing else."""
+    constraints = RelationSchema.load(CONLL04).constrain(RELATIONS, TYPES)
+    numbers = constraints.numbers_of(["Org", "MONEY", "", "Peop"])
+    assert numbers.tolist() == [2, OTHER, ANY, 0]
+    money, thing, peop, loc = OTHER, ANY, 0, 1
+    for relation, pairs in {
+        "Live_In": {(thing, loc), (peop, thing), (thing, thing), (peop, loc)},
+        "Kill": {(thing, peop), (peop, thing), (thing, thing), (peop, peop)},
+        "Other": {(a, b) for a in (money, thing, peop, loc) for b in (money, thing, peop, loc)},
+    }.items():
+        table = constraints.allowed[RELATIONS.index(relation)]
+        assert {(a, b) for a in (money, thing, peop, loc) for b in (money, thing, peop, loc) if table[a, b]} == pairs
+    half = RelationSchema.load({"relations": {"a": {"head": ["Peop"]}}}).constrain(["a"], TYPES).allowed[0]
+    assert (bool(half[peop, money]), bool(half[money, peop]), bool(half[thing, money])) == (True, False, True)
 
 
 def test_what_follows_from_an_inverse_and_from_symmetry() -> None:
@@ -97,10 +114,14 @@ def test_saving_and_loading_gives_the_same(relations: dict[str, RelationRule], f
     schema = RelationSchema(relations=relations, **flags)
     assert RelationSchema.load(json.loads(json.dumps(schema.to_dict()))) == schema
     table = schema.constrain(RELATIONS, TYPES).allowed
+    kinds = [*TYPES, "MONEY"]  # the last is none of those that rules name
     for number, relation in enumerate(RELATIONS):
-        for i, head in enumerate(TYPES):
-            for j, tail in enumerate(TYPES):
-                assert table[number, i, j] == relations.get(relation, RelationRule()).allows(head, tail)
+        rule = relations.get(relation, RelationRule())
+        expected = np.array([[rule.allows(head, tail) for tail in kinds] for head in kinds])
+        np.testing.assert_array_equal(table[number, :-1, :-1], expected)
+        np.testing.assert_array_equal(table[number, ANY, :-1], expected.any(axis=0))
+        np.testing.assert_array_equal(table[number, :-1, ANY], expected.any(axis=1))
+        assert table[number, ANY, ANY] == expected.any()
 
 
 @given(rules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,9 +20,8 @@ from entitykit.models.relations_enrico import (
     EnriCoSettings,
     Refinement,
     best_by_document,
-    near_pairs,
-    pairs_among,
 )
+from entitykit.models.relations_pairs import near_pairs, pairs_among
 from entitykit.models.spans import document_bounds
 from entitykit.types import TOP, EntityPairs, EntityTokens, MentionOutput, Spans, WordStates
 
@@ -41,7 +41,17 @@ def make_states() -> WordStates:
 
 def pairs(places: list[tuple[int, int]], rows: list[tuple[int, int]]) -> EntityPairs:
     columns = [[a for a, _ in places], [b for _, b in places], [1] * len(places), [a for a, _ in rows], [b for _, b in rows]]
-    return EntityPairs(*(torch.tensor(column, dtype=torch.long) for column in columns))
+    return EntityPairs(*(torch.tensor(column, dtype=torch.long) for column in columns), **within())
+
+
+def within(words: int = 99, most: int = 99, *, sentences: Sequence[int] = (), itself: bool = False) -> dict[str, Tensor]:
+    """What is told of the scope: so many words apart, so many pairs, and of the same sentence, where first words are given."""
+    _, ends = document_bounds(LENGTHS, torch.device("cpu"))
+    edges = sorted({*sentences, *ends.tolist()})
+    by_start = torch.tensor([min(edge for edge in edges if edge > i) for i in range(len(ends))])
+    by_end = torch.minimum(torch.arange(len(ends)) + 2 + words, ends)
+    reach = torch.stack([by_start, by_end], dim=1)
+    return {"reach": reach, "most": torch.full((len(LENGTHS),), most), "itself": torch.tensor(itself)}
 
 
 def places_of(entities: EntityPairs) -> list[tuple[int, int, int, int]]:
@@ -96,22 +106,50 @@ def test_best_by_document(rows: list[list[tuple[int, bool]]], per_word: float) -
     assert best_by_document(*tensors, lengths, per_word).tolist() == expected
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.sets(st.tuples(st.integers(0, 10), st.integers(1, 3)), max_size=8), st.integers(0, 4))
-def test_near_pairs(found: set[tuple[int, int]], window: int) -> None:
+places = st.sets(st.tuples(st.integers(0, 10), st.integers(1, 3)), max_size=8)
+
+
+@settings(max_examples=80, deadline=None)
+@given(places, st.integers(0, 4), st.sampled_from([2, 6, 99]), st.sets(st.integers(0, 10)), st.booleans())
+def test_near_pairs(found: set[tuple[int, int]], words: int, most: int, sentences: set[int], itself: bool) -> None:
+    """Against all pairs, one by one; the limit takes the nearest of each document."""
     _, ends = document_bounds(LENGTHS, torch.device("cpu"))
     limit = ends.tolist()
+    edges = sorted({*sentences, *limit})
+    number = [sum(edge <= i for edge in edges) for i in range(11)]
     places = sorted({(start, min(start + width, limit[start])) for start, width in found})
     spans = Spans(*(torch.tensor([place[k] for place in places], dtype=torch.long) for k in (0, 1)))
-    heads, tails = near_pairs(spans, ends, window)
+    scope = NOBODY._replace(**within(words, most, sentences=sorted(sentences), itself=itself))
+    heads, tails, n_far = near_pairs(spans, scope, LENGTHS)
     n = range(len(places))
-    expected = [
+
+    def gap(a: int, b: int) -> int:
+        return max(0, places[b][0] - places[a][1])
+
+    near = [
         (a, b)
         for a in n
         for b in n
-        if a != b and limit[places[a][0]] == limit[places[b][0]] and places[max(a, b)][0] - places[min(a, b)][1] <= window
+        if a < b and number[places[a][0]] == number[places[b][0]] and places[b][0] - places[a][1] <= words
     ]
-    assert list(zip(heads.tolist(), tails.tolist(), strict=True)) == expected
+    expected = {(a, a) for a in n if itself}
+    for document, end in enumerate((7, 7, 11)):
+        own = [(a, b) for a, b in near if limit[places[a][0]] == end and LENGTHS[document]]
+        kept = sorted(own, key=lambda pair: gap(*pair))[: most // 2]
+        expected |= {each for a, b in kept for each in ((a, b), (b, a))}
+        assert n_far[document] == 2 * (len(own) - len(kept))
+    assert list(zip(heads.tolist(), tails.tolist(), strict=True)) == sorted(expected)
+
+
+def test_found_entities_are_paired_as_the_scope_says() -> None:
+    head = EnriCo(make_settings(keep_spans=1.0, keep_pairs=9.0)).double().eval()
+    everything = head(make_states(), NOBODY)
+    for scope in (within(1), within(sentences=[4]), within(most=4), within(itself=True)):
+        output = head(make_states(), NOBODY._replace(**scope))
+        heads, tails, n_far = near_pairs(PROPOSED, NOBODY._replace(**scope), LENGTHS)
+        assert [part.tolist() for part in output.seen_pairs[3:5]] == [heads.tolist(), tails.tolist()]
+        assert places_of(output.entities) != places_of(everything.entities)
+        assert output.n_far.tolist() == n_far.tolist()
 
 
 def test_pairs_among() -> None:
