@@ -17,13 +17,14 @@ from entitykit.bridge.linking import (
     Floats,
     LinkInput,
     TextSettings,
-    heard_encoder,
+    describe_encoders,
+    encoders,
     read_entities,
     text_settings,
 )
 from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.texts import Composed, Ids, TextReader
-from entitykit.errors import warn
+from entitykit.errors import error, warn
 from entitykit.knowledge.augment import Augmenter
 from entitykit.knowledge.candidates import Mention
 from entitykit.knowledge.entities import Entity
@@ -81,7 +82,7 @@ class LinkTexts:
     """The texts of a linker.
 
     Args:
-        model: `entitykit.BiEncoder.v1`.
+        model: `entitykit.BiEncoder.v1` or `entitykit.Blink.v1`.
         name: of the component, for messages.
         augment: adds to the mentions' contexts, which candidates are then not searched by; none: they are as in the text.
     """
@@ -96,6 +97,7 @@ class LinkTexts:
         """Begin anew, after weights, index or knowledge base were replaced."""
         self.fingerprint = Fingerprint()
         self._reader: TextReader | None = None
+        self._entity_reader: TextReader | None = None
         self._warned: set[object] = set()
 
     @property
@@ -110,15 +112,25 @@ class LinkTexts:
 
     @property
     def reader(self) -> TextReader:
-        """Reads texts with the shared encoder.
+        """Reads mentions with the shared encoder, or the tower that is for them.
 
         Raises:
             ConfigError: E583 if there is no encoder.
         """
-        encoder = heard_encoder(self.model.layers[0])
+        encoder = encoders(self.model)[0]
         if self._reader is None or self._reader.shim is not encoder.shims[0]:
             self._reader = TextReader.of(encoder, pooling=self.settings.pooling)
         return self._reader
+
+    @property
+    def entity_reader(self) -> TextReader:
+        """Reads entities: with the encoder that reads mentions, or the tower that is for them; see `reader`."""
+        mentions, entities = encoders(self.model)
+        if entities is mentions:
+            return self.reader
+        if self._entity_reader is None or self._entity_reader.shim is not entities.shims[0]:
+            self._entity_reader = TextReader.of(entities, pooling=self.settings.pooling)
+        return self._entity_reader
 
     # Mentions
 
@@ -142,14 +154,15 @@ class LinkTexts:
         firsts = np.cumsum([0, *(len(doc) for doc in docs)])
         ends = [(firsts[doc] + start, firsts[doc] + end) for doc, start, end in places]
         table = torch.tensor(np.array(ends, dtype=np.int64).reshape(-1, 2))
-        return LinkInput(docs, Spans(table[:, 0], table[:, 1]), contexts, self.reader, choose), mentions
+        spans = Spans(table[:, 0], table[:, 1])
+        return LinkInput(docs, spans, contexts, self.reader, choose, self.entity_reader), mentions
 
     # Entities
 
     def compose(self, entities: Sequence[Entity]) -> Composed:
         """Names and descriptions of entities, ready to be read."""
         names, descriptions = [entity.name for entity in entities], [entity.description for entity in entities]
-        return self.settings.entities(self.reader, names, descriptions)
+        return self.settings.entities(self.entity_reader, names, descriptions)
 
     def vectors(self, store: EntityStore, rows: NDArray[np.int64], index: EntityIndex | None) -> Floats:
         """Vectors *(n, size)* of rows *(n,)*: from an index that this encoder has built, else read now."""
@@ -160,7 +173,7 @@ class LinkTexts:
                 known &= ~np.isin(rows, store.changed(index.meta.version))
         if not known.all():
             new = store.entities(rows[~known])
-            vectors[~known] = read_entities(self.model, self.reader, self.compose(new).ids)
+            vectors[~known] = read_entities(self.model, self.entity_reader, self.compose(new).ids)
         return vectors
 
     def expect_change(self, index: EntityIndex) -> None:
@@ -185,36 +198,73 @@ class LinkTexts:
                 warn("W583", name=self.name, n=n_changed, stacklevel=5)
         return is_fresh
 
+    def check(self, index: EntityIndex, path: object) -> None:
+        """Refuse an index that another encoder has made, whatever this one has learned, or of vectors of another size.
+
+        Args:
+            index: that was saved with the pipeline.
+            path: where it was.
+
+        Raises:
+            CheckpointError: E586.
+        """
+        now, size = describe_encoders(self.model), self.head.size
+        known = now and index.meta.encoder  # else the encoder is not there, or the index is of an earlier version
+        if index.meta.width != size or (known and index.meta.encoder != now):
+            of = [
+                f"vectors of size {n} by {encoder or 'an encoder'}"
+                for n, encoder in ((index.meta.width, index.meta.encoder), (size, now))
+            ]
+            raise error("E586", name=self.name, path=path, found=of[0], expected=of[1])
+
     def fits(self, store: EntityStore, index: EntityIndex) -> bool:
         """Whether the encoder as it is now has built an index, of the knowledge base as it is now."""
         return store.version == index.meta.version and self.fingerprint(self.model) == index.meta.fingerprint
 
-    def build_index(self, store: EntityStore, kind: str) -> EntityIndex:
+    def build_index(self, store: EntityStore, kind: str = "auto", *, codes: str = "int8", recall: float = 0.97) -> EntityIndex:
         """Read all entities, a block at a time, and index their vectors.
 
         Args:
             store: the entities.
-            kind: of the index.
+            kind: see `VectorIndex.build`.
+            codes: see there.
+            recall: see there.
 
         Warns:
             W581 for names and descriptions that were cut.
         """
-        n_cut = n = 0
 
         def blocks() -> Iterator[tuple[NDArray[np.int64], Floats]]:
-            nonlocal n_cut, n
-            for entities in _in_blocks(store):
-                rows = store.rows([entity.id for entity in entities])
-                there = [entity for entity, row in zip(entities, rows.tolist(), strict=True) if row >= 0]
-                composed = self.compose(there)
-                n_cut, n = n_cut + int((composed.cut > 0).sum()), n + len(there)
-                yield rows[rows >= 0], read_entities(self.model, self.reader, composed.ids)
+            for ids, vectors in self.read_all(store):
+                rows = store.rows(ids)  # some may have been removed meanwhile
+                yield rows[rows >= 0], vectors[rows >= 0]
 
         version, fingerprint = store.version, self.fingerprint(self.model)
-        index = EntityIndex.build(blocks(), width=self.head.size, fingerprint=fingerprint, version=version, kind=kind)
-        if n_cut:
-            warn("W581", n=n_cut, total=n, longest=self.settings.entity_pieces, name=self.name, stacklevel=4)
+        index = EntityIndex.build(
+            blocks(),
+            width=self.head.size,
+            fingerprint=fingerprint,
+            version=version,
+            encoder=describe_encoders(self.model),
+            kind=kind,
+            codes=codes,
+            recall=recall,
+        )
         return index
+
+    def read_all(self, store: EntityStore) -> Iterator[tuple[list[str], Floats]]:
+        """Ids of all entities, and their vectors *(n, size)*, a block at a time.
+
+        Warns:
+            W581 at the end for names and descriptions that were cut.
+        """
+        n_cut = n = 0
+        for entities in _in_blocks(store):
+            composed = self.compose(entities)
+            n_cut, n = n_cut + int((composed.cut > 0).sum()), n + len(entities)
+            yield [entity.id for entity in entities], read_entities(self.model, self.entity_reader, composed.ids)
+        if n_cut:
+            warn("W581", n=n_cut, total=n, longest=self.settings.entity_pieces, name=self.name, stacklevel=5)
 
 
 def _in_blocks(entities: Iterable[Entity]) -> Iterator[list[Entity]]:

@@ -17,8 +17,9 @@ from torch import Tensor
 from entitykit.bridge.listener import EncoderListener, request_layers
 from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.texts import POOLINGS, Composed, Ids, TextReader
-from entitykit.errors import error
+from entitykit.errors import ConfigError, error
 from entitykit.models.bi_encoder import BiEncoder, BiEncoderSettings, LinkOutput, build_bi_encoder
+from entitykit.models.encoder.transformer import TransformerEncoder
 from entitykit.types import ENTITIES, TOP, Spans, WordStates
 
 MENTIONS = ("state", "context")
@@ -64,6 +65,7 @@ class LinkInput(NamedTuple):
         reader: reads texts.
         choose: gives the texts of the entities to compare with, once the mentions' vectors *(n_mentions, size)* are known;
             none: mentions only.
+        entity_reader: reads the texts of entities; none: `reader`.
     """
 
     docs: Sequence[Doc]
@@ -71,6 +73,7 @@ class LinkInput(NamedTuple):
     contexts: Sequence[Ids]
     reader: TextReader
     choose: Callable[[Floats], Sequence[Ids]] | None
+    entity_reader: TextReader | None = None
 
 
 def bi_encoder(
@@ -142,23 +145,43 @@ def heard_encoder(tok2vec: Model[Any, Any]) -> Model[Any, Any]:
     return encoder
 
 
+def encoders(model: Model[Any, Any]) -> tuple[Model[Any, Any], Model[Any, Any]]:
+    """What reads the mentions and the entities of a bi-encoder: two towers of its own, or twice the encoder that it hears.
+
+    Raises:
+        ConfigError: E583 if there is none.
+    """
+    if model.attrs.get("towers"):
+        mentions, entities = model.layers[0].layers
+        return mentions, entities
+    heard = heard_encoder(model.layers[0])
+    return heard, heard
+
+
+def describe_encoders(model: Model[Any, Any]) -> str:
+    """What reads the texts of a bi-encoder, whatever it has learned: sizes and tokenizer; empty if there is nothing yet."""
+    try:
+        shims = [cast(TorchShim, each.shims[0]) for each in dict.fromkeys(encoders(model))]
+    except ConfigError:
+        return ""
+    parts = []
+    for shim in shims:
+        if not shim.is_built:
+            return ""
+        settings = cast(TransformerEncoder, shim.module).settings
+        tokenizer = hashlib.blake2b(shim.settings["tokenizer"].encode(), digest_size=4).hexdigest()
+        parts.append(f"{settings.n_layers} layers of width {settings.width} with the tokenizer {tokenizer}")
+    return " and ".join(parts)
+
+
 def forward(model: Model[Any, Any], X: LinkInput, is_train: bool) -> tuple[LinkOutput, Callable[[Tensor], object]]:
     """Give vectors and, of entities that are chosen, logits; `backprop` takes the loss."""
-    tok2vec, shim = model.layers[0], cast(TorchShim, model.shims[0])
+    tok2vec = model.layers[0]
     states, backprop_tok2vec = tok2vec(X.docs, is_train)
     learns = is_train and any(node.learns for node in tok2vec.walk() if isinstance(node, EncoderListener))
     if is_train:
         states = states.leaves()
-        if model.attrs["dropout_rate"] is not None:
-            shim.set_dropout(model.attrs["dropout_rate"])
-    with shim.mode(is_train=is_train) as module:
-        head = cast(BiEncoder, module)
-        of_context = head.settings.mention == "context"
-        read = X.reader.read(X.contexts, learns=learns) if of_context else _states(head, states, X.spans)
-        mentions = head.mentions(read.to(shim.device))
-        chosen = [] if X.choose is None else X.choose(mentions.detach().cpu().numpy())
-        entities = head.entities(X.reader.read(chosen, learns=learns).to(shim.device))
-        output = head(mentions, entities)
+    output = compare(model, X, states, learns=learns, is_train=is_train)
 
     def backprop(loss: Tensor) -> object:
         if loss.requires_grad:
@@ -167,6 +190,30 @@ def forward(model: Model[Any, Any], X: LinkInput, is_train: bool) -> tuple[LinkO
         return backprop_tok2vec(gradients)
 
     return output, backprop
+
+
+def compare(model: Model[Any, Any], X: LinkInput, states: WordStates | None, *, learns: bool, is_train: bool) -> LinkOutput:
+    """Read the texts of a batch, and compare mentions with the entities that are chosen.
+
+    Args:
+        model: whose head compares.
+        X: the batch.
+        states: of the words, where mentions are read in their documents.
+        learns: whether what reads texts gets gradients.
+        is_train: whether the head does.
+    """
+    shim = cast(TorchShim, model.shims[0])
+    if is_train and model.attrs["dropout_rate"] is not None:
+        shim.set_dropout(model.attrs["dropout_rate"])
+    with shim.mode(is_train=is_train) as module:
+        head = cast(BiEncoder, module)
+        of_context = states is None or head.settings.mention == "context"
+        read = X.reader.read(X.contexts, learns=learns) if of_context else _states(head, cast(WordStates, states), X.spans)
+        mentions = head.mentions(read.to(shim.device))
+        chosen = [] if X.choose is None else X.choose(mentions.detach().cpu().numpy())
+        entities = head.entities((X.entity_reader or X.reader).read(chosen, learns=learns).to(shim.device))
+        output: LinkOutput = head(mentions, entities)
+    return output
 
 
 def _states(head: BiEncoder, states: WordStates, spans: Spans) -> Tensor:
@@ -204,7 +251,7 @@ class Fingerprint:
 
     def __call__(self, model: Model[Any, Any]) -> str:
         """Of a bi-encoder."""
-        shims = [cast(TorchShim, each.shims[0]) for each in (heard_encoder(model.layers[0]), model)]
+        shims = [cast(TorchShim, each.shims[0]) for each in dict.fromkeys((*encoders(model), model))]
         weights = [p for shim in shims for p in shim.module.parameters()]
         key = tuple((p.data_ptr(), p._version) for p in weights)
         if key != self._key:

@@ -11,11 +11,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from entitykit.cli.annotate import load_pipeline
 from entitykit.cli.convert import print_table
 from entitykit.cli.outputs import STDOUT
 from entitykit.corpora.files import corpus_files, read_lines
-from entitykit.errors import error
+from entitykit.errors import error, warn
+from entitykit.knowledge.base import write_vectors
 from entitykit.knowledge.entities import Entity, read_aliases, read_entities, read_phrases, write_lines
+from entitykit.knowledge.entity_index import Floats
 from entitykit.knowledge.schema import FILE, read_meta
 from entitykit.knowledge.store import EntityStore
 from entitykit.knowledge.store_write import StoreReport
@@ -54,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument("--check", action="store_true", help="read everything, and compare what must agree")
         elif name == "export":
             action.add_argument("output", metavar="OUT.jsonl", help="file to write, or - for standard output")
+            action.add_argument(
+                "--phrases", type=Path, metavar="FILE", help="write counted phrases, too, as `build` reads them"
+            )
+        elif name == "vectors":
+            makers = "with entitykit_linker or entitykit_entqa"
+            action.add_argument("--pipeline", required=True, metavar="NAME_OR_PATH", help=makers)
+            action.add_argument("--gpu", type=int, metavar="ID", help="GPU to use (default: none)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,9 +73,11 @@ def run(args: argparse.Namespace) -> int:
         CorpusError: E2xx and E504 for inputs that cannot be read.
         InputError: E505 for an alias of an entity that is not there.
         CheckpointError: E500 and E501 for a knowledge base that cannot be opened.
-        OutputError: E425 and E426 for an output, E502 and E503 for a knowledge base, that cannot be written.
+        ConfigError: E420 and E429 if a pipeline cannot be loaded, E512 if it makes no vectors of entities.
+        OutputError: E425 and E426 for an output, E502 and E503 for a knowledge base, E055 for vectors, that cannot be written.
     """
-    return {"build": build, "add": add, "remove": remove, "info": info, "export": export}[args.action](args)
+    actions = {"build": build, "add": add, "remove": remove, "info": info, "export": export, "vectors": vectors}
+    return actions[args.action](args)
 
 
 def build(args: argparse.Namespace) -> int:
@@ -137,13 +149,34 @@ def info(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Write all entities as `build` reads them."""
+    """Write all entities, and counted phrases if a file for them was given, as `build` reads them.
+
+    Warns:
+        W503 for phrases that are not written.
+    """
     with EntityStore.open(args.kb, read_only=True) as store:
         lines = write_lines(entity.to_json() for entity in store)
         if args.output == STDOUT:
             sys.stdout.writelines(lines)
         else:
             _write(Path(args.output), lines)
+        if args.phrases is not None:
+            _write(args.phrases, write_lines(store.phrases()))
+        elif n := store.n_phrases:
+            warn("W503", n=n, path=args.kb, output=args.output)
+    return 0
+
+
+def vectors(args: argparse.Namespace) -> int:
+    """Make vectors of all entities, in the place of those that are there, where `EntityKB.get_vector` looks for them."""
+    with EntityStore.open(args.kb, read_only=True) as store:
+        nlp = load_pipeline(args.pipeline, gpu=args.gpu)
+        makers = [pipe for _, pipe in nlp.pipeline if hasattr(pipe, "entity_vectors")]
+        if not makers:
+            raise error("E512", name=args.pipeline, found=", ".join(nlp.pipe_names))
+        width, blocks = makers[-1].entity_vectors(store)
+        n = write_vectors(args.kb, width, _shown(blocks, len(store)))
+    print_table([("vectors", n), ("numbers of a vector", width)])
     return 0
 
 
@@ -152,7 +185,8 @@ ACTIONS = {
     "add": "add entities, or update those with the same ids; add aliases and counted phrases",
     "remove": "remove entities by id",
     "info": "print numbers of a knowledge base",
-    "export": "write all entities as JSON lines",
+    "export": "write all entities, and counted phrases, as JSON lines",
+    "vectors": "make vectors of all entities, which spaCy's own linker reads",
 }
 
 
@@ -160,6 +194,14 @@ def _entities(inputs: Sequence[Path]) -> Iterator[Entity]:
     """Read entities from files and folders, and show how far it is."""
     entities = chain.from_iterable(map(read_entities, _files(inputs)))
     return iter(tqdm(entities, unit=" entities", disable=None, file=sys.stderr))
+
+
+def _shown(blocks: Iterable[tuple[list[str], Floats]], total: int) -> Iterator[tuple[list[str], Floats]]:
+    """Pass blocks on, and show how far it is."""
+    with tqdm(total=total, unit=" entities", disable=None, file=sys.stderr) as bar:
+        for ids, vectors in blocks:
+            yield ids, vectors
+            bar.update(len(ids))
 
 
 def _files(inputs: Iterable[Path]) -> list[Path]:

@@ -17,6 +17,7 @@ from entitykit.bridge.entqa import Passage, PassageTexts
 from entitykit.bridge.linking import Floats, LinkInput
 from entitykit.bridge.listener import EncoderListener
 from entitykit.bridge.texts import Ids
+from entitykit.components.base import check_loss
 from entitykit.components.gold import ENTS
 from entitykit.components.indexed import IndexedPipe
 from entitykit.components.links import gold_links
@@ -49,6 +50,8 @@ DEFAULT_CONFIG = {
     "read": 8,
     "mine_every": 0,
     "index": "auto",
+    "index_codes": "int8",
+    "index_recall": 0.97,
     "scorer": {"@scorers": "entitykit.linking_scorer.v1"},
 }
 
@@ -77,6 +80,8 @@ def make_entqa(
     read: int,
     mine_every: int,
     index: str,
+    index_codes: str,
+    index_recall: float,
     scorer: Callable[..., Any] | None,
 ) -> "EntQALinker":
     """Make the linker that finds entities first.
@@ -101,6 +106,8 @@ def make_entqa(
             nearest to it.
         mine_every: build the index anew after so many updates, for `hard` entities as the model now sees them; 0: never.
         index: kind of the index, see `entitykit.knowledge.index.VectorIndex`.
+        index_codes: numbers of an inverted file: ``int8``, or ``pq``, which takes a quarter of the memory.
+        index_recall: share of the 64 nearest entities that the index must find.
         scorer: scores examples.
     """
     settings = {
@@ -117,6 +124,8 @@ def make_entqa(
         "read": read,
         "mine_every": mine_every,
         "index": index,
+        "index_codes": index_codes,
+        "index_recall": index_recall,
     }
     return EntQALinker(nlp.vocab, model, name, settings=settings, kb=kb, scorer=scorer)
 
@@ -156,6 +165,7 @@ class EntQALinker(IndexedPipe):
         if annotate not in ("ents", "spans"):
             raise error("E109", name=self.name, setting="annotate", found=annotate, expected="ents or spans")
         check_decoder(self.settings["decoder"], self.name, FLAT if annotate == "ents" else DECODERS)
+        self.check_index()
         self.check_least(candidates=1, max_words=1, n_best=1, read=1, negatives=0, hard=0, mine_every=0, threshold=0)
 
     @property
@@ -196,7 +206,7 @@ class EntQALinker(IndexedPipe):
         if not learned:
             return losses
         if self.settings["mine_every"] and self._n_updates and self._n_updates % self.settings["mine_every"] == 0:
-            self.build_index()
+            self.build_index(quiet=True)
         self._n_updates += 1
         set_dropout_rate(self.model, drop)
         columns: list[int] = []
@@ -211,6 +221,7 @@ class EntQALinker(IndexedPipe):
         output, backprop = self.model.begin_update(cast(Any, batch))
         gold = torch.tensor([[row in each.gold for row in columns] for each in learned], device=output.logits.device)
         loss = retrieval_loss(output.logits, gold)
+        check_loss(self.name, float(loss.detach()))
         backprop(loss)
         losses[self.name] += float(loss.detach()) + self._learn_to_read(learned, columns, texts, output.logits.detach())
         if sgd:  # spaCy passes False for "later"
@@ -338,7 +349,7 @@ class EntQALinker(IndexedPipe):
         if self._spare is None or self._spare[0] != key:
             if len(self.store) > _MANY:
                 warn("W603", n=len(self.store), name=self.name, stacklevel=4)
-            self._spare = key, self._texts.build_index(self.store, str(self.settings["index"]))
+            self._spare = key, self.make_index()
         return self._spare[1]
 
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterable
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,14 +12,20 @@ import srsly
 from spacy.language import Language
 from thinc.api import Optimizer
 
+from entitykit.bridge.linking import Floats
 from entitykit.components.kb import KBPipe
 from entitykit.knowledge.entity_index import EntityIndex
+from entitykit.knowledge.files import replace_folder
+from entitykit.knowledge.index_build import BuildSettings
+from entitykit.knowledge.store import EntityStore
 
 _INDEX = "entities"
 
 
 class IndexedPipe(KBPipe):
-    """A component that has an index of its entities' vectors, once it was built; ``settings["index"]`` is its kind.
+    """A component that has an index of its entities' vectors, once it was built.
+
+    ``settings`` has its kind, `index`, and `index_codes` and `index_recall`: `codes` and `recall` of `VectorIndex.build`.
 
     Args:
         *args: see `KBPipe`.
@@ -34,17 +41,51 @@ class IndexedPipe(KBPipe):
         super().begin_anew()
         self.index = None
 
-    def build_index(self, kind: str | None = None) -> EntityIndex:
+    def check_index(self) -> None:
+        """Refuse settings of the index that cannot be.
+
+        Raises:
+            ConfigError: E557.
+        """
+        BuildSettings(kind=self.settings["index"], codes=self.settings["index_codes"], recall=self.settings["index_recall"])
+
+    def make_index(self, kind: str | None = None) -> EntityIndex:
         """Read all entities of the knowledge base with the encoder as it is now, and index their vectors.
 
         Args:
             kind: of the index; none: as the settings say.
 
         Warns:
+            W581 for descriptions that were cut, W550 if the index finds less than `index_recall` of the nearest.
+        """
+        kind = str(self.settings["index"] if kind is None else kind)
+        codes, recall = self.settings["index_codes"], self.settings["index_recall"]
+        index: EntityIndex = self._texts.build_index(self.store, kind=kind, codes=codes, recall=recall)
+        return index
+
+    def build_index(self, kind: str | None = None, *, quiet: bool = False) -> EntityIndex:
+        """Make the index, see `make_index`, keep it, and say on standard error what it is.
+
+        Args:
+            kind: of the index; none: as the settings say.
+            quiet: say nothing.
+        """
+        start = time.perf_counter()
+        self.index = self.make_index(kind)
+        if not quiet:
+            report, seconds = self.index.index.report, time.perf_counter() - start
+            found = f"recall64 {report.recall64:.3f} ({report.recall64_in_256:.3f} ranked by exact vectors)"
+            what = f"{report.kind} index of {report.n:,} entities, {report.codes}, {found}, {seconds:.1f} s"
+            sys.stderr.write(f"{self.name}: {what}\n")
+        return self.index
+
+    def entity_vectors(self, store: EntityStore) -> tuple[int, Iterator[tuple[list[str], Floats]]]:
+        """Size of a vector, and ids and vectors of all entities of any knowledge base, which are read a block at a time.
+
+        Warns:
             W581 for descriptions that were cut.
         """
-        self.index = self._texts.build_index(self.store, str(self.settings["index"] if kind is None else kind))
-        return self.index
+        return int(self.head.size), self._texts.read_all(store)
 
     def keep_index(self) -> None:
         """Build the index, unless there is one that fits the encoder and the knowledge base as they are now."""
@@ -65,15 +106,19 @@ class IndexedPipe(KBPipe):
         super().to_disk(path, exclude=exclude)
         folder = Path(path) / _INDEX
         if self.index is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            replace_folder(folder, None)
         else:
             self.index.save(folder)
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> IndexedPipe:
-        """Read what `to_disk` wrote; the knowledge base is opened where it was, unless the config has one."""
+        """Read what `to_disk` wrote; the knowledge base is opened where it was, unless the config has one.
+
+        Raises:
+            CheckpointError: E550 to E552 for an index that is damaged, E586 for one of another encoder.
+        """
         super().from_disk(path, exclude=exclude)
         folder = Path(path) / _INDEX
-        self.index = EntityIndex.load(folder) if folder.exists() else None
+        self._take_index(EntityIndex.load(folder) if folder.exists() else None, folder)
         return self
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
@@ -85,8 +130,13 @@ class IndexedPipe(KBPipe):
         """Read what `to_bytes` gave; see `from_disk`."""
         data = srsly.msgpack_loads(bytes_data)
         super().from_bytes(data["pipe"], exclude=tuple(exclude))
-        self.index = EntityIndex.from_bytes(data["index"]) if data["index"] else None
+        self._take_index(EntityIndex.from_bytes(data["index"]) if data["index"] else None, "the bytes")
         return self
+
+    def _take_index(self, index: EntityIndex | None, path: object) -> None:
+        if index is not None:
+            self._texts.check(index, path)
+        self.index = index
 
 
 def build_index() -> Callable[[Language], Language]:

@@ -48,10 +48,11 @@ class KBPipe(WithKB, TorchPipe):
     # What it works with
 
     def check_least(self, **least: float) -> None:
-        """Refuse settings that are below the least that they may be."""
+        """Refuse settings that are below the least that they may be; none is no number."""
         for setting, value in least.items():
-            if self.settings[setting] < value:
-                raise error("E109", name=self.name, setting=setting, found=self.settings[setting], expected=f"at least {value}")
+            found = self.settings[setting]
+            if found is not None and found < value:
+                raise error("E109", name=self.name, setting=setting, found=found, expected=f"at least {value}")
 
     def initialize(
         self,

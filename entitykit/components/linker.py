@@ -17,17 +17,17 @@ from thinc.api import Model, Optimizer, set_dropout_rate
 from entitykit.bridge.link_texts import LinkTexts, Place
 from entitykit.bridge.linking import Floats, LinkInput
 from entitykit.bridge.texts import Ids
-from entitykit.components.base import BATCH_WORDS
+from entitykit.components.base import BATCH_WORDS, check_loss
 from entitykit.components.batches import batch_by_words
 from entitykit.components.deciding import DecidingPipe
 from entitykit.components.gold import NIL
 from entitykit.components.indexed import IndexedPipe
 from entitykit.components.links import Explanation, GoldLink, Linked, Scored, explain_link, soft_targets, write_links
-from entitykit.components.nils import NIL_CLUSTERS, Groups, name_in_documents, name_unknown, register_nils, unlinked
+from entitykit.components.nils import NIL_CLUSTERS, group_again, leave_vectors, name_unknown, register_nils, unlinked
 from entitykit.decoding.coherence import decide_together
 from entitykit.errors import error, warn
 from entitykit.knowledge.augment import Augmenter
-from entitykit.knowledge.candidates import SOURCES, Candidate, all_sources, find_candidates, hard_negatives
+from entitykit.knowledge.candidates import SOURCES, Mention, all_sources, find_candidates, hard_negatives, word_query
 from entitykit.models.bi_encoder import LinkOutput
 from entitykit.models.cross_encoder import distillation_loss
 
@@ -44,10 +44,12 @@ DEFAULT_CONFIG = {
     "coherence": 0.0,
     "nil_clusters": False,
     "nil_similarity": 0.5,
-    "keep": 64,
+    "keep": None,
     "negatives": 2,
     "mine_every": 0,
     "index": "auto",
+    "index_codes": "int8",
+    "index_recall": 0.97,
     "distill": 0.0,
     "distill_temperature": 2.0,
     "augment": None,
@@ -57,7 +59,7 @@ DEFAULT_CONFIG = {
 
 @Language.factory(
     "entitykit_linker",
-    assigns=["doc.ents", "doc.spans", "span._.kb_ents", "doc._.nil_clusters"],
+    assigns=["doc.ents", "doc.spans", "span._.kb_ents", "doc._.nil_clusters", "doc._.nil_vectors"],
     default_config=DEFAULT_CONFIG,
     default_score_weights={"linking_micro_f": 1.0, "linking_micro_p": 0.0, "linking_micro_r": 0.0},
 )
@@ -73,10 +75,12 @@ def make_linker(
     coherence: float,
     nil_clusters: bool,
     nil_similarity: float,
-    keep: int,
+    keep: int | None,
     negatives: int,
     mine_every: int,
     index: str,
+    index_codes: str,
+    index_recall: float,
     distill: float,
     distill_temperature: float,
     augment: Any,
@@ -87,23 +91,26 @@ def make_linker(
     Args:
         nlp: the pipeline.
         name: the component's name.
-        model: `entitykit.BiEncoder.v1`.
+        model: `entitykit.BiEncoder.v1` or `entitykit.Blink.v1`.
         kb: the knowledge base, such as ``entitykit.KB.v1`` with its path; none: that with which the component was initialized.
         mentions: where mentions are: ``ents`` or a span group.
         candidates: how many candidates each source may give for a mention: ``alias``, ``fuzzy``, ``words`` and ``dense``, which
             needs `Linker.build_index`.
         threshold: least probability of a link; below it a mention is NIL.
-        prior_weight: what the logarithm of p(entity | mention) counts beside the bi-encoder's score.
+        prior_weight: what the logarithm of p(entity | mention) counts beside the bi-encoder's score, whichever source has found
+            the entity; of one that the mention does not name by any alias it is taken for 0.0001.
         coherence: what counts beside it how near a candidate is, by the cosine of their vectors, to the entities of its
             document that were decided before, the most confident mention first; 0: mentions are decided independently.
         nil_clusters: group mentions of a document that are NIL by the unknown entities that they seem to name, and write the
-            groups to ``doc._.nil_clusters``.
+            groups to ``doc._.nil_clusters``; what decides after the linker groups them anew.
         nil_similarity: least mean cosine of the mentions of two groups that are one entity, -1 to 1.
-        keep: candidates that are written to ``span._.kb_ents``, the most probable ones.
+        keep: candidates that are written to ``span._.kb_ents``, the most probable ones; none: all that the sources have found.
         negatives: wrong entities that are learned with each mention beside those of the other mentions: its namesakes and,
             once there is an index, what it ranks highest.
         mine_every: build the index anew after so many updates, for negatives as the model now sees them; 0: never.
         index: kind of the index, see `entitykit.knowledge.index.VectorIndex`.
+        index_codes: numbers of an inverted file: ``int8``, or ``pq``, which takes a quarter of the memory.
+        index_recall: share of the 64 nearest entities that the index must find.
         distill: weight, 0 to 1, of what gold mentions learn from a teacher's probabilities of their candidates, such as
             ``entitykit.DistilledLinks.v1`` leaves in ``span._.kb_ents`` of references; the rest is that of the gold entities.
         distill_temperature: at which both are compared.
@@ -123,6 +130,8 @@ def make_linker(
         "negatives": negatives,
         "mine_every": mine_every,
         "index": index,
+        "index_codes": index_codes,
+        "index_recall": index_recall,
         "distill": distill,
         "distill_temperature": distill_temperature,
     }
@@ -133,12 +142,14 @@ class Seen(NamedTuple):
     """What is known of mentions before they are decided.
 
     Attributes:
+        texts: as candidates are searched for.
         scored: their candidates, each by itself.
         mentions: *(n_mentions, size)* their vectors.
         rows: *(n_entities,)* of all candidates, which rise.
         entities: *(n_entities, size)* their vectors.
     """
 
+    texts: list[Mention]
     scored: list[list[Scored]]
     mentions: Floats
     rows: NDArray[np.int64]
@@ -150,11 +161,11 @@ class Decided(NamedTuple):
 
     Attributes:
         links: of its mentions.
-        unknown: groups of those that are NIL, see `NIL_CLUSTERS`; none: nobody has looked.
+        vectors: *(n_links, size)* by which those that are NIL are grouped; none: they are not.
     """
 
     links: list[Linked]
-    unknown: Groups | None
+    vectors: Floats | None
 
 
 class Linker(IndexedPipe, DecidingPipe):
@@ -183,6 +194,7 @@ class Linker(IndexedPipe, DecidingPipe):
             if source not in SOURCES or limit < 0:
                 expected = "numbers of at least 0 for " + ", ".join(SOURCES)
                 raise error("E109", name=self.name, setting="candidates", found=f"{source} = {limit}", expected=expected)
+        self.check_index()
         self.check_least(threshold=0, prior_weight=0, coherence=0, keep=1, negatives=0, mine_every=0, distill=0)
         if self.settings["distill"] > 1:
             raise error("E109", name=self.name, setting="distill", found=self.settings["distill"], expected="0 to 1")
@@ -215,7 +227,7 @@ class Linker(IndexedPipe, DecidingPipe):
             return losses
         taught = self._taught(links) if self.settings["distill"] else [{} for _ in links]
         if self.settings["mine_every"] and self._n_updates and self._n_updates % self.settings["mine_every"] == 0:
-            self.build_index()
+            self.build_index(quiet=True)
         self._n_updates += 1
         set_dropout_rate(self.model, drop)
         columns: list[int] = []
@@ -235,6 +247,7 @@ class Linker(IndexedPipe, DecidingPipe):
             chosen, teacher = (table.to(loss.device) for table in soft_targets(taught, numbers))
             weight, temperature = self.settings["distill"], self.settings["distill_temperature"]
             loss = (1 - weight) * loss + weight * distillation_loss(output.logits, chosen, teacher, temperature)
+        check_loss(self.name, float(loss.detach()))
         backprop(loss)
         if sgd:  # spaCy passes False for "later"
             self.finish_update(sgd)
@@ -262,8 +275,8 @@ class Linker(IndexedPipe, DecidingPipe):
         links = self.decide_all(len(docs), places, self._weigh_coherence(places, seen))
         if not self.settings["nil_clusters"]:
             return [Decided(own, None) for own in links]
-        groups = name_in_documents(docs, links, seen.mentions, similarity=self.settings["nil_similarity"])
-        return [Decided(own, unknown) for own, unknown in zip(links, groups, strict=True)]
+        ends = np.cumsum([len(own) for own in links])
+        return [Decided(own, seen.mentions[end - len(own) : end]) for own, end in zip(links, ends.tolist(), strict=True)]
 
     def cluster_nils(self, docs: Sequence[Doc], *, name: str = "corpus") -> int:
         """Group mentions that are NIL across documents, and write the groups to ``doc._.nil_clusters`` in place of others.
@@ -291,7 +304,7 @@ class Linker(IndexedPipe, DecidingPipe):
     def _see(self, docs: Sequence[Doc], places: Sequence[Place]) -> Seen:
         if not places:
             nothing = np.zeros((0, self.head.size), dtype=np.float32)
-            return Seen([], nothing, np.zeros(0, dtype=np.int64), nothing)
+            return Seen([], [], nothing, np.zeros(0, dtype=np.int64), nothing)
         batch, mentions = self._texts.input(docs, places, None)
         vectors = self.model.predict(cast(Any, batch)).mentions.cpu().numpy()
         mentions = [mention._replace(vector=vector) for mention, vector in zip(mentions, vectors, strict=True)]
@@ -303,12 +316,14 @@ class Linker(IndexedPipe, DecidingPipe):
             rows = np.array(sorted({each.row for own in found for each in own}), dtype=np.int64)
             entities = self._texts.vectors(self.store, rows, self.index)
             ids = dict(zip(rows.tolist(), self.store.ids(rows), strict=True))
+            priors = self.store.priors([mention.text for mention in mentions], [[each.row for each in own] for own in found])
         scale, scored = float(self.head.scale.detach()), []
-        for vector, own in zip(vectors, found, strict=True):
+        for vector, own, prior in zip(vectors, found, priors, strict=True):
             scores = entities[np.searchsorted(rows, np.array([each.row for each in own], dtype=np.int64))] @ vector
             pairs = zip(own, scores.tolist(), strict=True)
-            scored.append([Scored(c.row, ids[c.row], s, scale * s + self._weighed_prior(c), c.scores) for c, s in pairs])
-        return Seen(scored, vectors, rows, entities)
+            weighed = ((c, s, scale * s + self._weighed_prior(prior.get(c.row))) for c, s in pairs)
+            scored.append([Scored(c.row, ids[c.row], s, score, c.scores, prior.get(c.row)) for c, s, score in weighed])
+        return Seen(mentions, scored, vectors, rows, entities)
 
     def _weigh_coherence(self, places: Sequence[Place], seen: Seen) -> list[list[Scored]]:
         """Candidates with what the entities of their documents that are decided before say of them."""
@@ -334,16 +349,17 @@ class Linker(IndexedPipe, DecidingPipe):
                 ]
         return found
 
-    def _weighed_prior(self, candidate: Candidate) -> float:
+    def _weighed_prior(self, prior: float | None) -> float:
         weight = self.settings["prior_weight"]
-        return weight * math.log(max(candidate.scores.get("alias", 0.0), _LEAST_PRIOR)) if weight else 0.0
+        return weight * math.log(max(prior or 0.0, _LEAST_PRIOR)) if weight else 0.0
 
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
         """Write links, and groups of mentions that are NIL."""
-        for doc, (links, unknown) in zip(docs, scores, strict=True):
+        for doc, (links, vectors) in zip(docs, scores, strict=True):
             write_links(doc, self.gold_key, links, self.settings["keep"])
-            if unknown is not None:
-                doc._.set(NIL_CLUSTERS, unknown)
+            if vectors is not None:
+                leave_vectors(doc, links, vectors, similarity=self.settings["nil_similarity"])
+                group_again(doc, self.gold_key)
 
     def explain(self, span: Span) -> Explanation:
         """Show all candidates of a span of a document that the pipeline has read, and what speaks for each.
@@ -353,6 +369,9 @@ class Linker(IndexedPipe, DecidingPipe):
         place = Place(0, span.start, span.end)
         others = self.mentions([span.doc]) if self.settings["coherence"] else []
         places = [place, *(other for other in others if other != place)]
-        link = self.decide(place, self._weigh_coherence(places, self._see([span.doc], places))[0])
-        entities = self.store.entities([each.row for each in link.candidates])
-        return explain_link(span, link, entities, self.settings["threshold"])
+        seen = self._see([span.doc], places)
+        link = self.decide(place, self._weigh_coherence(places, seen)[0])
+        rows = [each.row for each in link.candidates]
+        with self.store.reading():
+            entities, words = self.store.entities(rows), self.store.word_scores(word_query(seen.texts[0]), rows)
+        return explain_link(span, link, entities, self.settings["threshold"], words=words)

@@ -47,6 +47,7 @@ class Scored(NamedTuple):
         score: what the bi-encoder or the cross-encoder says.
         probability: calibrated, among all candidates and NIL; before that, the score that is to become one.
         sources: what each source that has found it says.
+        prior: p(entity | mention) by the aliases; none: the mention does not name it, or nobody has looked.
         coherence: how near it is to the entities of the document that were decided before; none: nobody has looked.
     """
 
@@ -55,6 +56,7 @@ class Scored(NamedTuple):
     score: float
     probability: float
     sources: Mapping[str, float]
+    prior: float | None = None
     coherence: float | None = None
 
 
@@ -88,7 +90,7 @@ class ExplainedCandidate:
         description: of the entity.
         prior: p(entity | mention) by the aliases; none: it has no such alias.
         fuzzy: similarity of its most similar name; none: not found so.
-        sparse: BM25 of its words; none: not found so.
+        sparse: BM25 of the words that it shares with the mention and its context; none: there are none.
         dense: what the bi-encoder says.
         coherence: with the entities of the document that were decided before; none: it does not count.
         rerank: what the cross-encoder says; none: it has not read it.
@@ -233,7 +235,9 @@ def left_candidates(span: Span) -> list[tuple[str, float]] | None:
     return [*left.items(), *((id_, 0.0) for id_, _ in pairs if id_ not in left)]
 
 
-def explain_link(span: Span, link: Linked, entities: Sequence[Entity], threshold: float) -> Explanation:
+def explain_link(
+    span: Span, link: Linked, entities: Sequence[Entity], threshold: float, *, words: Mapping[int, float]
+) -> Explanation:
     """Show a link, and what a reranker has made of it.
 
     Args:
@@ -241,6 +245,7 @@ def explain_link(span: Span, link: Linked, entities: Sequence[Entity], threshold
         link: what the linker decides.
         entities: its candidates.
         threshold: the linker's least probability of a link.
+        words: BM25 of candidates, by row.
     """
     reranked = span._.get(RERANKED)
     rerank = {} if reranked is None else {id_: score for id_, _, score in reranked["candidates"]}
@@ -250,9 +255,9 @@ def explain_link(span: Span, link: Linked, entities: Sequence[Entity], threshold
             id=each.id,
             name=entity.name,
             description=entity.description,
-            prior=each.sources.get("alias"),
+            prior=each.prior,
             fuzzy=each.sources.get("fuzzy"),
-            sparse=each.sources.get("words"),
+            sparse=words.get(each.row),
             dense=each.score,
             coherence=each.coherence,
             rerank=rerank.get(each.id),

@@ -20,6 +20,13 @@ NIL_CLUSTERS = "nil_clusters"
 Ids of the form ``NIL-1`` hold in their document only. `kb_id_` stays empty, so that scorers and exports see NIL.
 """
 
+NIL_VECTORS = "nil_vectors"
+"""The extension ``doc._.nil_vectors``, by which whoever decides after a linker groups mentions anew; none: there are no groups.
+
+It has `places` (start and end in words) of all mentions that the linker has seen, NIL or not, their `vectors` as bytes, and the
+`similarity` from which on groups join.
+"""
+
 Groups = dict[str, list[list[int]]]
 
 
@@ -46,18 +53,26 @@ def name_unknown(
     return found
 
 
-def name_in_documents(
-    docs: Sequence[Doc], links: Sequence[Sequence[Linked]], vectors: Floats, *, similarity: float
-) -> list[Groups]:
-    """Group those of each document's links that are NIL; `vectors` *(n_links, size)* are of all links, document by document."""
-    found, first = [], 0
-    for doc, own in zip(docs, links, strict=True):
-        unknown = [i for i, link in enumerate(own) if not link.id]
-        places = [Place(0, own[i].start, own[i].end) for i in unknown]
-        of_these = vectors[np.array(unknown, dtype=np.int64) + first]
-        found += name_unknown([doc], places, of_these, similarity=similarity, name=NIL)
-        first += len(own)
-    return found
+def leave_vectors(doc: Doc, links: Sequence[Linked], vectors: Floats, *, similarity: float) -> None:
+    """Leave what groups need on a document: vectors *(n_links, size)* of all its mentions; see `NIL_VECTORS`."""
+    places = [[link.start, link.end] for link in links]
+    left = {"places": places, "vectors": vectors.astype("<f4").tobytes(), "similarity": similarity}
+    doc._.set(NIL_VECTORS, left)
+
+
+def group_again(doc: Doc, key: str) -> None:
+    """Group the mentions that are NIL now, in ``doc.ents`` or the span group `key`, if a linker has left their vectors.
+
+    Every component that decides calls it when it has written its links, so the groups are those of the last one.
+    """
+    left = doc._.get(NIL_VECTORS) if Doc.has_extension(NIL_VECTORS) else None
+    if left is None:
+        return
+    rows = {(start, end): row for row, (start, end) in enumerate(left["places"])}
+    vectors = np.frombuffer(left["vectors"], dtype="<f4").reshape(max(len(rows), 1), -1)
+    places = [place for place in unlinked([doc], key) if place[1:] in rows]
+    own = vectors[np.array([rows[place[1:]] for place in places], dtype=np.int64)]
+    doc._.set(NIL_CLUSTERS, name_unknown([doc], places, own, similarity=left["similarity"], name=NIL)[0])
 
 
 def unlinked(docs: Sequence[Doc], key: str) -> list[Place]:
@@ -79,8 +94,9 @@ def nil_id(span: Span) -> str:
 
 
 def register_nils() -> None:
-    """Make ``doc._.nil_clusters`` and ``span._.nil_id`` known to spaCy, once."""
-    if not Doc.has_extension(NIL_CLUSTERS):
-        Doc.set_extension(NIL_CLUSTERS, default=None)
+    """Make ``doc._.nil_clusters``, ``doc._.nil_vectors`` and ``span._.nil_id`` known to spaCy, once."""
+    for name in (NIL_CLUSTERS, NIL_VECTORS):
+        if not Doc.has_extension(name):
+            Doc.set_extension(name, default=None)
     if not Span.has_extension("nil_id"):
         Span.set_extension("nil_id", getter=nil_id)

@@ -12,8 +12,10 @@ from thinc.api import Optimizer, set_dropout_rate
 
 from entitykit.bridge.cross_encoder import CrossEncoderModel, PairTexts, learn
 from entitykit.bridge.link_texts import Place
+from entitykit.components.base import check_loss
 from entitykit.components.deciding import DecidingPipe
 from entitykit.components.links import GoldLink, Linked, Scored, left_candidates, write_links
+from entitykit.components.nils import group_again, register_nils
 from entitykit.errors import error, warn
 from entitykit.knowledge.augment import Augmenter
 from entitykit.knowledge.entities import Entity
@@ -39,7 +41,7 @@ DEFAULT_CONFIG = {
 @Language.factory(
     "entitykit_reranker",
     requires=["span._.kb_ents"],
-    assigns=["doc.ents", "doc.spans", "span._.kb_ents", "span._.kb_reranked"],
+    assigns=["doc.ents", "doc.spans", "span._.kb_ents", "span._.kb_reranked", "doc._.nil_clusters"],
     default_config=DEFAULT_CONFIG,
     default_score_weights={"linking_micro_f": 1.0, "linking_micro_p": 0.0, "linking_micro_r": 0.0},
 )
@@ -94,6 +96,7 @@ class Reranker(DecidingPipe):
 
     def __init__(self, *args: Any, augment: Augmenter | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        register_nils()
         self._texts = PairTexts(self.cross_encoder, self.name, augment)
         self._alone = False  # whether there was a warning of a linker that is missing
 
@@ -133,6 +136,7 @@ class Reranker(DecidingPipe):
         entities = self._entities(row for _, rows in chosen for row in rows)
         places, candidates = [link.place for link, _ in chosen], [[entities[row] for row in rows] for _, rows in chosen]
         loss = learn(self.cross_encoder, docs, self._texts.input(docs, places, candidates), [0] * len(chosen))
+        check_loss(self.name, loss)
         if sgd:  # spaCy passes False for "later"
             self.finish_update(sgd)
         losses[self.name] += loss
@@ -197,9 +201,10 @@ class Reranker(DecidingPipe):
         return link._replace(reranked=noted)
 
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
-        """Write links."""
+        """Write links, and group mentions that are NIL anew if the linker has grouped them."""
         for doc, links in zip(docs, scores, strict=True):
             write_links(doc, self.gold_key, [_with_rest(doc, link) for link in links], None)
+            group_again(doc, self.gold_key)
 
 
 def _with_rest(doc: Doc, link: Linked) -> Linked:

@@ -17,6 +17,7 @@ from spacy.tokens import Span
 from spacy.vocab import Vocab
 
 from entitykit.errors import error
+from entitykit.knowledge.files import replace_folder, writing
 from entitykit.knowledge.store import EntityStore
 from entitykit.knowledge.store_search import AliasMatch
 from entitykit.knowledge.vectors import VectorTable
@@ -171,6 +172,32 @@ class EntityKB(KnowledgeBase):
             first = ids[int(np.argmin(present))]
             raise error("E511", n=int((~present).sum()), path=self.vectors.path, id=first)
         return vectors
+
+
+def write_vectors(folder: str | Path, width: int, blocks: Iterable[tuple[Sequence[str], NDArray[np.float32]]]) -> int:
+    """Make the vectors of a knowledge base anew, which `load_kb` finds; if this fails, those that are there stay.
+
+    Args:
+        folder: of the knowledge base.
+        width: size of a vector.
+        blocks: ids, each once, with their vectors *(n, width)*.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        InputError: E052 to E054 for vectors or ids that cannot be.
+        OutputError: E055 if the folder cannot be written.
+    """
+    path = Path(folder) / VECTORS
+    new = path.with_name(f"{VECTORS}.new")
+    with writing(path):
+        replace_folder(new, None)
+        table = VectorTable.create(new, width)
+        for ids, vectors in blocks:
+            table.put(ids, vectors)
+        replace_folder(path, new)
+    return len(table)
 
 
 def load_kb(

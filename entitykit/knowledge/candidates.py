@@ -129,11 +129,11 @@ class WordSource:
 
     def __init__(self, store: StoreReader, *, keywords: Callable[[Mention], Sequence[str]] | None = None) -> None:
         self._store = store
-        self._keywords = nearest_words if keywords is None else keywords
+        self._keywords = keywords
 
     def find(self, mentions: Sequence[Mention], limit: int) -> list[Found]:
         """Each mention is a query of its own."""
-        queries = [" ".join([mention.text, *self._keywords(mention)]) for mention in mentions]
+        queries = [word_query(mention, self._keywords) for mention in mentions]
         return [[(match.row, match.score) for match in self._store.by_words(query, limit)] for query in queries]
 
 
@@ -168,6 +168,11 @@ class DenseSource:
             for i, own_scores, own_rows, own_alive in zip(numbers, scores, rows, alive, strict=True):
                 found[i] = list(zip(own_rows[own_alive].tolist(), own_scores[own_alive].tolist(), strict=True))
         return found
+
+
+def word_query(mention: Mention, keywords: Callable[[Mention], Sequence[str]] | None = None) -> str:
+    """What the store is searched by for words: the mention, and keywords of its context, by default `nearest_words`."""
+    return " ".join([mention.text, *(nearest_words if keywords is None else keywords)(mention)])
 
 
 def nearest_words(mention: Mention, limit: int = KEYWORDS) -> list[str]:

@@ -15,7 +15,7 @@ from entitykit.knowledge.candidates import Mention
 
 Floats = NDArray[np.float32]
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION = int.from_bytes(b"EkCl", "big")
 
 TABLES = """
@@ -27,7 +27,9 @@ CREATE TABLE mentions (mention INTEGER PRIMARY KEY AUTOINCREMENT, document INTEG
     behind TEXT NOT NULL, vector BLOB NOT NULL);
 CREATE INDEX mentions_by_cluster ON mentions (cluster);
 CREATE INDEX mentions_by_document ON mentions (document);
-CREATE TABLE merged (cluster INTEGER PRIMARY KEY, kept INTEGER NOT NULL)
+CREATE TABLE merged (cluster INTEGER PRIMARY KEY, kept INTEGER NOT NULL);
+CREATE TABLE candidates (mention INTEGER PRIMARY KEY, found TEXT NOT NULL);
+CREATE TABLE links (cluster INTEGER PRIMARY KEY, kb_id TEXT NOT NULL)
 """
 
 
@@ -84,6 +86,11 @@ class ClusterReport:
 def cluster_id(number: int) -> str:
     """The id that a cluster's mentions are given."""
     return f"C{number}"
+
+
+def cluster_number(id_: str) -> int:
+    """The number in a cluster's id."""
+    return int(id_[1:])
 
 
 def make_tables(connection: sqlite3.Connection, width: int, fingerprint: str) -> None:

@@ -2,7 +2,7 @@
 
 A folder::
 
-    clusters.sqlite   documents, mentions with their contexts and vectors, clusters, and which of them have merged
+    clusters.sqlite   documents, mentions with their contexts and vectors, clusters, which of them have merged, and their links
     lock              held by the process that changes it
 
 A change is one transaction: a process that is killed leaves the store as it was before. Who reads meanwhile sees that, too. A
@@ -35,6 +35,10 @@ Floats = NDArray[np.float32]
 FILE = "clusters.sqlite"
 WAIT = 60.0
 """Seconds to wait for another process."""
+
+EXACT = 2**18
+"""Up to so many mentions all are compared with each other, which is faster than a graph, and finds all neighbours. Above, an
+inverted file finds nearly all of them, and warns if it does not (W550)."""
 
 _CHOSEN = "(SELECT value FROM json_each(?))"
 
@@ -186,22 +190,43 @@ class ClusterStore:
         return [Mention(*row) for row in self._all(query, _dump(mentions))]
 
     def export(self) -> Iterator[dict[str, Any]]:
-        """All clusters by number, as JSON values: `id` and `mentions` with `document`, `start`, `end`, `label` and `text`."""
+        """All clusters by number, as JSON values: `id` and `mentions` with `document`, `start`, `end`, `label` and `text`.
+
+        Where it was decided, also `kb_id`, the cluster's entity, empty if no knowledge base has it.
+        """
         query = (
-            "SELECT cluster, id, start, stop, label, text FROM mentions JOIN documents USING (document) "
-            "ORDER BY cluster, document, start, stop"
+            "SELECT cluster, kb_id, id, start, stop, label, text FROM mentions JOIN documents USING (document) "
+            "LEFT JOIN links USING (cluster) ORDER BY cluster, document, start, stop"
         )
         keys = ("document", "start", "end", "label", "text")
         found: dict[str, Any] = {}
         with self._coded():
-            for cluster, *values in self._connection.execute(query):
+            for cluster, kb_id, *values in self._connection.execute(query):
                 if found and found["id"] != cluster_id(cluster):
                     yield found
                     found = {}
-                found = found or {"id": cluster_id(cluster), "mentions": []}
+                link = {} if kb_id is None else {"kb_id": kb_id}
+                found = found or {"id": cluster_id(cluster), **link, "mentions": []}
                 found["mentions"].append(dict(zip(keys, values, strict=True)))
         if found:
             yield found
+
+    def mean_candidates(self, clusters: Ints) -> dict[int, dict[str, float]]:
+        """Of each cluster the ids of candidates with their mean probability over its mentions that a linker has seen.
+
+        Clusters without such a mention are left out.
+        """
+        there = f"FROM mentions JOIN candidates USING (mention) WHERE cluster IN {_CHOSEN}"
+        counts = dict(self._all(f"SELECT cluster, count(*) {there} GROUP BY cluster", _dump(clusters)))
+        found: dict[int, dict[str, float]] = {cluster: {} for cluster in counts}
+        each = there.replace("WHERE", ", json_each(found) WHERE")
+        for cluster, id_, total in self._all(f"SELECT cluster, key, sum(value) {each} GROUP BY cluster, key", _dump(clusters)):
+            found[cluster][id_] = total / counts[cluster]
+        return found
+
+    def links_of(self, clusters: Ints) -> dict[int, str]:
+        """The entity of each cluster for which it was decided, empty if no knowledge base has it."""
+        return dict(self._all(f"SELECT cluster, kb_id FROM links WHERE cluster IN {_CHOSEN}", _dump(clusters)))
 
     # Writing
 
@@ -233,6 +258,8 @@ class ClusterStore:
         gone = self._all(f"SELECT mention FROM mentions WHERE document IN ({chosen})", json.dumps(list(ids)))
         if gone:
             self._fresh_index().remove(np.array(gone, dtype=np.int64).reshape(-1))
+        of_these = f"SELECT mention FROM mentions WHERE document IN ({chosen})"
+        self._connection.execute(f"DELETE FROM candidates WHERE mention IN ({of_these})", (json.dumps(list(ids)),))
         self._connection.execute(f"DELETE FROM mentions WHERE document IN ({chosen})", (json.dumps(list(ids)),))
         return self._connection.execute(f"DELETE FROM documents WHERE id IN {_CHOSEN}", (json.dumps(list(ids)),)).rowcount
 
@@ -249,6 +276,7 @@ class ClusterStore:
             execute("UPDATE mentions SET cluster = ? WHERE cluster = ?", (kept, old))
             execute("UPDATE merged SET kept = ? WHERE kept = ?", (kept, old))
             execute("INSERT INTO merged VALUES (?, ?)", (old, kept))
+            execute("DELETE FROM links WHERE cluster IN (?, ?)", (old, kept))  # which nobody has decided together
         left = iter(clusters.tolist())
         for each in documents:
             number = execute("INSERT INTO documents (id, digest) VALUES (?, ?)", (each.id, each.digest)).lastrowid
@@ -266,6 +294,23 @@ class ClusterStore:
             vectors = np.concatenate([each.vectors for each in documents])
             index.add(vectors, np.arange(first, first + len(vectors)))
 
+    def put_candidates(self, id_: str, found: Mapping[tuple[int, int], Mapping[str, float]]) -> None:
+        """Keep what a linker says of a document's mentions, within `changing`.
+
+        Args:
+            id_: of the document.
+            found: ids and probabilities of candidates by start and end of the mentions in characters.
+        """
+        query = (
+            "INSERT OR REPLACE INTO candidates SELECT mention, ? FROM mentions JOIN documents USING (document) "
+            "WHERE id = ? AND start = ? AND stop = ?"
+        )
+        self._connection.executemany(query, ((json.dumps(each), id_, *place) for place, each in found.items()))
+
+    def link(self, decided: Mapping[int, str]) -> None:
+        """Keep the entities of clusters, empty for those that no knowledge base has, within `changing`."""
+        self._connection.executemany("INSERT OR REPLACE INTO links VALUES (?, ?)", decided.items())
+
     # The file
 
     def _fresh_index(self) -> VectorIndex:
@@ -275,7 +320,8 @@ class ClusterStore:
             rows = self._all("SELECT mention, vector FROM mentions ORDER BY mention")
             numbers = np.array([row[0] for row in rows], dtype=np.int64)
             vectors = self._unpack(row[1] for row in rows)
-            self._index = VectorIndex.build(vectors, numbers, fingerprint=self.fingerprint, width=self.width)
+            kind = "flat" if len(numbers) <= EXACT else "ivf"
+            self._index = VectorIndex.build(vectors, numbers, fingerprint=self.fingerprint, width=self.width, kind=kind)
             self._version = version
         return self._index
 

@@ -2,21 +2,26 @@
 
 A folder::
 
-    vectors.safetensors   `rows` (n,) that rise and `vectors` (n, width) in half precision, mapped into memory
-    index                 a `VectorIndex`
-    meta.json             the encoder's fingerprint, and the version of the knowledge base; written last
+    vectors-NAME.safetensors   `rows` (n,) that rise and `vectors` (n, width) in half precision, mapped into memory
+    index-NAME                 a `VectorIndex`
+    meta.json                  NAME, the encoder's fingerprint, and the version of the knowledge base
+    lock                       held by the process that writes
+
+A new meta.json replaces the old one in one step once its files are on the disk, so a process that is killed changes nothing.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import struct
 import tempfile
 import weakref
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +29,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from entitykit.errors import error
-from entitykit.knowledge.files import sync_names, write_file
+from entitykit.errors import CheckpointError, EntityKitError, error
+from entitykit.knowledge.files import locked, publish, write_file
 from entitykit.knowledge.index import VectorIndex
+from entitykit.knowledge.state import new_files
 
-VECTORS, INDEX, META = "vectors.safetensors", "index", "meta.json"
+META = "meta.json"
+
+_OURS = re.compile(r"vectors(-[0-9a-f]+)?\.safetensors(\.new)?|index(-[0-9a-f]+)?")
+
 BLOCK = 2**14
 """Vectors that are in memory at once while the index is built."""
 
@@ -45,12 +54,14 @@ class EntityIndexMeta:
         version: of the knowledge base whose entities were read.
         n: entities.
         width: size of a vector.
+        encoder: what it is, whatever it has learned; empty: nobody has said.
     """
 
     fingerprint: str
     version: int
     n: int
     width: int
+    encoder: str = ""
 
 
 class EntityIndex:
@@ -61,10 +72,20 @@ class EntityIndex:
         self.rows = rows
         self.index = index
         self._vectors = vectors
+        self._files = f"-{new_files()}"
 
     @classmethod
     def build(
-        cls, blocks: Iterable[tuple[Rows, Floats]], *, width: int, fingerprint: str, version: int, kind: str = "auto"
+        cls,
+        blocks: Iterable[tuple[Rows, Floats]],
+        *,
+        width: int,
+        fingerprint: str,
+        version: int,
+        encoder: str = "",
+        kind: str = "auto",
+        codes: str = "int8",
+        recall: float = 0.97,
     ) -> EntityIndex:
         """Build from blocks of rows, which rise, and vectors; only a block is in memory at once.
 
@@ -73,7 +94,10 @@ class EntityIndex:
             width: size of a vector.
             fingerprint: of the encoder.
             version: of the knowledge base.
+            encoder: what it is.
             kind: see `VectorIndex.build`.
+            codes: see there.
+            recall: see there.
         """
         parts = [np.zeros(0, dtype=np.int64)]
         stored: NDArray[np.float16] = np.zeros((0, width), dtype=np.float16)
@@ -85,8 +109,10 @@ class EntityIndex:
             file.flush()
             if len(rows):
                 stored = np.memmap(file, dtype=np.float16, mode="r", shape=(len(rows), width))
-        index = VectorIndex.build(_Blocks(stored), rows, fingerprint=fingerprint, width=width, kind=kind)
-        meta = EntityIndexMeta(fingerprint=fingerprint, version=version, n=len(rows), width=width)
+        index = VectorIndex.build(
+            _Blocks(stored), rows, fingerprint=fingerprint, width=width, kind=kind, codes=codes, recall=recall
+        )
+        meta = EntityIndexMeta(fingerprint=fingerprint, version=version, n=len(rows), width=width, encoder=encoder)
         return cls(meta, rows, stored, index)
 
     def __len__(self) -> int:
@@ -107,20 +133,24 @@ class EntityIndex:
         return self.index.search(queries, k, exact=lambda rows: self.vectors(rows)[0])
 
     def save(self, folder: Path) -> None:
-        """Write to a folder, in the place of an index that is there.
+        """Write to a folder, in the place of an index that is there; a process that is killed leaves that as it was.
 
         Raises:
             OutputError: E558 if the folder cannot be written.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / META).unlink(missing_ok=True)
-            blocks = (block.data.cast("B") for block in self._blocks())
-            write_file(folder / f"{VECTORS}.new", blocks)
-            (folder / f"{VECTORS}.new").replace(folder / VECTORS)
-            self.index.save(folder / INDEX)
-            write_file(folder / META, [json.dumps(asdict(self.meta)).encode()])
-            sync_names(folder)
+            with locked(folder):
+                files = self._files  # which other copies of this index have, too, unless they are what is there
+                with suppress(CheckpointError):
+                    files = f"-{new_files()}" if _read_meta(folder)[0] == files else files
+                blocks = (block.data.cast("B") for block in self._blocks())
+                write_file(folder / _vectors_name(files), blocks)
+                self.index.save(folder / _index_name(files))
+                keep = (_vectors_name(files), _index_name(files))
+                publish(folder, META, {"files": files, **asdict(self.meta)}, keep=keep, ours=_OURS)
+        except EntityKitError:
+            raise
         except OSError as reason:
             raise error("E558", path=folder, reason=reason) from reason
 
@@ -147,14 +177,18 @@ class EntityIndex:
         Raises:
             CheckpointError: E550 if there is no index, E551 if it is damaged.
         """
-        try:
-            meta = EntityIndexMeta(**json.loads((folder / META).read_text(encoding="utf-8")))
-        except OSError as reason:
-            raise error("E550", path=folder, reason=reason) from reason
-        except (ValueError, TypeError) as reason:
-            raise error("E551", path=folder / META, found=reason, expected="JSON that save() wrote") from reason
-        rows, vectors = _map(folder / VECTORS, meta)
-        return cls(meta, rows, vectors, VectorIndex.load(folder / INDEX, meta.fingerprint))
+        files, meta = _read_meta(folder)
+        while True:
+            try:
+                rows, vectors = _map(folder / _vectors_name(files), meta)
+                found = cls(meta, rows, vectors, VectorIndex.load(folder / _index_name(files), meta.fingerprint))
+                found._files = files or found._files
+                return found
+            except (CheckpointError, OSError):
+                newer = _read_meta(folder)
+                if newer == (files, meta):
+                    raise
+                files, meta = newer  # its files were replaced after we had read which they are
 
     def to_bytes(self) -> bytes:
         """The folder as one archive."""
@@ -195,6 +229,25 @@ class _Blocks:
     def __iter__(self) -> Iterator[Floats]:
         for start in range(0, len(self._vectors), BLOCK):
             yield self._vectors[start : start + BLOCK].astype(np.float32)
+
+
+def _vectors_name(files: str) -> str:
+    return f"vectors{files}.safetensors"
+
+
+def _index_name(files: str) -> str:
+    return f"index{files}"
+
+
+def _read_meta(folder: Path) -> tuple[str, EntityIndexMeta]:
+    """What the names of the files have in common, nothing in folders of earlier versions, and what is in them."""
+    try:
+        values = json.loads((folder / META).read_text(encoding="utf-8"))
+        return values.pop("files", ""), EntityIndexMeta(**values)
+    except OSError as reason:
+        raise error("E550", path=folder, reason=reason) from reason
+    except (ValueError, TypeError, AttributeError) as reason:
+        raise error("E551", path=folder / META, found=reason, expected="JSON that save() wrote") from reason
 
 
 def _map(path: Path, meta: EntityIndexMeta) -> tuple[Rows, NDArray[np.float16]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
+import re
+import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from entitykit.errors import EntityKitError, error
 
@@ -65,6 +68,37 @@ def sync_names(folder: Path) -> None:
             os.fsync(number)
         finally:
             os.close(number)
+
+
+def publish(folder: Path, name: str, values: Mapping[str, Any], *, keep: Collection[str], ours: re.Pattern[str]) -> None:
+    """Commit a state: in one step, write JSON that names files in the place of what named others; then delete those.
+
+    Args:
+        folder: of all of them.
+        name: of the JSON file.
+        values: what it says.
+        keep: the files and folders that it names, which are on the disk.
+        ours: what the names of all such files and folders match.
+    """
+    sync_names(folder)
+    write_file(folder / f"{name}.new", [json.dumps(values).encode()])
+    os.replace(folder / f"{name}.new", folder / name)
+    sync_names(folder)
+    for other in os.listdir(folder):
+        if ours.fullmatch(other) and other not in keep:
+            with suppress(OSError):  # Windows keeps what is mapped; the next writer tries again
+                shutil.rmtree(folder / other) if (folder / other).is_dir() else os.unlink(folder / other)
+
+
+def replace_folder(folder: Path, new: Path | None) -> None:
+    """Put a folder, or nothing, in the place of one that may be there: whoever opens it sees a whole one or none."""
+    gone = folder.with_name(f"{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        os.replace(folder, gone)
+    if new is not None:
+        os.replace(new, folder)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 @contextmanager

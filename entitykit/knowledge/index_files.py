@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from entitykit.errors import EntityKitError, error
-from entitykit.knowledge.files import locked, sync_names, write_file
+from entitykit.knowledge.files import locked, publish, write_file
 from entitykit.knowledge.index_build import BuildReport
 from entitykit.knowledge.index_kinds import Flat, Graph, Inverted, Kind
 from entitykit.knowledge.neighbours import Floats, Rows
@@ -206,14 +206,7 @@ def write_state(folder: Path, state: State, meta: Meta, *, replaces: Meta | None
             write_file(folder / meta.changes_name, [array.data for array in arrays if array.size])
             sizes = {name: (folder / name).stat().st_size for name in meta.names}
             written = Meta(**(asdict(meta) | {"sizes": sizes}))
-            sync_names(folder)
-            write_file(folder / f"{META}.new", [json.dumps(asdict(written)).encode()])
-            os.replace(folder / f"{META}.new", folder / META)
-            sync_names(folder)
-            for name in os.listdir(folder):
-                if _OURS.fullmatch(name) and name not in written.names:
-                    with suppress(OSError):  # Windows keeps what is mapped; the next writer tries again
-                        os.unlink(folder / name)
+            publish(folder, META, asdict(written), keep=written.names, ours=_OURS)
     return written
 
 

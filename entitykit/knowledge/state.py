@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitykit.errors import CheckpointError, EntityKitError, error
-from entitykit.knowledge.files import map_file, sync_names, write_file
+from entitykit.knowledge import files
+from entitykit.knowledge.files import map_file
 
 DTYPES = {"float32": "<f4", "float16": "<f2"}
 VERSION = 1
@@ -241,11 +241,5 @@ def read_commit(folder: Path) -> Commit:
 
 def publish(folder: Path, commit: Commit) -> None:
     """Commit a state whose files are on the disk, then delete what no longer belongs to the table."""
-    sync_names(folder)
-    write_file(folder / f"{TABLE}.new", [json.dumps(asdict(commit)).encode()])
-    os.replace(folder / f"{TABLE}.new", folder / TABLE)
-    sync_names(folder)
-    for name in os.listdir(folder):
-        if _OURS.fullmatch(name) and name not in (commit.vectors_name, commit.log_name, commit.index_name):
-            with suppress(OSError):  # Windows keeps what is mapped; the next write tries again
-                os.unlink(folder / name)
+    keep = (commit.vectors_name, commit.log_name, commit.index_name)
+    files.publish(folder, TABLE, asdict(commit), keep=keep, ours=_OURS)

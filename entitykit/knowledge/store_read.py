@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from entitykit.knowledge.connection import Database
-from entitykit.knowledge.entities import Alias, Entity, is_id
+from entitykit.knowledge.entities import Alias, Entity, Phrase, is_id
 from entitykit.knowledge.store_write import dumps
 
 _FIRST = itemgetter(0)
@@ -50,6 +50,13 @@ def names(database: Database) -> Iterator[tuple[int, str]]:
     """Row and text of all names and aliases by row, as they are when the iteration begins."""
     with database.snapshot() as connection:
         yield from connection.execute("SELECT row, text FROM aliases ORDER BY row, place")
+
+
+def phrases(database: Database) -> Iterator[Phrase]:
+    """All phrases that were counted in text, normalised, in order, as they are when the iteration begins."""
+    with database.snapshot() as connection:
+        for text, total in connection.execute("SELECT key, total FROM totals ORDER BY key"):
+            yield Phrase(text, total)
 
 
 def changed(connection: sqlite3.Connection, since: int) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from entitykit.errors import error
 from entitykit.knowledge import store_read as read
 from entitykit.knowledge import store_search as search
 from entitykit.knowledge.connection import Database
-from entitykit.knowledge.entities import Entity
+from entitykit.knowledge.entities import Entity, Phrase
 from entitykit.knowledge.schema import newest_meta, read_meta
 from entitykit.knowledge.store_search import AliasMatch, FuzzyMatch, Links, TextMatch
 
@@ -152,6 +152,10 @@ class StoreReader:
         """Row and text of all names and aliases by row, as they were when this began."""
         return read.names(self._database)
 
+    def phrases(self) -> Iterator[Phrase]:
+        """All phrases that were counted in text, normalised, in order, as they were when this began."""
+        return read.phrases(self._database)
+
     def by_alias(self, text: str, *, normalised: bool = True) -> list[AliasMatch]:
         """Find entities by a name.
 
@@ -168,6 +172,19 @@ class StoreReader:
         """Find entities by several names, faster than one by one; see `by_alias`."""
         with self._database.reading() as connection:
             return search.by_alias(connection, texts, normalised=normalised)
+
+    def priors(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> list[dict[int, float]]:
+        """p(entity | name) of some entities of each name, however many others it has; see `by_alias`.
+
+        Args:
+            texts: names.
+            rows: the entities that are asked for, of each name.
+
+        Returns:
+            Of each name the probabilities by row; entities that it does not name are left out.
+        """
+        with self._database.reading() as connection:
+            return search.priors(connection, texts, rows)
 
     def by_words(self, query: str, limit: int, *, postings: int = POSTINGS) -> list[TextMatch]:
         """Find entities whose name, aliases or description share words with a text, by BM25 (Robertson & Zaragoza 2009).
@@ -187,6 +204,17 @@ class StoreReader:
         _check_limit(limit)
         with self._database.reading() as connection:
             return search.by_words(connection, query, limit, postings=postings)
+
+    def word_scores(self, query: str, rows: Sequence[int], *, postings: int = POSTINGS) -> dict[int, float]:
+        """What `by_words` scores, of some entities, found by it or not; those without any of the words are left out.
+
+        Args:
+            query: see `by_words`.
+            rows: the entities that are asked for.
+            postings: see `by_words`.
+        """
+        with self._database.reading() as connection:
+            return search.word_scores(connection, query, rows, postings=postings)
 
     def by_ngrams(self, text: str, limit: int, *, least: float = LEAST) -> list[FuzzyMatch]:
         """Find entities by names that share character trigrams with a text.

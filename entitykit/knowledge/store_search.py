@@ -79,6 +79,25 @@ def by_alias(connection: sqlite3.Connection, texts: Sequence[str], *, normalised
     return [_ranked(matches.values()) for matches in found]
 
 
+def priors(connection: sqlite3.Connection, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> list[dict[int, float]]:
+    """p(entity | name) of some entities of each name; see `EntityStore.priors`."""
+    query = """SELECT j.key, p.phrase, sum(a.count), count(DISTINCT a.row) FROM json_each(?) AS j
+        CROSS JOIN phrases AS p ON p.key = j.value CROSS JOIN aliases AS a ON a.phrase = p.phrase GROUP BY j.key"""
+    keys = list(map(normalise, texts))
+    different = list(dict.fromkeys(keys))
+    totals = {different[i]: found for i, *found in connection.execute(query, (dumps(different),))}
+    asked = {(totals[key][0], row) for key, own in zip(keys, rows, strict=True) if key in totals for row in own}
+    query = """SELECT a.phrase, a.row, sum(a.count) FROM json_each(?) AS j CROSS JOIN aliases AS a
+        ON a.phrase = json_extract(j.value, '$[0]') AND a.row = json_extract(j.value, '$[1]') GROUP BY a.phrase, a.row"""
+    counts = {(phrase, row): n for phrase, row, n in connection.execute(query, (dumps(sorted(asked)),))}
+    found: list[dict[int, float]] = []
+    for key, own in zip(keys, rows, strict=True):
+        phrase, total, n = totals.get(key, (None, 0, 0))
+        known = {row: counts[phrase, row] for row in own if (phrase, row) in counts}
+        found.append({row: count / total if total else 1 / n for row, count in known.items()})
+    return found
+
+
 def links(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Links]:
     """How often phrases, normalised, name entities and occur; those that are no alias are left out."""
     query = """SELECT p.key, sum(a.count), t.total FROM json_each(?) AS j CROSS JOIN phrases AS p ON p.key = j.value
@@ -104,6 +123,13 @@ def by_words(connection: sqlite3.Connection, query: str, limit: int, *, postings
     best = nsmallest(limit, ((score, row) for row, score in scores.items()))
     ids = ids_of(connection, [row for _, row in best])
     return [TextMatch(row, ids[row], -score) for score, row in best]
+
+
+def word_scores(connection: sqlite3.Connection, query: str, rows: Sequence[int], *, postings: int) -> dict[int, float]:
+    """Scores of some entities by words; see `EntityStore.word_scores`."""
+    words = [word for words in _split_words(connection, query, postings) for word in words]
+    scores = _bm25(connection, _any(words), rows) if words else {}
+    return {row: -score for row, score in scores.items()}
 
 
 def by_ngrams(connection: sqlite3.Connection, text: str, limit: int, *, least: float) -> list[FuzzyMatch]:
@@ -160,10 +186,14 @@ def _any(words: Iterable[str]) -> str:
     return " OR ".join(f'"{word}"' for word in words)
 
 
-def _bm25(connection: sqlite3.Connection, match: str) -> dict[int, float]:
-    """Minus the score of every row that matches."""
+def _bm25(connection: sqlite3.Connection, match: str, rows: Sequence[int] | None = None) -> dict[int, float]:
+    """Minus the score of every row, or of every one of `rows`, that matches."""
     rank = f"bm25(words, {', '.join(map(str, WEIGHTS))})"
-    return dict(connection.execute(f"SELECT rowid, {rank} FROM words WHERE words MATCH ?", (match,)))
+    if rows is None:
+        return dict(connection.execute(f"SELECT rowid, {rank} FROM words WHERE words MATCH ?", (match,)))
+    # + keeps SQLite from looking the words up once for each row
+    query = f"SELECT rowid, {rank} FROM words WHERE words MATCH ? AND +rowid IN (SELECT value FROM json_each(?))"
+    return dict(connection.execute(query, (match, dumps(rows))))
 
 
 def _entities_with(connection: sqlite3.Connection, words: Sequence[str]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from entitykit.cli.__main__ import main
 from entitykit.errors import CheckpointError, CorpusError, EntityKitError, EntityKitWarning, InputError, OutputError
 from entitykit.knowledge.entities import write_lines
 from entitykit.knowledge.store import EntityStore
-from tests.knowledge.kb import CITIES, PARIS
+from tests.knowledge.kb import CITIES, PARIS, TEXTS
 
 
 def run(*arguments: object) -> int:
@@ -52,13 +52,30 @@ def test_build_and_export(tmp_path: Path, entities: Path, capsys: pytest.Capture
     with EntityStore.open(tmp_path / "kb") as store:
         assert list(store) == CITIES
         assert store.links(["paris"])["paris"].total == 40
-    assert run("export", tmp_path / "kb", tmp_path / "out.jsonl") == 0
+    assert run("export", tmp_path / "kb", tmp_path / "out.jsonl", "--phrases", tmp_path / "counted.jsonl") == 0
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == entities.read_text(encoding="utf-8")
-    assert run("export", tmp_path / "kb", "-") == 0
+    assert (tmp_path / "counted.jsonl").read_text(encoding="utf-8") == '["london", 3]\n["paris", 40]\n'
+    with pytest.warns(EntityKitWarning, match=r"W503\] 2 phrases .*--phrases FILE"):
+        assert run("export", tmp_path / "kb", "-") == 0
     assert capsys.readouterr().out == entities.read_text(encoding="utf-8")
-    assert run("build", tmp_path / "again", tmp_path / "out.jsonl") == 0
+    assert run("build", tmp_path / "again", tmp_path / "out.jsonl", "--phrases", tmp_path / "counted.jsonl") == 0
     with EntityStore.open(tmp_path / "again") as store:
         assert list(store) == CITIES
+        assert dict(store.phrases()) == {"london": 3, "paris": 40}
+
+
+def test_phrases_that_were_exported_are_the_same_phrases(tmp_path: Path, entities: Path) -> None:
+    """Whatever they are made of; and what they let through is the same."""
+    phrases = write(tmp_path / "phrases.jsonl", *([text, n] for n, text in enumerate([*TEXTS, "PARIS,", "paris"], start=1)))
+    counted: list[dict[str, int]] = []
+    for name, given in (("one", phrases), ("two", tmp_path / "counted.jsonl")):
+        assert run("build", tmp_path / name, entities, "--phrases", given) == 0
+        assert run("export", tmp_path / name, tmp_path / "out.jsonl", "--phrases", tmp_path / "counted.jsonl") == 0
+        with EntityStore.open(tmp_path / name) as store:
+            counted.append(dict(store.phrases()))
+            assert store.links(["paris"])["paris"] == (16, 2 * len(TEXTS) + 3)
+    assert counted[0] == counted[1]
+    assert len(counted[0]) > 10
 
 
 def test_several_files_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -289,9 +290,28 @@ def test_hard_negatives_are_mined(tiny_bert: Path, store: EntityStore, monkeypat
     nlp, linker, examples = initialized(tiny_bert, store, mine_every=2, negatives=2)
     builds = []
     build = type(linker).build_index
-    monkeypatch.setattr(type(linker), "build_index", lambda self, kind=None: builds.append(self) or build(self, kind))
+    monkeypatch.setattr(type(linker), "build_index", lambda self, **how: builds.append(how) or build(self, **how))
     train(nlp, examples, 5)
-    assert len(builds) == 2
+    assert builds == [{"quiet": True}] * 2
+
+
+def test_what_an_index_is_and_finds_is_told(tiny_bert: Path, store: EntityStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """To who builds it, in one line; and it is built as the settings say."""
+    store.add([Entity(id=f"N{i}", name=f"the river {i}", description="long " * (i % 9)) for i in range(60)])
+    settings = {"index": "ivf", "index_codes": "pq", "index_recall": 0.1}
+    nlp, linker, _ = initialized(tiny_bert, store, **settings)
+    capsys.readouterr()
+    report = linker.build_index().index.report
+    assert (report.kind, report.codes, report.n, report.n_cells > 1) == ("ivf", "pq", 63, True)
+    out, err = capsys.readouterr()
+    assert not out
+    found = rf"recall64 {report.recall64:.3f} \({report.recall64_in_256:.3f} ranked by exact vectors\)"
+    assert re.fullmatch(rf"{LINKER}: ivf index of 63 entities, pq, {found}, \d+\.\d s\n", err)
+    build_index()(nlp)  # there is one that fits
+    linker.build_index(quiet=True)
+    assert capsys.readouterr().err == ""
+    linker.build_index("flat")
+    assert capsys.readouterr().err.startswith(f"{LINKER}: flat index of 63 entities, float32, recall64 1.000")
 
 
 def test_an_index_that_fits_is_kept(tiny_bert: Path, store: EntityStore) -> None:
@@ -352,6 +372,9 @@ def make_alone(store: EntityStore) -> Language:
         {"candidates": {"nothing": 1}},
         {"threshold": -0.1},
         {"keep": 0},
+        {"index": "tree"},
+        {"index_codes": "int4"},
+        {"index_recall": 1.5},
         {"model": {"mention": "word"}},
         {"model": {"form": "x"}},
         {"model": {"pooling": "max"}},
@@ -360,5 +383,5 @@ def make_alone(store: EntityStore) -> Language:
     ids=str,
 )
 def test_settings_that_cannot_be(tiny_bert: Path, store: EntityStore, settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="E109|E580"):
+    with pytest.raises(ConfigError, match="E109|E557|E580"):
         make(tiny_bert, store, **settings)

@@ -10,10 +10,11 @@ import pytest
 import spacy
 import torch
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 from spacy.util import registry
 
+from entitykit.components.cluster_links import link_clusters
 from entitykit.components.linker import Linker
 from entitykit.components.reranker import Reranker
 from entitykit.corpora.distilled_links import distilled_links
@@ -174,6 +175,33 @@ def test_threshold_and_calibration(saved: Path, tmp_path: Path) -> None:
     docs = read(loaded)
     assert not any(ent.kb_id_ for doc in docs for ent in doc.ents)
     assert loaded.get_pipe(LINKER).explain(docs[0].ents[0]).id == ""
+
+
+def test_unknown_mentions_are_grouped_by_what_is_decided_last(saved: Path) -> None:
+    """Whatever the linker has thought of them; and again when the document is read again, or was stored."""
+
+    def grouped(linker: float, reranker: float) -> tuple[Language, Doc]:
+        given = {"nil_clusters": True, "nil_similarity": -1.0, "threshold": linker}
+        config = {f"components.{LINKER}.{key}": value for key, value in given.items()}
+        nlp = spacy.load(saved, config=config | {f"components.{RERANKER}.threshold": reranker})
+        doc = Doc(nlp.vocab, words=["Mary", "Jones", "saw", "Jones", "in", "the", "river"])
+        doc.set_ents([Span(doc, a, b, label="X") for a, b in ((0, 2), (3, 4), (5, 7))])
+        return nlp, nlp(doc)
+
+    every, none = {"NIL-1": [[0, 2], [3, 4]], "NIL-2": [[5, 7]]}, dict[str, Any]()
+    nlp, doc = grouped(0.0, 2.0)
+    assert doc._.nil_clusters == every
+    assert [ent._.nil_id for ent in doc.ents] == ["NIL-1", "NIL-1", "NIL-2"]
+    (stored,) = DocBin().from_bytes(DocBin(docs=[doc], store_user_data=True).to_bytes()).get_docs(nlp.vocab)
+    stored._.nil_clusters = None
+    assert nlp.get_pipe(RERANKER)(stored)._.nil_clusters == every
+    _, doc = grouped(2.0, 0.0)
+    assert all(ent.kb_id_ for ent in doc.ents)
+    assert doc._.nil_clusters == none
+    doc.spans["cross_document"] = [Span(doc, ent.start, ent.end, span_id="C") for ent in doc.ents]
+    assert link_clusters([doc], threshold=2.0) == {"C": ""}
+    assert doc._.nil_clusters == {"NIL-C": [[0, 2], [3, 4], [5, 7]]}
+    assert read(spacy.load(saved))[0]._.nil_clusters is None
 
 
 def test_groups(tiny_bert: Path, store: EntityStore) -> None:

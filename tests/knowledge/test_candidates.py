@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from entitykit.errors import CheckpointError, InputError
+from entitykit.errors import InputError
 from entitykit.knowledge.candidates import (
     AliasSource,
     DenseSource,
@@ -19,7 +18,7 @@ from entitykit.knowledge.candidates import (
     nearest_words,
 )
 from entitykit.knowledge.entities import Alias, Entity
-from entitykit.knowledge.entity_index import META, VECTORS, EntityIndex
+from entitykit.knowledge.entity_index import EntityIndex
 from entitykit.knowledge.store import EntityStore
 
 WIDTH = 8
@@ -105,55 +104,3 @@ def test_hard_negatives(store: EntityStore) -> None:
     found = hard_negatives(store, index, ["Paris"], near, [rows["P1"]], 2)
     assert found == [rows["P2"], rows["P3"]]
     assert hard_negatives(store, index, ["Paris"], near, [rows["P1"]], 0) == []
-
-
-def test_vectors_are_kept_and_mapped(store: EntityStore, tmp_path: Path) -> None:
-    index = make_index(store)
-    index.save(tmp_path / "index")
-    for again in (
-        EntityIndex.load(tmp_path / "index"),
-        EntityIndex.from_bytes(index.to_bytes()),
-        pickle.loads(pickle.dumps(index)),
-    ):
-        assert again.meta == index.meta
-        rows = np.array([index.rows[2], 999, index.rows[0]])
-        for a, b in zip(again.vectors(rows), index.vectors(rows), strict=True):
-            np.testing.assert_array_equal(a, b)
-        assert again.vectors(rows)[1].tolist() == [True, False, True]
-        queries = np.eye(WIDTH, dtype=np.float32)
-        np.testing.assert_array_equal(again.search(queries, 3)[1], index.search(queries, 3)[1])
-
-
-def test_search_is_exact_where_all_are_compared(store: EntityStore) -> None:
-    index = make_index(store)
-    queries = np.random.default_rng(1).normal(size=(5, WIDTH)).astype(np.float32)
-    expected = np.argsort(-(queries @ index.vectors(index.rows)[0].T), axis=1)
-    np.testing.assert_array_equal(index.search(queries, 4)[1], index.rows[expected])
-
-
-def test_an_empty_knowledge_base(tmp_path: Path) -> None:
-    index = EntityIndex.build(iter(()), width=WIDTH, fingerprint="f", version=1)
-    assert len(index) == 0
-    index.save(tmp_path / "index")
-    again = EntityIndex.load(tmp_path / "index")
-    assert again.search(np.ones((1, WIDTH), dtype=np.float32), 2)[1].tolist() == [[-1, -1]]
-    assert not again.vectors(np.array([3]))[1].any()
-
-
-def test_damaged_files(store: EntityStore, tmp_path: Path) -> None:
-    folder = tmp_path / "index"
-    make_index(store).save(folder)
-    content = (folder / VECTORS).read_bytes()
-    for damaged in (content[:-1], b"123"):
-        (folder / VECTORS).write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="E551"):
-            EntityIndex.load(folder)
-    (folder / VECTORS).write_bytes(content)
-    (folder / META).write_text("{}")
-    with pytest.raises(CheckpointError, match="E551"):
-        EntityIndex.load(folder)
-    (folder / META).unlink()
-    with pytest.raises(CheckpointError, match="E550"):
-        EntityIndex.load(folder)
-    with pytest.raises(CheckpointError, match="E551"):
-        EntityIndex.from_bytes(b"no archive")

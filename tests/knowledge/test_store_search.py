@@ -103,6 +103,21 @@ def test_rare_words_find_and_common_ones_only_score(store: EntityStore) -> None:
     assert len(store.by_words("paris", N, postings=1)) == common  # one word at least
 
 
+@pytest.mark.parametrize("postings", [1, 5_000])
+def test_words_of_chosen_entities(store: EntityStore, postings: int) -> None:
+    """Their scores are those of a search that finds all, and of the formula; who has none of the words is left out."""
+    rows = store.rows([entity.id for entity in ENTITIES]).tolist()
+    searched = {match.row: match.score for match in store.by_words("troy haus", N, postings=postings)}
+    found = store.word_scores("troy haus", rows[:99], postings=postings)
+    assert {row: found[row] for row in searched if row in found} == pytest.approx(
+        {row: score for row, score in searched.items() if row in rows[:99]}
+    )
+    query = "haus" if postings == 1 else "troy haus"  # with so few, the common word is left out
+    wanted = dict(zip(rows, (bm25(ENTITIES, query).get(entity.id) for entity in ENTITIES), strict=True))
+    assert found == pytest.approx({row: wanted[row] for row in rows[:99] if wanted[row] is not None})
+    assert store.word_scores("troy", []) == store.word_scores("", rows) == store.word_scores("nobody", rows) == {}
+
+
 def test_words_in_all_their_forms(tmp_path: Path) -> None:
     with build(tmp_path / "kb", CITIES) as store:
         for query, id_ in (
@@ -182,10 +197,19 @@ def test_names_by_prior_then_by_popularity(tmp_path: Path) -> None:
         assert store.by_alias_batch([]) == []
 
 
+@given(texts=st.lists(st.one_of(st.sampled_from([*TEXTS, "paris", "Troy troy", "haus"]), st.text(max_size=4)), max_size=4))
+def test_priors_are_those_of_all_namesakes(store: EntityStore, texts: list[str]) -> None:
+    rows = np.arange(0, N, 7).tolist()
+    wanted = [{match.row: match.prior for match in store.by_alias(text) if match.row in rows} for text in texts]
+    assert store.priors(texts, [rows] * len(texts)) == [pytest.approx(each) for each in wanted]
+
+
 def test_names_that_were_never_counted(tmp_path: Path) -> None:
     unseen = [Entity(id=id_, name="zero", aliases=(Alias("zero", 0),)) for id_ in "ab"]
     with build(tmp_path / "kb", unseen) as store:
         assert [(match.prior, match.count) for match in store.by_alias("zero")] == [(0.5, 0), (0.5, 0)]
+        (row, _) = store.rows(["a", "b"]).tolist()
+        assert store.priors(["ZERO", "one", "zero"], [[row, 99], [row], []]) == [{row: 0.5}, {}, {}]
 
 
 def test_options_that_cannot_be(store: EntityStore) -> None:
