@@ -84,7 +84,10 @@ def build_kb(entities: Iterable[Entity], folder: Path) -> Path:
 
 
 def add_heads(nlp: Language, kb: Path) -> None:
-    """Add the heads that are there, before the states of the encoder are dropped."""
+    """Add the heads that are there, before the states of the encoder are dropped.
+
+    The linker reads its knowledge base here, once, and no text of it with each batch.
+    """
     for factory in HEADS:
         folder = EXAMPLES / "heads" / factory.removeprefix("entitykit_")
         if folder.is_dir():
@@ -93,6 +96,8 @@ def add_heads(nlp: Language, kb: Path) -> None:
                 config["kb"] = {"@misc": "entitykit.KB.v1", "path": str(kb)}
             pipe: Any = nlp.add_pipe(factory, config=config, before="doc_cleaner")
             pipe.from_disk(folder)
+            if factory == "entitykit_linker":
+                pipe.build_index()
 
 
 def entity_rows(doc: Doc) -> Iterator[tuple[str, str, str, str, str]]:

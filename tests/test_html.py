@@ -4,7 +4,7 @@ import colorsys
 import re
 import runpy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +13,12 @@ import pytest
 import spacy
 from hypothesis import given
 from hypothesis import strategies as st
+from spacy.language import Language
 from spacy.tokens import Doc, Span, SpanGroup
 
 from entitykit import html
 from entitykit.html import Mark, nest, render_html
+from tests.pipelines import counted_passes
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -259,10 +261,23 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "build/demo.html" in printed
 
 
-def test_the_demo_with_its_heads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The heads that are shipped fit the pipeline that is shipped, and all of what they find is printed and shown."""
+def test_the_demo_with_its_heads(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heads that are shipped fit the pipeline that is shipped, and all of what they find is printed and shown.
+
+    The encoder reads all texts in one pass, and nothing besides.
+    """
+    passes = []
+    annotate = Language.pipe
+
+    def counting(nlp: Language, texts: Iterable[str]) -> Iterator[Doc]:
+        with counted_passes(nlp) as counted:
+            yield from annotate(nlp, texts)
+        passes.append(counted.forward)
+
+    monkeypatch.setattr(Language, "pipe", counting)
     demo = runpy.run_path(str(EXAMPLES / "demo.py"))
     demo["main"](demo["DEFAULT"], tmp_path / "demo.html")
+    assert passes == [1]
     printed = capsys.readouterr().out
     rows = [re.split(r" {2,}", line) for line in printed.splitlines()]
     headers = [tuple(row) for row, below in pairwise(rows) if set(below[0]) == {"-"}]
@@ -270,6 +285,14 @@ def test_the_demo_with_its_heads(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert any(row[0] == "news.txt" and row[1].startswith("Lisbon: capital of Port") for row in rows)
     page = (tmp_path / "demo.html").read_text(encoding="utf-8")
     assert 'title="Lisbon: capital of Portugal' in page
+    n_texts = len(list(EXAMPLES.glob("*.txt")))
+    chains = re.findall(r'<ul class="chains"[^>]*>(.*?)</ul>', page)
+    assert len(chains) == n_texts  # each of the texts speaks of something more than once
+    for number in re.findall(r'data-chain="(\d+)"', chains[0]):
+        assert len(re.findall(rf'<u [^>]*data-chain="{number}"', page)) > 1
+    about = re.findall(r'<ol class="salience"[^>]*>(.*?)</ol>', page)
+    assert len(about) == n_texts
+    assert re.search(r'<li style="--score: \d+%"[^>]*>Lisbon</li>', about[-1])
     assert Shown(page).texts == [path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("*.txt"))]
 
 

@@ -169,7 +169,8 @@ def _packs(model: Any, docs: Sequence[Doc]) -> list[Pack]:
     """The packs that the encoder makes of a batch."""
     splitter, reading = model.attrs["pieces"], model.attrs["reading"]
     pieces = splitter(docs)
-    windows = cut_windows(pieces.counts, pieces.lengths, size=reading.window - splitter.n_special, overlap=reading.overlap)
+    size = reading.window - splitter.n_special
+    windows = cut_windows(pieces.counts, pieces.lengths, size=size, overlap=reading.overlap, ends=pieces.ends)
     packs = make_packs(pieces, windows, splitter, budget=reading.batch_pieces, device=torch.device("cpu"))
     return [layout.pack for layout in packs]
 

@@ -2,7 +2,8 @@
 
 The pipeline is encoder, mentions and NER, from the text to `doc.spans` and `doc.ents`; and, on novels, coreference. Words are
 those between white space. In the quick form all documents are shorter, the names of the figures notwithstanding; the settings
-have the sizes. What stands beside fastcoref is in `longdoc_coref`, and measured only if it is asked for.
+have the sizes. What stands beside fastcoref is in `longdoc_coref`, and measured only if it is asked for; so is what bounded
+memories lose (`bounded_f1_loss`, of `entitykit benchmark coref`), for which models are trained.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from spacy.language import Language
 
-from entitykit.benchmarks import longdoc_coref
+from entitykit.benchmarks import coref, longdoc_coref
 from entitykit.benchmarks.memory import MemoryUse, peak_memory
 from entitykit.benchmarks.parts import Figure, Part, Result, Settings, find_files, progress
 from entitykit.benchmarks.pipelines import coref_pipeline, entity_pipeline
@@ -134,6 +135,12 @@ def measure_novels(settings: Settings) -> Result:
     return Result(figures, {"words": n_words, "seconds": seconds, "memory": [use._asdict() for use in uses]})
 
 
+def measure_loss(settings: Settings) -> Result:
+    """What bounded memories lose on LitBank, as `entitykit benchmark coref` measures it."""
+    result = coref.measure_litbank(settings, form="")
+    return result._replace(figures={key: result.figures[key] for key in coref.LOSSES})
+
+
 def _novel(settings: Settings, pattern: str) -> list[str]:
     text = find_files(settings, pattern)[0].read_text(encoding="utf-8")
     return re.findall(r"\S+\s*", text)
@@ -169,5 +176,6 @@ PARTS = [
         ),
         measure_memory,
     ),
+    Part(tuple(coref.LOSSES), measure_loss, on_request=True),
     *longdoc_coref.PARTS,
 ]

@@ -71,7 +71,8 @@ class Part(NamedTuple):
         keys: the figures that it gives.
         measure: runs it.
         in_quick: whether the quick form runs it, where no figures are chosen.
-        on_request: whether it runs only where one of its figures is chosen: it needs a package that entitykit does not.
+        on_request: whether it runs only where one of its figures is chosen: it needs a package that entitykit does not, a
+            checkpoint of another kind, or trainings where the others need none.
     """
 
     keys: tuple[str, ...]

@@ -15,7 +15,7 @@ BENCHMARKS = {
     "encoder": "speed of the shared encoder against transformers and spacy-transformers",
     "longdoc": "time and memory on documents of up to 100,000 words",
     "ner": "named entities of CoNLL04, SciERC and WNUT-17, beside SpERT's and spaCy's components",
-    "relations": "entities and relations of CoNLL04 and SciERC in one joint run, and what each part is good for",
+    "relations": "entities and relations of CoNLL04 and SciERC in one joint run, what each part is good for, and given pairs",
     "injection": "where entity states come from: pooled from words, or tokens that begin in some layer",
     "mentions": "recall of the mentions of GUM and LitBank",
     "trie": "size and speed of six million names in a compact token trie",

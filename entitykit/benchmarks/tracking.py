@@ -6,14 +6,16 @@ literature. Keys with a further name are of other forms of input, see `FORMS`.
 
 `boxes_accuracy_initial` is the share of right answers about a box, on worlds of the test split, if the initial state is
 repeated. `boxes_accuracy_probe` is that of a linear classifier of the states that the checkpoint, which was not trained for it,
-has for the last mention of each thing in the text so far, and `boxes_changed_probe` that among boxes whose things have changed;
-`…_tracker` are those of `entitykit_tracker` with the shared encoder's words, trained on worlds of the training split. The
-details have accuracies by the number of operations.
+has for the last mention of each thing in the text so far, and `boxes_changed_probe` that among boxes whose things have changed.
+The checkpoint may be any encoder, decoder or encoder-decoder, see `entitykit.benchmarks.box_models`. `…_written` are those of
+answers that a decoder writes behind two answers that it is shown, and `…_tracker` those of `entitykit_tracker` with the shared
+encoder's words, trained on worlds of the training split. `boxes_accuracy_probe_ops0` and so on are accuracies of boxes on which
+there were so many operations, the last of them of more, too; the details have all, and those by operations on any box.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,24 +24,40 @@ from typing import Any, NamedTuple
 import numpy as np
 import spacy
 from numpy.typing import NDArray
-from spacy.language import Language
 from spacy.training import Corpus
 from thinc.api import Config
 
+from entitykit.benchmarks.box_models import thing_states, write_answers
 from entitykit.benchmarks.parts import Figure, Part, Result, Settings, find_files, mean
-from entitykit.benchmarks.pipelines import encoder_pipeline, read_config
+from entitykit.benchmarks.pipelines import read_config
 from entitykit.benchmarks.training import Outcome, Task, run_seeds, work_folder, write_docs
-from entitykit.corpora.boxes import BoxesSettings, World, boxes, count_operations, describe, name_box, repeat_initial, worlds
+from entitykit.corpora.boxes import (
+    BoxesSettings,
+    World,
+    ask,
+    boxes,
+    count_operations,
+    describe,
+    describe_box,
+    name_box,
+    read_answer,
+    repeat_initial,
+    worlds,
+)
 from entitykit.corpora.given_procedures import give_procedure
 from entitykit.corpora.read import read_docs
 from entitykit.scoring.boxes import BoxAnswer, BoxScores, score_boxes
 
 TRACKER = "entitykit_tracker"
-QUICK_DOCS, QUICK_STEPS, QUICK_WORLDS = 8, 4, 6
+QUICK_DOCS, QUICK_STEPS, QUICK_WORLDS, QUICK_STATES = 8, 4, 6, 2
 N_WORLDS = 160
 """Worlds of all splits, of which less than a half are those of the training split, and as many those of the test split."""
 TRAINED, DEV_WORLDS, BOX_STEPS = 5, 60, 300
 """Times as many worlds that the tracker is trained on, fewest of which those of dev are taken, and steps of its training."""
+WRITTEN_STATES = 100
+"""States of the test split about whose boxes a decoder writes, evenly spread: it reads a text for each box."""
+OPERATIONS = 5
+"""Numbers of operations on a box that have a figure, from none on; the last stands for more, too."""
 SCORES = {"f1": "tracking_f", "cat1": "tracking_cat1", "cat2": "tracking_cat2", "cat3": "tracking_cat3"}
 
 Floats = NDArray[np.float32]
@@ -129,13 +147,13 @@ def ask_worlds(made: Sequence[World]) -> Iterator[Asked]:
             yield Asked(number, world, step, things, [where.get(thing, len(world.states[0])) for thing in things])
 
 
-def answers(asked: Asked, predicted: Sequence[Sequence[str]]) -> Iterator[BoxAnswer]:
-    """An answer about each box; `predicted` are the things in each."""
+def answers(asked: Asked, predicted: Sequence[Collection[str] | None]) -> Iterator[BoxAnswer]:
+    """An answer about each box; `predicted` are the things in each, or None for an answer of no known form."""
     for box, things in enumerate(predicted):
         yield BoxAnswer(
             state=(asked.number, asked.step),
             gold=frozenset(asked.world.states[asked.step][box]),
-            predicted=frozenset(things),
+            predicted=None if things is None else frozenset(things),
             initial=frozenset(asked.world.states[0][box]),
             n_local=count_operations(asked.world, asked.step, box),
             n_global=asked.step,
@@ -150,16 +168,15 @@ def measure_initial(settings: Settings) -> Result:
     """Repeat the initial state, which is right about no box whose things have changed."""
     states = list(ask_worlds(_worlds(settings, "test")))
     result = _boxes([a for asked in states for a in answers(asked, repeat_initial(asked.world, asked.step))], "initial")
-    return result._replace(figures={"boxes_accuracy_initial": result.figures["boxes_accuracy_initial"]})
+    return result._replace(figures={key: value for key, value in result.figures.items() if "changed" not in key})
 
 
 def measure_probe(settings: Settings) -> Result:
-    """Train a linear classifier on states of the frozen encoder."""
-    nlp = encoder_pipeline(settings)
+    """Train a linear classifier on states of a checkpoint that does not learn."""
     train, test = (list(ask_worlds(_worlds(settings, split))) for split in ("train", "test"))
     n_boxes = BoxesSettings().n_boxes
-    probe = fit_probe(last_mentions(nlp, train), np.array([p for asked in train for p in asked.places]), n_boxes + 1)
-    chosen = iter((last_mentions(nlp, test) @ probe[:, :-1].T + probe[:, -1]).argmax(1).tolist())
+    probe = fit_probe(_states(settings, train), np.array([p for asked in train for p in asked.places]), n_boxes + 1)
+    chosen = iter((_states(settings, test) @ probe[:, :-1].T + probe[:, -1]).argmax(1).tolist())
     given: list[BoxAnswer] = []
     for asked in test:
         found: list[list[str]] = [[] for _ in range(n_boxes + 1)]
@@ -169,11 +186,42 @@ def measure_probe(settings: Settings) -> Result:
     return _boxes(given, "probe")
 
 
+def _states(settings: Settings, states: Sequence[Asked]) -> Floats:
+    texts = [" ".join(describe(asked.world, "box", step=asked.step)) for asked in states]
+    return thing_states(settings, texts, [asked.things for asked in states])
+
+
+def measure_written(settings: Settings) -> Result:
+    """Let a decoder write what is in each box, after two worlds of the training split with an answer each."""
+    shown = "".join(
+        f"{ask(world, 'box', step=step, box=box)} {describe_box(world.states[step][box])}.\n"
+        for step, world in enumerate(_worlds(settings, "train")[:2], start=1)
+        for box in (max(world.operations[step - 1].source, world.operations[step - 1].target),)
+    )
+    states = list(ask_worlds(_worlds(settings, "test")))
+    n = min(QUICK_STATES if settings.quick else WRITTEN_STATES, len(states))
+    chosen = [states[i] for i in np.linspace(0, len(states) - 1, n).astype(int).tolist()]
+    n_boxes = BoxesSettings().n_boxes
+    prompts = [shown + ask(each.world, "box", step=each.step, box=box) for each in chosen for box in range(n_boxes)]
+    written = list(write_answers(settings.encoder["name"], prompts))
+    read = iter(map(read_answer, written))
+    result = _boxes([a for each in chosen for a in answers(each, [next(read) for _ in range(n_boxes)])], "written")
+    result.details["boxes_accuracy_written"]["first answers"] = written[:n_boxes]
+    return result
+
+
 def _boxes(given: Sequence[BoxAnswer], name: str) -> Result:
     scores: BoxScores = score_boxes(given)
-    figures = {f"boxes_accuracy_{name}": scores.accuracy, f"boxes_changed_{name}": scores.changed}
+    values = {f"boxes_accuracy_{name}": scores.accuracy or 0.0, f"boxes_changed_{name}": scores.changed or 0.0}
+    values |= {f"boxes_accuracy_{name}_{key}": value for key, value in by_operations(given).items()}
     details: dict[str, Any] = {"n": len(given), "by operations on the box": scores.local, "by all operations": scores.by_step}
-    return Result({key: Figure(*[value or 0.0] * 3) for key, value in figures.items()}, {f"boxes_accuracy_{name}": details})
+    return Result({key: Figure(*[value] * 3) for key, value in values.items()}, {f"boxes_accuracy_{name}": details})
+
+
+def by_operations(given: Sequence[BoxAnswer]) -> dict[str, float]:
+    """Accuracies by the number of operations on the box, `ops0` and so on; numbers without an answer are left out."""
+    groups = [[a for a in given if min(a.n_local, OPERATIONS - 1) == n] for n in range(OPERATIONS)]
+    return {f"ops{n}": score_boxes(own).accuracy or 0.0 for n, own in enumerate(groups) if own}
 
 
 def measure_tracker(settings: Settings) -> Result:
@@ -192,6 +240,9 @@ def measure_tracker(settings: Settings) -> Result:
     figures = {
         f"boxes_{name}_tracker": mean([outcome[name] for outcome in outcomes.values()]) for name in ("accuracy", "changed")
     }
+    for n in range(OPERATIONS):
+        if values := [outcome[f"ops{n}"] for outcome in outcomes.values() if f"ops{n}" in outcome]:
+            figures[f"boxes_accuracy_tracker_ops{n}"] = mean(values)
     details = {"max_steps": settings.max_steps or BOX_STEPS, "seeds": outcomes}
     return Result(figures, {"boxes_accuracy_tracker": details})
 
@@ -212,7 +263,9 @@ def _score_boxes(pipeline: Path, task: Task) -> Outcome:
     ]
     scores = score_boxes(given)
     by_local = {f"local_{n}": accuracy for n, accuracy in scores.local.items()}
-    return {"accuracy": scores.accuracy or 0.0, "changed": scores.changed or 0.0, **by_local}
+    by_step = {f"step_{n}": accuracy for n, accuracy in scores.by_step.items()}
+    overall = {"accuracy": scores.accuracy or 0.0, "changed": scores.changed or 0.0}
+    return {**overall, **by_operations(given), **by_local, **by_step}
 
 
 def grid_answers(number: int, gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Iterator[BoxAnswer]:
@@ -227,16 +280,6 @@ def grid_answers(number: int, gold: Sequence[Sequence[str]], predicted: Sequence
                 for grid, at in ((predicted, step), (gold, step), (gold, 0))
             )
             yield BoxAnswer((number, step), right, found, initial, n_local, step)
-
-
-def last_mentions(nlp: Language, states: Sequence[Asked]) -> Floats:
-    """States *(n, width)* of the last mention of each thing in each text so far."""
-    texts = (" ".join(describe(asked.world, "box", step=asked.step)) for asked in states)
-    found = []
-    for asked, doc in zip(states, nlp.pipe(texts), strict=True):
-        rows = {token.lower_: token.i for token in doc}  # the last one of each
-        found.append(np.asarray(doc._.trf_data.model_output["last_hidden_state"][0])[[rows[thing] for thing in asked.things]])
-    return np.concatenate(found).astype(np.float32)
 
 
 def fit_probe(states: Floats, classes: NDArray[np.int64], n_classes: int, *, decay: float = 1e-3) -> Floats:
@@ -270,9 +313,15 @@ def fit_probe(states: Floats, classes: NDArray[np.int64], n_classes: int, *, dec
     return weights
 
 
+def _box_keys(name: str, *others: str) -> tuple[str, ...]:
+    """The figures of a way to answer."""
+    return (f"boxes_accuracy_{name}", *others, *(f"boxes_accuracy_{name}_ops{n}" for n in range(OPERATIONS)))
+
+
 PARTS = [
     *(Part(propara_keys(form), partial(measure_propara, form=form), form == "") for form in FORMS),
-    Part(("boxes_accuracy_initial",), measure_initial),
-    Part(("boxes_accuracy_probe", "boxes_changed_probe"), measure_probe),
-    Part(("boxes_accuracy_tracker", "boxes_changed_tracker"), measure_tracker, False),
+    Part(_box_keys("initial"), measure_initial),
+    Part(_box_keys("probe", "boxes_changed_probe"), measure_probe),
+    Part(_box_keys("written", "boxes_changed_written"), measure_written, on_request=True),
+    Part(_box_keys("tracker", "boxes_changed_tracker"), measure_tracker, False),
 ]

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
@@ -28,7 +28,11 @@ DESCRIPTION = """Cluster the mentions of a growing corpus: the same entity has o
 
 Inputs are read as by `entitykit annotate`, and annotated by a pipeline with entitykit_cross_document. Their mentions join the
 clusters of the store, or begin new ones; ids that were given stay. A document with the id of one that is there takes its place,
-and one that has not changed is left as it is, so the same inputs may be given again. STORE is made if it is not there."""
+and one that has not changed is left as it is, so the same inputs may be given again. STORE is made if it is not there. With
+--link all mentions of a cluster get one entity, or the provisional id of one that no knowledge base has."""
+
+LINKS = "span._.kb_ents"
+"""What components say that they assign that link."""
 
 EPILOG = """Every batch is a transaction: whatever happens, all batches that were written stay. Exit code: 0 if all is well; 1
 if something could not be read, annotated or written, each listed in errors.jsonl beside OUT, or on standard error; 2 if
@@ -48,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, default=256, metavar="N", help="documents that are added at once (default: %(default)s)"
     )
     parser.add_argument("--gpu", type=int, metavar="ID", help="GPU to use (default: none)")
+    parser.add_argument(
+        "--link",
+        action="store_true",
+        help="decide for each cluster which entity it is, by what the pipeline's linker says of it",
+    )
     parser.add_argument("--export", metavar="FILE", help="write all clusters as JSON lines, - for standard output")
     parser.add_argument("--info", action="store_true", help="print numbers of the store")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -58,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         InputError: E427 and E428 for options that cannot work, E421 if nothing can be read.
-        ConfigError: E420 and E429 if the pipeline cannot be loaded, E632 if it does not cluster.
+        ConfigError: E420 and E429 if the pipeline cannot be loaded, E632 if it does not cluster, E645 if it does not link.
         CheckpointError: E633 and E634 for a store that cannot be opened.
         OutputError: E425 and E426 for an output, E635 for a store that cannot be written.
     """
@@ -79,6 +88,7 @@ def add(args: argparse.Namespace) -> int:
     files = readable_files(args.inputs, outputs=[args.output, failures_path(output), args.export])
     nlp = load_pipeline(args.pipeline, gpu=args.gpu)
     pipe = clustering_pipe(nlp, args.pipeline)
+    links = Links.of(nlp, args.pipeline) if args.link else None
     failures, report = FailureLog(output), ClusterReport()
     failures.clear()
     documents = read_documents(files, nlp.vocab, text_field=args.text_field)
@@ -90,11 +100,13 @@ def add(args: argparse.Namespace) -> int:
             for docs in _batches(shown, failures, args.batch_size):
                 store = store or stack.enter_context(pipe.open_store(args.store, docs))
                 report.add(pipe.add_to(store, docs))
+                if links is not None:
+                    pipe.link(store, docs, mentions=links.mentions, threshold=links.threshold)
                 if args.output:
                     for doc in docs:
                         writer.write(doc)
         if args.output:
-            _write(pipe, args, _read(spool, nlp), failures)
+            _write(pipe, links, args, _read(spool, nlp), failures)
     print_table([*report.rows(), ("failed", failures.n)])
     return failures.n
 
@@ -109,6 +121,31 @@ def clustering_pipe(nlp: Language, name: str) -> Any:
         if hasattr(pipe, "add_to"):
             return pipe
     raise error("E632", name=name, found=", ".join(nlp.pipe_names))
+
+
+class Links(NamedTuple):
+    """Where links are.
+
+    Attributes:
+        mentions: ``ents`` or a span group.
+        threshold: least probability of a link.
+    """
+
+    mentions: str
+    threshold: float
+
+    @classmethod
+    def of(cls, nlp: Language, name: str) -> Links:
+        """As the last component that links says it.
+
+        Raises:
+            ConfigError: E645 if there is none.
+        """
+        linkers = [each for each in nlp.pipe_names if LINKS in nlp.get_pipe_meta(each).assigns]
+        if not linkers:
+            raise error("E645", name=name, found=", ".join(nlp.pipe_names))
+        linker: Any = nlp.get_pipe(linkers[-1])
+        return cls(getattr(linker, "gold_key", "ents"), getattr(linker, "settings", {}).get("threshold", 0.0))
 
 
 def export(store: ClusterStore, path: str) -> None:
@@ -145,6 +182,8 @@ def _check(args: argparse.Namespace) -> None:
         raise error("E428", option="INPUT", found="missing", expected="something to read, --info or --export FILE")
     if args.inputs and not args.pipeline:
         raise error("E428", option="--pipeline", found="missing", expected="a pipeline with entitykit_cross_document")
+    if args.link and not args.inputs:
+        raise error("E428", option="--link", found="given without inputs", expected="documents to link")
     if args.batch_size < 1:
         raise error("E428", option="--batch-size", found=args.batch_size, expected="1 or more")
     if args.output == STDOUT and args.format not in (None, "jsonl"):
@@ -185,7 +224,7 @@ def _read(spool: Path, nlp: Language) -> Iterator[Doc]:
         yield from DocBin().from_disk(path).get_docs(nlp.vocab)
 
 
-def _write(pipe: Any, args: argparse.Namespace, docs: Iterable[Doc], failures: FailureLog) -> None:
+def _write(pipe: Any, links: Links | None, args: argparse.Namespace, docs: Iterable[Doc], failures: FailureLog) -> None:
     """Write the documents with the ids that their clusters have when all are added."""
     by_ending = {ending: kind for kind, ending in FORMATS.items()}
     kind = "jsonl" if args.output == STDOUT else args.format or by_ending.get(Path(args.output).suffix.lower(), "jsonl")
@@ -197,6 +236,8 @@ def _write(pipe: Any, args: argparse.Namespace, docs: Iterable[Doc], failures: F
             for doc in docs:
                 try:
                     pipe.ids_from(store, [doc])
+                    if links is not None:
+                        pipe.links_from(store, [doc], mentions=links.mentions)
                     writer.write(doc)
                 except OSError:
                     raise  # the disk is to blame, not the document

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +20,15 @@ from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
 from entitykit.corpora.files import BOM, member
+from entitykit.decoding.procedures import PROCEDURE
 from entitykit.errors import EntityKitError, error, warn
 
 STDIN = "-"
+
+SPEAKERS = "speakers"
+GIVEN = (PROCEDURE, SPEAKERS)
+"""What a document may bring along for components: a dict of `participants` and `steps`, as `entitykit_tracker` takes them; and
+a list with the speaker of each token, empty or None where nobody speaks, as the reader of CoNLL-2012 leaves it."""
 
 KINDS = {
     ".txt": "text",
@@ -44,6 +50,7 @@ class Document(NamedTuple):
         content: the text, or a `Doc` with words and spaces only where the input has tokens.
         line: its line, row or number in the file, from 1; None where the file is one document.
         meta: JSON values to carry to the output.
+        given: values of `GIVEN` that components are to find in ``doc.user_data``; of JSON and tables they are in `meta`, too.
     """
 
     input: str
@@ -51,6 +58,7 @@ class Document(NamedTuple):
     content: str | Doc
     line: int | None = None
     meta: dict[str, Any] | None = None
+    given: dict[str, Any] | None = None
 
 
 class Failure(NamedTuple):
@@ -238,7 +246,8 @@ def _read_docbin(path: str, vocab: Vocab) -> Iterator[Document | Failure]:
             spaces = None if given.has_unknown_spaces else [bool(token.whitespace_) for token in given]
             doc = Doc(vocab, words=[token.text for token in given], spaces=spaces)
             own_id = _id(given.user_data)
-            yield Document(path, own_id or f"{_printable(path)}:{number}", doc, number, given.user_data.get("meta"))
+            data = given.user_data
+            yield Document(path, own_id or f"{_printable(path)}:{number}", doc, number, data.get("meta"), _given(data))
     except OSError:
         raise
     except Exception as problem:  # as above
@@ -265,7 +274,19 @@ def _document(fields: Any, path: str, line: int, text_field: str) -> Document:
     if isinstance(meta, dict) and not meta.keys() & (others.keys() - {"meta"}):
         del others["meta"]
         others |= meta
-    return Document(path, own_id or f"{_printable(path)}:{line}", text, line, others)
+    return Document(path, own_id or f"{_printable(path)}:{line}", text, line, others, _given(others))
+
+
+def _given(values: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """What is there of `GIVEN`; a field of such a name that has something else in it means nothing to components."""
+    procedure, speakers = (values.get(key) for key in GIVEN)
+    found: dict[str, Any] = {}
+    if isinstance(procedure, Mapping):
+        parts = {key: procedure.get(key) for key in ("participants", "steps")}
+        found[PROCEDURE] = {key: value for key, value in parts.items() if value is not None}
+    if isinstance(speakers, (list, tuple)):
+        found[SPEAKERS] = list(speakers)
+    return {key: value for key, value in found.items() if value} or None
 
 
 def _id(fields: Any) -> str | None:

@@ -12,7 +12,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import ignore_error, raise_error
 
-from entitykit.cli.inputs import Document, Failure, failure
+from entitykit.cli.inputs import SPEAKERS, Document, Failure, failure
 from entitykit.errors import error
 
 Item: TypeAlias = Document | Failure
@@ -126,9 +126,25 @@ def _annotate_alone(nlp: Language, document: Document) -> Result:
 
 
 def _tokenize(nlp: Language, document: Document) -> Doc:
+    """The words of a document, with what it brings along.
+
+    Raises:
+        InputError: E430 if it is too long.
+        CorpusError: E244 if it has another number of speakers than words.
+    """
     content = document.content
     if isinstance(content, Doc):
-        return content.copy()
-    if len(content) > nlp.max_length:
+        doc = content.copy()
+    elif len(content) > nlp.max_length:
         raise error("E430", n=len(content), limit=nlp.max_length)
-    return nlp.make_doc(content)
+    else:
+        doc = nlp.make_doc(content)
+    given = dict(document.given or {})
+    if SPEAKERS in given:
+        given[SPEAKERS] = [name or "" for name in given[SPEAKERS]]
+        n_texts = sum(isinstance(name, str) for name in given[SPEAKERS])
+        if not n_texts == len(given[SPEAKERS]) == len(doc):
+            found = f"{len(given[SPEAKERS])} values, {n_texts} of which are texts or null"
+            raise error("E244", where=document.id, name=SPEAKERS, found=found, expected=f"{len(doc)}, one for each token")
+    doc.user_data.update(given)
+    return doc

@@ -5,7 +5,6 @@ its mentions there.
 """
 
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
-import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,9 @@ from spacy.training import Example
 
 from entitykit.bridge.link_texts import Place, mentions_in
 from entitykit.components.base import TorchPipe
+from entitykit.components.cluster_documents import characters, check_known, named
+from entitykit.components.cluster_links import link_clusters, links_from
+from entitykit.components.gold import ENTS
 from entitykit.components.near import Doubles, Floats, Ints, join_store, near_pairs
 from entitykit.decoding.cross_document import MergeSettings, ScorePairs, agglomerate
 from entitykit.errors import error
@@ -33,6 +35,8 @@ CONTEXT = 64
 """Words on each side of a mention that are kept for those who read pairs."""
 
 SCORE = "cross_document_conll_f"
+
+_TABLE = 16  # pairs of all mentions with each other are computed where they are at most so many times the pairs wanted
 
 
 class Gathered(NamedTuple):
@@ -147,7 +151,7 @@ class ClusteringPipe(TorchPipe):
         examples = list(examples)
         found = gather([eg.predicted for eg in examples], self.settings["spans_key"])
         ordered = found.take(_in_order(found))
-        score = _Cached(self.scorer_of(ordered.mentions, ordered.vectors, found.odds))
+        score = Cached(self.scorer_of(ordered.mentions, ordered.vectors, found.odds))
         pairs = self._pairs(found)
 
         @cache
@@ -223,11 +227,16 @@ class ClusteringPipe(TorchPipe):
         """
         found = gather(list(docs), self.settings["spans_key"])
         documents = _documents(found)
-        known = store.digests([each.id for each in documents])
-        for each in documents:
-            if known.get(each.id) != each.digest:
-                raise error("E639", id=each.id, found="not in the store as it is", expected="it to be added first")
+        check_known(store, ((each.id, each.digest) for each in documents))
         self._take_ids(store, found, documents)
+
+    def link(self, store: ClusterStore, docs: Iterable[Doc], *, mentions: str = ENTS, threshold: float = 0.0) -> dict[str, str]:
+        """Decide for the clusters of documents that were added to a store which entities they are; see `link_clusters`."""
+        return link_clusters(docs, mentions=mentions, spans_key=self.settings["spans_key"], threshold=threshold, store=store)
+
+    def links_from(self, store: ClusterStore, docs: Iterable[Doc], *, mentions: str = ENTS) -> None:
+        """Write what was decided by now; see `links_from` in `entitykit.components.cluster_links`."""
+        links_from(store, docs, mentions=mentions, spans_key=self.settings["spans_key"])
 
     def open_store(self, folder: str | Path, docs: Sequence[Doc]) -> ClusterStore:
         """Open the store of a folder or, where there is none, make one for vectors such as documents have.
@@ -262,13 +271,14 @@ class ClusteringPipe(TorchPipe):
             doc.spans[key] = SpanGroup(doc, name=key, spans=spans, attrs=dict(group.attrs))
 
 
-class _Cached:
-    """Scores of pairs, each computed once."""
+class Cached:
+    """Scores of pairs, each computed once; for those that are dear."""
 
     def __init__(self, score: ScorePairs) -> None:
         self._score, self._known = score, dict[tuple[int, int], float]()
 
     def __call__(self, pairs: Ints) -> Doubles:
+        """Scores *(n_pairs,)*; those of pairs that were asked for before are the same."""
         keys = [(a, b) for a, b in pairs.tolist()]
         new = list(dict.fromkeys(key for key in keys if key not in self._known))
         if new:
@@ -314,6 +324,11 @@ def log_odds(cosines: Floats | Doubles, odds: tuple[float, float]) -> Doubles:
 
 def cosines_of(vectors: Floats, pairs: Ints) -> Doubles:
     """Cosines *(n_pairs,)* of pairs of vectors of length 1."""
+    rows, places = np.unique(pairs, return_inverse=True)
+    if len(rows) ** 2 <= _TABLE * len(pairs):  # as between two clusters, of which each mention is in many pairs
+        table = vectors[rows] @ vectors[rows].T
+        one, other = places.reshape(-1, 2).T
+        return table[one, other].astype(np.float64)
     return np.einsum("ij,ij->i", vectors[pairs[:, 0]], vectors[pairs[:, 1]]).astype(np.float64)
 
 
@@ -335,12 +350,10 @@ def _documents(found: Gathered) -> list[NewDocument]:
         rows[place.doc].append(row)
     documents: dict[str, NewDocument] = {}
     for doc, own in zip(found.docs, rows, strict=True):
-        spans = [doc[found.places[row].start : found.places[row].end] for row in own]
-        places = [(span.start_char, span.end_char) for span in spans]
-        text = hashlib.blake2b(repr((doc.text, places)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        id_ = str(doc.user_data.get("id") or text)
+        places = characters(doc[found.places[row].start : found.places[row].end] for row in own)
+        id_, digest = named(doc, places)
         if id_ in documents:
             raise error("E639", id=id_, found="the id of two documents", expected="an id of its own for each")
         some = found.take(own)
-        documents[id_] = NewDocument(id_, text, places, some.labels, some.mentions, some.vectors)
+        documents[id_] = NewDocument(id_, digest, places, some.labels, some.mentions, some.vectors)
     return list(documents.values())

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.linking import Fingerprint
+from entitykit.components.cluster_documents import GROUP
 from entitykit.components.clustering import FINGERPRINT, ODDS, SIZE, VECTORS, ClusteringPipe, cosines_of, probability
 from entitykit.components.clusters import cluster_places
 from entitykit.components.gold import ENTS, reference_spans
@@ -27,8 +28,6 @@ from entitykit.knowledge.neighbours import Nearest
 from entitykit.models.cross_document import MentionVectors
 from entitykit.scoring.coref import clusters_in
 from entitykit.types import Spans
-
-GROUP = "cross_document"
 
 DEFAULT_CONFIG = {
     "model": {"@architectures": "entitykit.CrossDocument.v1", "tok2vec": {"@architectures": "entitykit.EncoderListener.v1"}},

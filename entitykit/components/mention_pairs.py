@@ -13,8 +13,10 @@ from spacy.training import Example, validate_examples
 from thinc.api import Optimizer, set_dropout_rate
 
 from entitykit.bridge.cross_document import MentionPairsModel, MentionTexts, learn
-from entitykit.components.clustering import ClusteringPipe, cosines_of, gather, log_odds
-from entitykit.components.cross_document import GROUP, gold_mentions
+from entitykit.components.base import check_loss
+from entitykit.components.cluster_documents import GROUP
+from entitykit.components.clustering import Cached, ClusteringPipe, cosines_of, gather, log_odds
+from entitykit.components.cross_document import gold_mentions
 from entitykit.components.near import Doubles, Floats, Ints, near_pairs
 from entitykit.decoding.cross_document import ScorePairs
 from entitykit.errors import error
@@ -157,6 +159,7 @@ class MentionPairs(ClusteringPipe):
         set_dropout_rate(self.model, drop)
         same = [ids[a] == ids[b] for a, b in chosen.tolist()]
         loss = learn(self.pairs_model, docs, self._texts.input(found.mentions, chosen), same)
+        check_loss(self.name, loss)
         if sgd:  # spaCy passes False for "later"
             self.finish_update(sgd)
         losses[self.name] += loss
@@ -186,7 +189,7 @@ class MentionPairs(ClusteringPipe):
             logits = read + self.settings["vector_weight"] * log_odds(cosines_of(vectors, pairs), odds)
             return 1.0 / (1.0 + np.exp(-logits))
 
-        return score
+        return Cached(score)
 
     # Saving
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from entitykit.decoding.cross_document import MergeSettings, ScorePairs, agglomerate
 from entitykit.knowledge.candidates import Mention
 from entitykit.knowledge.cluster_schema import ClusterReport, NewDocument
-from entitykit.knowledge.cluster_store import ClusterStore
+from entitykit.knowledge.cluster_store import EXACT, ClusterStore
 from entitykit.knowledge.index import VectorIndex
 from entitykit.knowledge.neighbours import ranked
 
@@ -50,7 +50,8 @@ def near_pairs(vectors: Floats, k: int, *, first: int = 0, others: Others | None
     if not len(vectors):
         return np.empty((0, 2), dtype=np.int64), np.empty(0)
     own = np.arange(first, first + len(vectors))
-    index = VectorIndex.build(np.ascontiguousarray(vectors), own, fingerprint="", width=vectors.shape[1])
+    kind = "flat" if len(vectors) <= EXACT else "ivf"
+    index = VectorIndex.build(np.ascontiguousarray(vectors), own, fingerprint="", width=vectors.shape[1], kind=kind)
     cosines, rows = index.search(vectors, k + 1)
     cosines = np.where(rows == own[:, None], -np.inf, cosines)
     if others is not None:

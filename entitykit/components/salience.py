@@ -16,7 +16,7 @@ from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.salience import CrossModel, EntityTexts, Named, is_cross_encoder, learn
-from entitykit.components.base import TorchPipe
+from entitykit.components.base import TorchPipe, check_loss
 from entitykit.components.grouping import SAME, EntityGroup, Grouping, group_entities, sentence_numbers
 from entitykit.components.salience_gold import GoldEntity, gold_entities
 from entitykit.errors import error, warn
@@ -196,6 +196,7 @@ class Salience(TorchPipe):
         docs = [eg.predicted for eg in examples]
         entities = self._texts.input(docs, [[each.entity for each in own] for own in gold])
         loss = learn(cast(CrossModel, self.model), docs, entities, [target for own in gold for target in self._targets(own)])
+        check_loss(self.name, loss)
         if sgd:  # spaCy passes False for "later"
             self.finish_update(sgd)
         losses[self.name] += loss

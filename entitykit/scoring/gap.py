@@ -6,14 +6,15 @@ google-research-datasets/gap-coreference): both names of every snippet are a dec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from spacy.tokens import Doc
+from spacy.training import Example
 
 from entitykit.errors import error
 from entitykit.scoring.coref import PREFIX, clusters_in
-from entitykit.scoring.spans import PRF, prf
+from entitykit.scoring.spans import PRF, Scores, prf
 
 FEMININE = frozenset({"she", "her", "hers"})
 MASCULINE = frozenset({"he", "him", "his"})
@@ -22,6 +23,13 @@ Offsets = tuple[int, int]
 
 KEY = "gap"
 """Where `doc.user_data` has the offsets of a snippet's pronoun and names."""
+
+
+PUBLISHED: Mapping[str, Mapping[str, float]] = {
+    "syntactic parallelism, the snippet alone": {"overall": 0.669, "feminine": 0.644, "masculine": 0.694, "bias": 0.93},
+    "syntactic parallelism, the page's title, too": {"overall": 0.706, "feminine": 0.688, "masculine": 0.723, "bias": 0.95},
+}
+"""F1 and bias of the authors' baselines on the test part, as the corpus's README gives them."""
 
 
 class GapDecision(NamedTuple):
@@ -54,6 +62,45 @@ class GapScores(NamedTuple):
     bias: float | None
 
 
+def make_gap_scorer() -> Callable[..., Scores]:
+    """Return the scorer that a config names `entitykit.gap_scorer.v1`."""
+    return gap_score
+
+
+def gap_score(examples: Iterable[Example], *, spans_prefix: str = PREFIX, **_: object) -> Scores:
+    """Score what predicted clusters say of the snippets of GAP, see `decide` and `score_gap`.
+
+    Reads ``doc.user_data["gap"]`` of references, and the span groups `{spans_prefix}_N` of predicted documents. References that
+    are no snippets are skipped.
+
+    Args:
+        examples: predicted and reference Docs, with the same text.
+        spans_prefix: what the names of the groups start with.
+        **_: other settings that spaCy passes to every scorer.
+
+    Returns:
+        `gap_p`, `_r` and `_f`, the same of `gap_feminine` and `gap_masculine`, and `gap_bias`. None where there is nothing to
+        score.
+
+    Raises:
+        InputError: E305 for an example whose texts differ, E321 for a pronoun that GAP does not have.
+    """
+    decisions = []
+    for eg in examples:
+        snippet = eg.reference.user_data.get(KEY)
+        if snippet is None:
+            continue
+        if eg.predicted.text != eg.reference.text:
+            raise error("E305", predicted=eg.predicted.text[:60], reference=eg.reference.text[:60])
+        decisions.append(decide(eg.predicted, prefix=spans_prefix, snippet=snippet))
+    scores = score_gap(decisions) if decisions else None
+    found: Scores = {"gap_bias": scores.bias if scores else None}
+    for part, name in (("overall", "gap"), ("feminine", "gap_feminine"), ("masculine", "gap_masculine")):
+        precision, recall, f1 = getattr(scores, part)[:3] if scores else (None, None, None)
+        found |= {f"{name}_p": precision, f"{name}_r": recall, f"{name}_f": f1}
+    return found
+
+
 def score_gap(decisions: Iterable[GapDecision]) -> GapScores:
     """Score decisions about pronouns.
 
@@ -82,7 +129,7 @@ def _count(decisions: Sequence[GapDecision]) -> PRF:
     )
 
 
-def decide(doc: Doc, *, prefix: str = PREFIX) -> GapDecision:
+def decide(doc: Doc, *, prefix: str = PREFIX, snippet: Mapping[str, Any] | None = None) -> GapDecision:
     """Read from a Doc's clusters which names its pronoun stands for.
 
     GAP leaves open how clusters become decisions. Here the pronoun is the mention on its words; a name is the shortest mention
@@ -91,11 +138,12 @@ def decide(doc: Doc, *, prefix: str = PREFIX) -> GapDecision:
     Args:
         doc: reads `doc.user_data["gap"]`, as the corpus format `gap` writes it, and the span groups `{prefix}_N`.
         prefix: what the groups' names start with.
+        snippet: what is read in the place of that; none: it is read.
 
     Raises:
         InputError: E322 for a Doc that is no snippet of GAP.
     """
-    snippet = doc.user_data.get(KEY)
+    snippet = doc.user_data.get(KEY) if snippet is None else snippet
     if snippet is None:
         raise error("E322", key=KEY)
     clusters = clusters_in(doc, prefix=prefix) or []

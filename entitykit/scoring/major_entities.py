@@ -6,11 +6,19 @@ KawshikManikantan/MEI). Mentions of other entities do not count.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Set
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+from spacy.tokens import Doc
+from spacy.training import Example
+
 from entitykit.errors import error
-from entitykit.scoring.spans import PRF, prf
+from entitykit.scoring.spans import PRF, Scores, char_positions, prf
+
+KEY = "major_entities"
+"""Where `doc.user_data` has entities: the places `[start, end]` in characters of their mentions, by name."""
 
 Entities = Mapping[str, Set[Hashable]]
 """The mentions of each entity of a document, by the entity's name."""
@@ -28,6 +36,52 @@ class MajorEntityScores(NamedTuple):
     macro_f1: float
     micro_f1: float
     per_entity: list[dict[str, PRF]]
+
+
+def make_major_entities_scorer() -> Callable[..., Scores]:
+    """Return the scorer that a config names `entitykit.major_entities_scorer.v1`."""
+    return major_entities_score
+
+
+def major_entities_score(examples: Iterable[Example], **_: object) -> Scores:
+    """Score what was found of entities that were asked for by name, see `score_major_entities`.
+
+    Reads ``doc.user_data["major_entities"]`` of both Docs, see `KEY`; what `entitykit_coref`'s `find` gives is not written
+    there by itself. References without it are skipped.
+
+    Args:
+        examples: predicted and reference Docs.
+        **_: other settings that spaCy passes to every scorer.
+
+    Returns:
+        `major_entities_macro_f` and `major_entities_micro_f`; None where there is nothing to score.
+
+    Raises:
+        InputError: E305 for an example whose texts differ, E323 for an entity that was not asked for, E324 for a place that is
+            none of the text.
+    """
+    gold, predicted = [], []
+    for eg in examples:
+        if KEY in eg.reference.user_data:
+            of_predicted, of_reference = char_positions(eg)
+            gold.append(_placed(eg.reference, of_reference))
+            predicted.append(_placed(eg.predicted, of_predicted))
+    scores = score_major_entities(gold, predicted)
+    macro, micro = (None, None) if scores is None else (scores.macro_f1, scores.micro_f1)
+    return {"major_entities_macro_f": macro, "major_entities_micro_f": micro}
+
+
+def _placed(doc: Doc, positions: NDArray[np.int64]) -> dict[str, set[Hashable]]:
+    """The mentions of each entity, in positions that both texts have."""
+    found: dict[str, set[Hashable]] = {}
+    for name, places in doc.user_data.get(KEY, {}).items():
+        found[name] = set()
+        for start, end in places:
+            if not 0 <= start < end <= len(doc.text):
+                expected = f"starts and ends in characters, at most {len(doc.text)}"
+                raise error("E324", text=doc.text[:40], found=f"[{start}, {end}] of '{name}'", expected=expected)
+            found[name].add((int(positions[start]), int(positions[end - 1]) + 1))
+    return found
 
 
 def score_major_entities(gold: Iterable[Entities], predicted: Iterable[Entities]) -> MajorEntityScores | None:

@@ -61,12 +61,12 @@ def write_data(folder: Path, *, copies: int = 2) -> Path:
 
 def tiny_settings(folder: Path, checkpoint: Path, **values: object) -> Settings:
     """Settings for the quick form with the data and the configs that are written to the folder."""
-    for name in ("ner", "ner_nested", "mentions", "relations", "relations_document", "salience"):
+    for name in ("ner", "ner_nested", "mentions", "relations", "relations_document", "relation_pairs", "salience"):
         config = Config().from_disk(CONFIGS / f"{name}.cfg", interpolate=False)
         model = config["components"]["entitykit_encoder"]["model"]
         if "entities" in model:
             model["entities"]["inject_layer"] = 1
-        if name == "relations_document":
+        if name in ("relations_document", "relation_pairs"):
             model.update(window=64, overlap=16)
         config["training"]["eval_frequency"] = 2
         (folder / "configs").mkdir(exist_ok=True)
@@ -101,6 +101,7 @@ def _files(copies: int) -> dict[str, str]:
         **{f"litbank/entities/tsv/{i:02}_novel.tsv": layered for i in range(10)},
         "redocred/dev_revised.json": json.dumps([_docred(i) for i in range(6 * copies)]),
         "wordnet_linking/train.jsonl": f"{json.dumps({'text': 'sit by the bank', 'start': 11, 'end': 15, 'gold': '1'})}\n",
+        **dict.fromkeys([f"semeval2010_task8/{name}.TXT" for name in ("TRAIN_FILE", "TEST_FILE_FULL")], _semeval() * copies),
         "salience/saliency-dataset.json": "".join(f"{json.dumps(_article(i))}\n" for i in range(10)),
         "salience/wikinews-entities.json": json.dumps([names for i in range(10) for names in _names(i)]),
         "novels/1_frost.txt": NOVEL,
@@ -143,6 +144,22 @@ def _docred(number: int) -> dict[str, object]:
         "vertexSet": list(mentions.values()),
         "labels": [{"h": names.index("Ada"), "t": names.index("London"), "r": "was_in", "evidence": [0]}],
     }
+
+
+def _semeval() -> str:
+    """The first and the last entity of each sentence; persons are in places, in either direction."""
+    blocks = []
+    for number, (words, entities) in enumerate(SENTENCES):
+        marked = list(words)
+        for tag, (start, end, _) in zip(
+            ("e1", "e2"), (entities[:1] + entities[-1:]) if len(entities) > 1 else (), strict=False
+        ):
+            marked[start] = f"<{tag}>{marked[start]}"
+            marked[end - 1] += f"</{tag}>"
+        if marked != words:
+            blocks.append(f'{number}\t"{" ".join(marked)}"\nWas-In(e{number % 2 + 1},e{2 - number % 2})\nComment:\n\n')
+            blocks.append(f'{number + 10}\t"Then {" ".join(marked)}"\nOther\nComment:\n\n')
+    return "".join(blocks)
 
 
 def _dygie() -> dict[str, object]:

@@ -28,6 +28,10 @@ KEYS = {
         "cost_over_ner",
         "redocred_f1",
         "redocred_ign_f1",
+        "semeval_macro_f1",
+        "conll04_rel_f1_enrico_joint_unrefined",
+        *(f"scierc_rel_f1{head}{way}" for head in ("", "_luke", "_luke_markers", "_enrico") for way in ("", "_exact", "_beam")),
+        *(f"conll04_{kind}_f1_enrico_joint{way}" for kind in ("ner", "rel") for way in ("", "_exact", "_beam")),
     },
     "injection": {f"{data}_{form}" for data in ("conll04", "litbank") for form in ("spert", "pooled", "tokens_half", "gold")},
     "mentions": {"gum_recall", "litbank_recall"},
@@ -58,7 +62,7 @@ KEYS = {
         *("propara_f1", "propara_dev_f1", "propara_f1_shared", "propara_f1_entity_first"),
         *(f"propara_cat{i}" for i in (1, 2, 3)),
         *("boxes_accuracy_initial", "boxes_accuracy_probe", "boxes_changed_probe"),
-        *("boxes_accuracy_tracker", "boxes_changed_tracker"),
+        *("boxes_accuracy_tracker", "boxes_changed_tracker", "boxes_accuracy_written", "boxes_accuracy_probe_ops4"),
     },
     "index": {
         f"{key}{size}"

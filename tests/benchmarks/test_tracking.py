@@ -13,6 +13,7 @@ from entitykit.benchmarks import tracking, training
 from entitykit.benchmarks.parts import CONFIGS, Settings
 from entitykit.benchmarks.table import run_benchmark
 from entitykit.benchmarks.tracking import answers, ask_worlds, fit_probe, grid_answers, propara_keys
+from entitykit.cli.benchmark import table
 from entitykit.corpora.boxes import BoxesSettings, repeat_initial, worlds
 
 PARAGRAPH = {
@@ -57,12 +58,24 @@ def test_boxes(settings: Settings) -> None:
     assert report.figures["boxes_accuracy_initial"].value < 1
 
 
+def test_boxes_by_the_number_of_operations(settings: Settings) -> None:
+    """Of repeating the initial state: right without an operation, less often after some; and in the printed table."""
+    keys = ["boxes_accuracy_initial", *(f"boxes_accuracy_initial_ops{n}" for n in range(5))]
+    report = run_benchmark("tracking", settings, only=keys)
+    values = [report.figures[key].value for key in keys if key in report.figures]
+    assert values[1] == 1.0 > max(values[2:])
+    local = report.settings["boxes_accuracy_initial"]["by operations on the box"]
+    assert [report.figures[f"boxes_accuracy_initial_ops{n}"].value for n in range(4)] == [local[n] for n in range(4)]
+    assert any("boxes_accuracy_initial_ops3" in line for line in table(report))
+
+
 def test_boxes_of_the_tracker(with_propara: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "DEV_WORLDS", 12)
     monkeypatch.setattr(training, "spacy_train", here)
     report = run_benchmark("tracking", with_propara, only=["boxes_accuracy_tracker", "boxes_changed_tracker"])
     assert all(0 <= figure.value <= 1 for figure in report.figures.values())
-    assert "local_0" in report.settings["boxes_accuracy_tracker"]["seeds"]["0"]
+    (outcome,) = report.settings["boxes_accuracy_tracker"]["seeds"].values()
+    assert {"local_0", "step_0", "step_12", "ops0"} <= outcome.keys()
 
 
 def here(config: Path, output: Path, overrides: Mapping[str, str]) -> None:

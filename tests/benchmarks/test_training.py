@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import spacy
@@ -11,9 +12,10 @@ import torch
 from spacy.cli.train import train
 from spacy.language import Language
 from spacy.tokens import DocBin
-from spacy.training import Example
+from spacy.training import Corpus, Example
+from spacy.util import load_model_from_config
 
-from entitykit.benchmarks import injection, mentions, ner, relation_documents, training
+from entitykit.benchmarks import injection, mentions, ner, relation_documents, relation_pairs, relations, training
 from entitykit.benchmarks.parts import Settings
 from entitykit.benchmarks.pipelines import read_config
 from entitykit.benchmarks.pretrained import pretrained_checkpoint
@@ -21,6 +23,8 @@ from entitykit.benchmarks.table import run_benchmark
 from entitykit.benchmarks.training import Task, run_seeds, spacy_train, work_folder, write_docs
 from entitykit.bridge.checkpoints import load_checkpoint
 from entitykit.components.ner import THRESHOLDS
+from entitykit.components.relations import Relations
+from entitykit.corpora.given import given_mentions
 from entitykit.errors import ConfigError, InputError
 from entitykit.models.encoder.settings import Injection
 
@@ -57,13 +61,65 @@ def test_the_threshold_is_chosen_on_dev(settings: Settings, in_process: list[Pat
     assert len(in_process) == 1
 
 
-@pytest.mark.parametrize("form", ["", "_published", "_luke", "_luke_markers", "_enrico", "_enrico_joint"])
+@pytest.mark.parametrize("form", ["_published", "_luke", "_luke_markers", "_enrico", "_enrico_joint_unrefined"])
 def test_entities_and_relations(form: str, settings: Settings, in_process: list[Path]) -> None:
     keys = [f"conll04_ner_f1{form}", f"conll04_rel_f1{form}"]
     report = run_benchmark("relations", settings, only=keys)
     assert all(0 <= report.figures[key].value <= 1 for key in keys)
     assert report.settings[keys[1]]["max_steps"] == 2
     assert len(in_process) == 1
+
+
+@pytest.mark.parametrize("form", ["", "_enrico_joint"])
+def test_one_training_is_decoded_in_three_ways(form: str, settings: Settings, in_process: list[Path]) -> None:
+    """As the figure says; entities of a joint head, too."""
+    decoded: list[str] = []
+    original = Relations._decode
+
+    def watched(self: Relations, *args: Any) -> Any:
+        if decoded[-1:] != [self.settings["decoder"]]:
+            decoded.append(self.settings["decoder"])
+        return original(self, *args)
+
+    keys = list(relations.FIGURES["conll04", form])
+    assert {f"conll04_rel_f1{form}{way}" for way in ("", "_exact", "_beam")} <= set(keys)
+    assert ("conll04_ner_f1_enrico_joint_beam" in keys) == (form == "_enrico_joint")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Relations, "_decode", watched)
+        report = run_benchmark("relations", settings, only=keys)
+    assert all(0 <= report.figures[key].value <= 1 for key in keys)
+    outcome = report.settings[f"conll04_rel_f1{form}"]["seeds"]["0"]
+    assert {f"{way}{score}" for way in ("", "exact_", "beam_") for score in relations.SCORES} < set(outcome)
+    assert (len(in_process), decoded) == (1, ["greedy", "beam", "exact"])
+
+
+def test_relations_of_given_pairs(settings: Settings, in_process: list[Path]) -> None:
+    report = run_benchmark("relations", settings, only=[relation_pairs.KEY])
+    outcome = report.settings[relation_pairs.KEY]["seeds"]["0"]
+    assert set(outcome) == {*relation_pairs.SCORES, "minutes"}
+    assert report.figures[relation_pairs.KEY].value == outcome["rel_pair_macro_f"]
+    assert len(in_process) == 1
+
+
+def test_given_pairs_are_all_that_is_related(settings: Settings, tmp_path: Path) -> None:
+    """Both directions of it, wherever the entities stand; nothing of the rest of the sentence."""
+    train, shown, test = relation_pairs.prepare(replace(settings, quick=False), tmp_path)
+    vocab = spacy.blank("en").vocab
+    docs = [list(DocBin().from_disk(path).get_docs(vocab)) for path in (train, shown, test)]
+    assert [len(part) for part in docs] == [8, 8, 8]
+    assert [[ent.text for ent in doc.ents] for doc in docs[0][:3]] == [
+        ["Ada", "London"],
+        ["Ada", "London"],
+        ["Babbage", "Turin"],
+    ]
+    labels = [[relation["label"] for relation in doc.user_data["relations"]] for doc in docs[2][:3]]
+    assert labels == [["Was-In"], [], ["Was-In"]]
+    nlp = load_model_from_config(read_config(settings, "relation_pairs").interpolate(), auto_fill=True)
+    examples = list(given_mentions(Corpus(test))(nlp))
+    nlp.initialize(lambda: examples)
+    pipe = nlp.get_pipe("entitykit_relations")
+    pairs = pipe.candidates([eg.predicted for eg in examples], None)  # type: ignore[attr-defined]
+    assert len(pairs.heads) == 2 * len(examples)
 
 
 def test_relations_of_documents(settings: Settings, in_process: list[Path]) -> None:

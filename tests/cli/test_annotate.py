@@ -21,6 +21,9 @@ from entitykit.cli.stream import annotate
 from entitykit.corpora.jsonl import record_to_doc
 from entitykit.errors import EntityKitWarning
 from tests.cli.failing import LINES, make_pipeline, read_json_lines, save_pipeline, write_json_lines
+from tests.pipelines import initialized
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 ONE_OR_TWO = pytest.mark.parametrize("n_process", [1, 2])
 
@@ -339,3 +342,48 @@ def test_usage_errors(
     assert run(*arguments, *options) == 2
     assert f"[{code}]" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == before
+
+
+@Language.component("repeats_speakers")
+def repeats_speakers(doc: Doc) -> Doc:
+    doc.spans["spoken"] = [Span(doc, i, i + 1, label=name) for i, name in enumerate(doc.user_data.get("speakers", ())) if name]
+    return doc
+
+
+@ONE_OR_TWO
+def test_speakers_arrive_where_components_look(tmp_path: Path, n_process: int) -> None:
+    records = [
+        {"id": "a", "text": "Oslo it is", "speakers": ["Eve", None, ""]},
+        {"id": "b", "text": "Oslo it is", "speakers": ["Eve"]},
+        {"id": "c", "text": "Oslo it is", "speakers": ["Eve", 3, None]},
+        {"id": "d", "text": "Oslo it is", "speakers": "Eve"},
+    ]
+    corpus = write_json_lines(tmp_path / "corpus.jsonl", records)
+    out, pipeline = tmp_path / "out.jsonl", save_pipeline(tmp_path, "repeats_speakers")
+    assert run(corpus, "-o", out, "--pipeline", pipeline, "--n-process", n_process) == 1
+    found = {record["id"]: record for record in read_json_lines(out)}
+    assert {id_: [span["label"] for span in record["spans"]["spoken"]] for id_, record in found.items()} == {
+        "a": ["Eve"],
+        "d": [],
+    }
+    assert found["d"]["meta"] == {"speakers": "Eve"}
+    failed = read_json_lines(tmp_path / "errors.jsonl")
+    assert [(each["document_id"], each["error_code"]) for each in failed] == [("b", "E244"), ("c", "E244")]
+    assert "1 values, 1 of which are texts or null; expected 3, one for each token" in failed[0]["error"]
+
+
+def test_a_recipe_with_its_participants(tmp_path: Path, tiny_bert: Path) -> None:
+    """The grid has a row for each participant that the line names, and a column for each of its steps."""
+    nlp, _ = initialized(tiny_bert, "tracker")
+    nlp.to_disk(tmp_path / "pipeline")
+    out = tmp_path / "out.jsonl"
+    assert run(EXAMPLES / "recipe.jsonl", "-o", out, "--pipeline", tmp_path / "pipeline") == 0
+    (given,), (record,) = read_json_lines(EXAMPLES / "recipe.jsonl"), read_json_lines(out)
+    grid = record["entity_states"]
+    assert grid["participants"] == given["procedure"]["participants"]
+    assert [len(row) for row in grid["states"]] == [len(given["procedure"]["steps"]) + 1] * len(grid["participants"])
+    assert grid["steps"] == given["procedure"]["steps"]
+    mentioned = [{given["text"][slice(*place)] for place in own} for own in grid["mentions"]]
+    assert mentioned == [{"flour"}, {"sugar"}, {"eggs"}, {"milk"}, {"butter"}, {"batter", "mixture"}, {"pancake"}]
+    assert run(EXAMPLES / "recipe.jsonl", "-o", tmp_path / "page.html", "--pipeline", tmp_path / "pipeline") == 0
+    assert '<details class="states">' in (tmp_path / "page.html").read_text(encoding="utf-8")

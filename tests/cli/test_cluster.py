@@ -13,7 +13,7 @@ from spacy.vocab import Vocab
 
 from entitykit.cli.__main__ import main
 from tests.cli.failing import read_json_lines, write_json_lines
-from tests.pipelines import SENTENCES, initialized, train
+from tests.pipelines import SENTENCES, add_head, initialized, make_examples, make_pipeline, train
 
 LINES = [text for text, _ in SENTENCES]
 
@@ -150,3 +150,46 @@ def test_a_store_of_another_pipeline(tmp_path: Path, pipeline: Path, tiny_bert: 
     (corpus / "new.txt").write_text("Peter")
     assert run(tmp_path / "store", corpus / "new.txt", "--pipeline", tmp_path / "other") == 2
     assert "[E636]" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def with_linker(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    nlp = make_pipeline(tiny_bert)
+    add_head(nlp, "linker_state")
+    add_head(nlp, "cross_document", mentions="ents", threshold=0.97, mean_threshold=0.97)
+    nlp.initialize(lambda: make_examples(nlp))
+    linker: Any = nlp.get_pipe("linker_state")
+    linker.build_index()
+    path = tmp_path_factory.mktemp("linking") / "nlp"
+    nlp.to_disk(path)
+    return path
+
+
+def test_clusters_are_linked(tmp_path: Path, with_linker: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the documents and in the table of clusters, for all mentions of a cluster alike; tomorrow, too."""
+    (tmp_path / "more.txt").write_text("Peter and Zork went to New York")
+    outputs = [tmp_path / "today.jsonl", tmp_path / "tomorrow.jsonl"]
+    assert run(tmp_path / "store", corpus, "-o", outputs[0], "--pipeline", with_linker, "--link", "--batch-size", 2) == 0
+    assert run(tmp_path / "store", corpus, tmp_path / "more.txt", "-o", outputs[1], "--pipeline", with_linker, "--link") == 0
+    table = tmp_path / "clusters.jsonl"
+    assert run(tmp_path / "store", "--export", table) == 0
+    decided = {cluster["id"]: cluster["kb_id"] for cluster in read_json_lines(table)}
+    assert any(decided.values())
+    records = read_json_lines(outputs[1])
+    assert len(records) == 7
+    for record in records:
+        ids = {(span["start"], span["end"]): span["id"] for span in record["spans"]["cross_document"]}
+        unknown = {tuple(place): name for name, places in record["nil_clusters"].items() for place in places}
+        for entity in record["entities"]:
+            cluster = ids[entity["start"], entity["end"]]
+            assert entity.get("kb_id", "") == decided[cluster]
+            assert unknown.get((entity["start"], entity["end"]), "") == ("" if decided[cluster] else f"NIL-{cluster}")
+
+
+def test_links_without_a_linker_or_inputs(
+    tmp_path: Path, pipeline: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "store", corpus, "--pipeline", pipeline, "--link") == 2
+    assert "[E645]" in capsys.readouterr().err
+    assert run(tmp_path / "store", "--info", "--link") == 2
+    assert "[E428]" in capsys.readouterr().err

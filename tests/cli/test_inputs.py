@@ -123,6 +123,32 @@ def test_fields_are_carried_along(tmp_path: Path) -> None:
     ]
 
 
+def test_what_components_are_given(tmp_path: Path) -> None:
+    procedure = {"participants": ["ice", "water"], "steps": [[0, 3]]}
+    records = [
+        {"text": "Ice melts.", "procedure": {**procedure, "states": [["?", "-"]]}, "speakers": ["Eve", None, None]},
+        {"text": "two", "meta": {"procedure": {"participants": ["ice"]}, "speakers": []}},
+        {"text": "three", "procedure": "by hand", "speakers": "Eve"},
+    ]
+    path = write_json_lines(tmp_path / "in.jsonl", records)
+    one, two, three = map(document, read(path))
+    assert one.given == {"procedure": procedure, "speakers": ["Eve", None, None]}
+    assert one.meta == {name: records[0][name] for name in ("procedure", "speakers")}
+    assert two.given == {"procedure": {"participants": ["ice"]}}
+    assert three.given is None
+    assert three.meta == {"procedure": "by hand", "speakers": "Eve"}
+    docs = [Doc(Vocab(), words=["Ice", "melts"]), Doc(Vocab(), words=["two"])]
+    docs[0].user_data |= {"procedure": procedure, "speakers": ["Eve", ""]}
+    DocBin(docs=docs, store_user_data=True).to_disk(tmp_path / "in.spacy")
+    columns = {"text": ["Ice melts."], "procedure": [{"participants": ["ice"], "steps": None}]}
+    datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "in.parquet")
+    given = [document(item).given for item in read(tmp_path / "in.spacy", tmp_path / "in.parquet")]
+    assert given[1:] == [None, {"procedure": {"participants": ["ice"]}}]
+    assert given[0] is not None
+    assert given[0]["speakers"] == ["Eve", ""]
+    assert list(map(list, given[0]["procedure"]["steps"])) == [[0, 3]]
+
+
 @pytest.mark.parametrize(
     ("line", "code", "document_id"),
     [

@@ -180,6 +180,44 @@ def test_unknown_entities_are_one_node(docs: list[Doc]) -> None:
     assert [data(node).get("kb_id") for node in nodes] == ["Q7259", None, None]
 
 
+def test_a_cluster_has_what_any_of_its_mentions_has(tmp_path: Path) -> None:
+    """`He` is Byron, with his id, type and longest name; a cluster without a link has the group of any mention."""
+    words = ["He", "wrote", ".", "Byron", ",", "Lord", "Byron", ",", "left", "London", ",", "the", "city"]
+    numbers = {"head_cluster": 1, "tail_cluster": 2}
+    doc = annotated(words, [relation((0, 1), (9, 10), "Left", **numbers), relation((0, 1), (9, 10), "Of", head_cluster=None)])
+    doc.spans["coref_clusters_1"] = [doc[0:1], doc[3:4], doc[5:7]]
+    doc.spans["coref_clusters_2"] = [doc[9:10], doc[11:13]]
+    names = [
+        Span(doc, 3, 4, label="PERSON", kb_id="Q5679"),
+        Span(doc, 5, 7, label="PERSON", kb_id="Q5679"),
+        Span(doc, 9, 10, "PLACE"),
+    ]
+    doc.set_ents(names)
+    path = tmp_path / "x.spacy"
+    DocBin(docs=[doc], store_user_data=True).to_disk(path)
+    run(path, tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    ends = [[row[f"{end}{key}"] for key in ("", "_type", "_id", "_start", "_end")] for row in rows for end in ("head", "tail")]
+    london = ["London", "PLACE", "", "37", "43"]
+    assert ends == [["Lord Byron", "PERSON", "Q5679", "19", "29"], london, ["He", "", "", "0", "2"], london]
+    run(path, tmp_path / "x.nt")
+    said = [line for line in statements((tmp_path / "x.nt").read_text(encoding="utf-8")) if "/relation/" in line[1]]
+    assert [subject for subject, name, *_ in said if name.endswith("Left")] == ["http://www.wikidata.org/entity/Q5679"]
+    doc.set_ents([Span(doc, 3, 4, label="PERSON", kb_id="NIL")])
+    doc.user_data[UNKNOWN] = {"NIL-7": [[3, 4]], "NIL-8": [[11, 13]]}
+    (one, _) = read_triples(doc)
+    assert (one.head.text, one.head.label, one.head.kb_id, one.head.unknown) == ("Byron", "PERSON", "", "NIL-7")
+    assert (one.tail.text, one.tail.label, one.tail.unknown) == ("the city", "", "NIL-8")
+
+
+def test_a_cluster_that_there_is_not() -> None:
+    doc = annotated(["a", "b"], [relation((0, 1), (1, 2), "r", head_cluster=1, tail_cluster=3)])
+    doc.spans["coref_clusters_1"] = [doc[0:1]]
+    with pytest.raises(InputError, match="E346.*one of the 1 groups"):
+        list(read_triples(doc))
+
+
 @pytest.mark.parametrize("groups", [3, {"NIL-1": [[0]]}, {"NIL-1": [["a", "b"]]}, ["NIL-1"]], ids=str)
 def test_groups_that_cannot_be_read(groups: Any) -> None:
     doc = annotated(["a", "b"], [relation((0, 1), (1, 2), "r")])

@@ -54,7 +54,9 @@ def test_lea_by_hand() -> None:
     assert score(KEY, JOINS_LARGE).lea[:2] == (pytest.approx(29 / 54), 1.0)
 
 
-# The worked example of Moosavi and Strube (2016): key {a, b, c} and {d, e, f, g}, response {a, b}, {c, d} and {f, g, h, i}.
+# The example of the reference scorer's paper (Pradhan, Luo, Recasens, Hovy, Ng and Strube, ACL 2014), which Moosavi and Strube
+# (2016) take up: key {a, b, c} and {d, e, f, g}, response {a, b}, {c, d} and {f, g, h, i}. Published, as recall and precision:
+# MUC 0.40, 0.40; B³ 0.42, 0.50; CEAF-e 0.65, 0.43.
 def test_missing_and_invented_mentions() -> None:
     scores = score(["abc", "defg"], ["ab", "cd", "fghi"])
     # links resolved: 1 of 3 and 1 of 6; recall (3 · 1/3 + 4 · 1/6) / 7 = 0.24; precision (2 · 1/1 + 2 · 0 + 4 · 1/6) / 8 = 0.33

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 from spacy.tokens import Doc
+from spacy.training import Example
+from spacy.util import registry
 from spacy.vocab import Vocab
+from thinc.api import Config
 
 from entitykit.errors import InputError
 from entitykit.scoring.gap import GapDecision, decide, score_gap
@@ -79,3 +82,21 @@ def test_a_name_that_ends_within_a_word() -> None:
 def test_another_document() -> None:
     with pytest.raises(InputError, match=r"\[E322\] The Doc is no snippet of GAP: doc.user_data has no 'gap'"):
         decide(Doc(Vocab(), words=["she"]))
+
+
+def test_the_scorer() -> None:
+    """The snippet is the reference's, the clusters the predicted document's."""
+    found = snippet([(1, 3), (13, 14)])
+    data = found.user_data.pop("gap")
+    right, wrong = Example(found, snippet()), Example(snippet([(11, 12), (13, 14)]), snippet())
+    other = Example(snippet(), Doc(Vocab(), words=WORDS))  # no snippet
+    config = Config({"scorer": {"@scorers": "entitykit.gap_scorer.v1"}})
+    score = registry.resolve(config)["scorer"]
+    scores = score([right, wrong, other])
+    assert (scores["gap_p"], scores["gap_r"], scores["gap_f"]) == (0.5, 0.5, 0.5)
+    assert scores["gap_masculine_f"] == 0.5
+    assert (scores["gap_feminine_f"], scores["gap_bias"]) == (0.0, None)
+    assert data["a_coref"]
+    assert set(score([other]).values()) == {None}
+    with pytest.raises(InputError, match="E305"):
+        score([Example(Doc(Vocab(), words=["she"]), Doc(Vocab(), words=["he"], user_data={"gap": data}))])

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import spacy
+from spacy.tokens import Doc
+from spacy.training import Example
+from spacy.util import registry
 
 from entitykit.errors import InputError
 from entitykit.scoring.major_entities import score_major_entities
@@ -36,3 +40,26 @@ def test_nothing_to_score() -> None:
 def test_an_entity_that_nobody_asked_for() -> None:
     with pytest.raises(InputError, match=r"\[E323\] .*not asked for: Eve; asked for were: Ada, Bob"):
         score_major_entities([{"Ada": {1}, "Bob": {2}}], [{"Eve": {1}}])
+
+
+def with_entities(text: str, **entities: list[list[int]]) -> Doc:
+    doc = spacy.blank("en").make_doc(text)
+    doc.user_data["major_entities"] = entities
+    return doc
+
+
+def test_the_scorer() -> None:
+    """Places are compared by the characters that are no white space."""
+    gold = with_entities("Ada met Bob. She left.", Ada=[[0, 3], [13, 16]], Bob=[[8, 11]])
+    found = with_entities("Ada  met Bob. She left.", Ada=[[0, 3]], Bob=[[9, 12], [14, 17]])
+    other = Example(with_entities("Eve", Eve=[[0, 3]]), spacy.blank("en").make_doc("Eve"))  # which nobody asked for
+    score = registry.resolve({"scorer": {"@scorers": "entitykit.major_entities_scorer.v1"}})["scorer"]
+    scores = score([Example(found, gold), other])
+    assert scores == {"major_entities_macro_f": pytest.approx(2 / 3), "major_entities_micro_f": pytest.approx(2 / 3)}
+    assert set(score([other]).values()) == {None}
+    nothing = Example(spacy.blank("en").make_doc(gold.text), gold)
+    assert score([nothing])["major_entities_macro_f"] == 0.0
+    with pytest.raises(InputError, match="E323.*Eve"):
+        score([Example(with_entities(gold.text, Eve=[[0, 3]]), gold)])
+    with pytest.raises(InputError, match=r"E324.*\[0, 99\] of 'Ada'"):
+        score([Example(with_entities(gold.text, Ada=[[0, 99]]), gold)])
