@@ -51,6 +51,7 @@ ENTRY_POINTS = {
         "entitykit.ClusterRelations.v1 = entitykit.bridge.cluster_relations:cluster_relations",
         "entitykit.Genre.v1 = entitykit.bridge.seq2seq:genre",
         "entitykit.BiEncoder.v1 = entitykit.bridge.linking:bi_encoder",
+        "entitykit.Blink.v1 = entitykit.bridge.blink:blink",
         "entitykit.CrossEncoder.v1 = entitykit.bridge.cross_encoder:cross_encoder",
         "entitykit.EntQA.v1 = entitykit.bridge.entqa:entqa",
         "entitykit.StateTracker.v1 = entitykit.bridge.tracker:state_tracker",
@@ -92,6 +93,8 @@ ENTRY_POINTS = {
     "spacy_scorers": [
         "entitykit.coref_scorer.v1 = entitykit.scoring.coref:make_coref_scorer",
         "entitykit.cross_document_scorer.v1 = entitykit.scoring.cross_document:make_cross_document_scorer",
+        "entitykit.gap_scorer.v1 = entitykit.scoring.gap:make_gap_scorer",
+        "entitykit.major_entities_scorer.v1 = entitykit.scoring.major_entities:make_major_entities_scorer",
         "entitykit.ner_scorer.v1 = entitykit.scoring.ner:make_ner_scorer",
         "entitykit.mentions_scorer.v1 = entitykit.scoring.mentions:make_mentions_scorer",
         "entitykit.linking_scorer.v1 = entitykit.scoring.linking:make_linking_scorer",

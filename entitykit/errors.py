@@ -91,6 +91,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "Cannot use '{name}' as a ToMMeR probe: {reason}. Expected a folder or a name on the Hub with what the llm2ner repository "
         "releases: experimaestro.json and model.safetensors, or definition.json and parameters.",
     ),
+    "E010": (
+        CheckpointError,
+        "The checkpoint '{name}' has NaN or infinite numbers in the tensor '{tensor}': the training that wrote it failed. Take an earlier "
+        "one, or train again with a lower learning rate.",
+    ),
     "E050": (CheckpointError, "Cannot open the vector table '{path}': {reason}. Give a folder that VectorTable.create() made."),
     "E051": (CheckpointError, "{path} is damaged: found {found}; expected {expected}. Copy the whole vector table again."),
     "E052": (InputError, "The vectors are {found}; expected numbers ({n}, {width}): one row of the table's width for each id."),
@@ -144,7 +149,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E112": (
         ConfigError,
         "{n} of the {total} spans that a component must score have no entity token in the encoder. Name the groups that hold them in "
-        "the encoder's gold (training) and given (prediction) settings.",
+        "the encoder's gold (training) and given (prediction) settings, such as coref_clusters_*; or, for spans that come behind the "
+        "encoder, set keep_keys = true in its [components….model], if neither words nor other entities see the tokens.",
     ),
     "E113": (
         ConfigError,
@@ -161,6 +167,21 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         ConfigError,
         "The optimizer's {name} is {found}; expected a rate of at least 0, and above 0 for head_learn_rate. To train an encoder under heads "
         "that stay as they are, name these in [training] frozen_components.",
+    ),
+    "E117": (
+        InputError,
+        "The span [{start}, {end}) of {of} document cannot have a state; expected spans of the document that is given, with "
+        "0 <= start < end <= {n}.",
+    ),
+    "E118": (
+        ConfigError,
+        "The loss of '{name}' is {found}, so nothing can be learned from it. Lower the learning rates or set grad_clip in "
+        "[training.optimizer], and look for odd numbers in the corpus; the last saved pipeline is as it was.",
+    ),
+    "E119": (
+        InputError,
+        "The entities and what lies between them have {n} pieces; expected entities that do not overlap, and at most the {longest} "
+        "pieces that '{name}' reads at once. Leave such out.",
     ),
     "E120": (
         ConfigError,
@@ -195,6 +216,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E133": (
         CheckpointError,
         "Cannot go on from '{path}': {reason}. Remove this folder; the training then goes on from the one before it.",
+    ),
+    "E135": (
+        ConfigError,
+        "In step {step} of the pretraining the {what} is {found}, so the weights were left as they were. Begin again with a lower "
+        "learn_rate, or with grad_clip, and another output folder.",
     ),
     "E134": (OutputError, "Cannot write '{path}': {reason}. Free space, or choose another output folder."),
     # 2: corpora
@@ -367,6 +393,10 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         InputError,
         "Mentions were predicted of entities that were not asked for: {found}; asked for were: {expected}. Score only what was asked for.",
     ),
+    "E324": (
+        InputError,
+        "The document '{text}…' has {found} in doc.user_data['major_entities']; expected {expected}. Correct it.",
+    ),
     "E330": (
         InputError,
         "The grids have other {what}: found {found}; expected {expected}. Predict one state per participant and step.",
@@ -488,6 +518,10 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "The figures beside fastcoref need its package, which is not installed or does not work here ({reason}). Run: pip install "
         "--no-deps fastcoref==2.1.6, or choose other figures with --only.",
     ),
+    "E449": (
+        CheckpointError,
+        "The checkpoint '{name}' {found}; expected {expected}. Name another one with --checkpoint.",
+    ),
     # 5: knowledge bases
     "E500": (
         CheckpointError,
@@ -528,7 +562,13 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E511": (
         ConfigError,
-        "{n} entities of the knowledge base have no vector in '{path}', the first is '{id}'. Put vectors of all entities into the table.",
+        "{n} entities of the knowledge base have no vector in '{path}', the first is '{id}'. Put vectors of all entities into the "
+        "table, such as by `entitykit kb vectors KB_DIR --pipeline NAME_OR_PATH`.",
+    ),
+    "E512": (
+        ConfigError,
+        "The pipeline '{name}' has no component that makes vectors of entities; it has {found}. Give one with entitykit_linker or "
+        "entitykit_entqa.",
     ),
     # 53, 54: generated names
     "E530": (CheckpointError, "Cannot open the names '{path}': {reason}. Give a folder that CompactTrie.save() wrote."),
@@ -610,6 +650,12 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "cand_encoder.bert_model., and nothing else.",
     ),
     # 59: reranking, distillation, augmented contexts
+    "E585": (ConfigError, "The setting {setting} of entitykit.Blink.v1 is {found}; expected {expected}."),
+    "E586": (
+        CheckpointError,
+        "The entity index of '{name}' in {path} has {found}; this pipeline has {expected}, and vectors of two encoders cannot be compared. "
+        "Load the pipeline that the index was saved with, or delete the index and call build_index().",
+    ),
     "E590": (ConfigError, "The setting {setting} of entitykit.Augmenter.v1 is {found}; expected {expected}."),
     "E591": (
         InputError,
@@ -746,6 +792,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         ConfigError,
         "The pipeline '{name}' has no entitykit_coref. Give one that was trained by configs/coref.cfg.",
     ),
+    "E645": (
+        ConfigError,
+        "The pipeline '{name}' does not link: found {found}; expected a component that leaves candidates on mentions, such as "
+        "entitykit_linker. Choose another pipeline, or leave out --link.",
+    ),
 }
 
 WARNINGS: dict[str, str] = {
@@ -757,13 +808,16 @@ WARNINGS: dict[str, str] = {
     "window or max_width in its model settings to reach them.",
     "W103": "{n} places have gold spans with more than one label; '{name}' learns one of them. Join these labels into one, or train another "
     "component on the others.",
-    "W120": "'{name}' left out {n} of {total} pairs of {n_entities} entities of one document, those farthest apart. Raise max_pairs, or "
-    "set a narrower scope or window.",
+    "W104": "{n} spans that documents have beforehand are empty and were left out.",
+    "W120": "'{name}' left out {n} of {total} pairs of {n_entities} entities of one document, {which}. Raise {setting}, or set a narrower "
+    "scope or window.",
     "W121": "{n} gold relations have arguments that touch no word of the predicted tokenization, and were left out of this update.",
     "W122": "{n} of {total} gold relations are out of the scope of '{name}', which will not find such. Set scope or window wider.",
     "W123": "{n} of {total} gold relations have arguments that are no gold entities with a type under '{entities}'. '{name}' learns from "
     "them as from others, but their arguments have to be found as entities.",
     "W124": "{n} descriptions of relations have more than the {longest} pieces that '{name}' reads; it read their beginnings.",
+    "W125": "{n} of {total} gold relations are of an entity with itself, where '{name}' does not look. Set no_self = false in its schema to "
+    "look there, too.",
     # 2: corpora
     "W201": (
         "{path}: {expanded} spans did not end where tokens do and were expanded to whole tokens, {trimmed} lost white space "
@@ -799,6 +853,8 @@ WARNINGS: dict[str, str] = {
     "W500": "{n} ids occurred more than once in the input, such as '{example}'. The last entity of each was kept.",
     "W501": "{path}: objects have keys that mean nothing to a knowledge base and were left out: {names}. Known keys are: {known}.",
     "W502": "{n} redirects were left out, because their id belongs to an entity of its own, such as '{example}'.",
+    "W503": "{n} phrases of '{path}' were counted in text and are not exported, so a knowledge base that is built of this lets all through "
+    "min_link_probability. Write them with `entitykit kb export {path} {output} --phrases FILE`.",
     "W580": "{n} of {total} gold links of '{name}' are to entities that the knowledge base '{path}' does not have, such as '{example}'; they "
     "teach nothing. Add the entities, or check that corpus and knowledge base have the same ids.",
     "W581": "{n} of {total} entities have more than the {longest} pieces of name and description that '{name}' reads; it read their "

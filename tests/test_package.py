@@ -33,6 +33,7 @@ REGISTERED = {
     },
     "spacy_architectures": {
         "entitykit.BiEncoder.v1",
+        "entitykit.Blink.v1",
         "entitykit.AntecedentCoref.v1",
         "entitykit.ClusterRelations.v1",
         "entitykit.MajorEntities.v1",
@@ -93,7 +94,9 @@ REGISTERED = {
     "spacy_scorers": {
         "entitykit.coref_scorer.v1",
         "entitykit.cross_document_scorer.v1",
+        "entitykit.gap_scorer.v1",
         "entitykit.linking_scorer.v1",
+        "entitykit.major_entities_scorer.v1",
         "entitykit.mentions_scorer.v1",
         "entitykit.ner_scorer.v1",
         "entitykit.relations_scorer.v1",

@@ -18,7 +18,7 @@ from entitykit.bridge.states import EncoderBatch
 from entitykit.bridge.weights import STORAGES, Storage
 from entitykit.errors import error
 from entitykit.knowledge.vectors import VectorTable
-from entitykit.models.encoder.knowledge import KINDS
+from entitykit.models.encoder.knowledge import check_knowledge
 from entitykit.models.encoder.settings import Injection, ProbeSettings
 from entitykit.models.mentions import ToMMeRSettings, build_tommer
 from entitykit.models.ner import SpanNERSettings, SpERTSettings, build_span_ner, build_spert
@@ -66,8 +66,8 @@ def entity_encoder(
         storage: precision of saved weights: ``fp32``, ``fp16`` or ``int8``.
         bf16: compute in bfloat16 on CUDA devices.
         entities: a probe and tokens inside the encoder, ``entitykit.Entities.v1``; none: states of spans are pooled.
-        keep_keys: in prediction, keep on each document what entity tokens for spans that arrive later must know, for
-            `SharedEncoder.entity_states`: 2 * width numbers per piece and layer.
+        keep_keys: in prediction, keep on each document what entity tokens for spans that arrive later must know, for heads and
+            for `SharedEncoder.entity_states`: 2 * width numbers per piece and layer.
         vectors: external vectors of entities, ``entitykit.VectorTable.v1``, which entity tokens read as their `knowledge`
             setting says: those of the ids (``kb_id_``) of given spans. The table may change without training.
 
@@ -165,6 +165,7 @@ def entities(
     rank: int = 64,
     window: int = 25,
     knowledge: str | None = None,
+    knowledge_settings: dict[str, Any] | None = None,
 ) -> Injection:
     """Describe entities inside the encoder, registered as ``entitykit.Entities.v1``.
 
@@ -182,12 +183,19 @@ def entities(
         window: a span's last word is at most this far from its first.
         knowledge: how tokens read the external vectors of what their spans may name: by ``projection``, KnowBert's ``mixture``
             or KPR's ``attention``; the table is the encoder's `vectors`.
+        knowledge_settings: of that module: `dropout` of all; `link`, `threshold`, `margin`, `hidden` and `link_weight` of a
+            mixture; `n_heads` and `gate` of an attention; see `entitykit.models.encoder.knowledge`.
 
     Raises:
         ConfigError: E007 for a value out of range.
     """
-    if knowledge is not None and knowledge not in KINDS:
-        raise error("E007", setting="knowledge", found=knowledge, expected=" or ".join(KINDS))
+    if knowledge is not None:
+        check_knowledge(knowledge, knowledge_settings or {})
+    if knowledge is not None and not tokens:
+        expected = "none where tokens = false, for only entity tokens read vectors. Set tokens = true, or leave out both"
+        raise error("E007", setting="knowledge", found=knowledge, expected=expected)
+    if knowledge_settings and knowledge is None:
+        raise error("E007", setting="knowledge_settings", found=knowledge_settings, expected="none where knowledge = null")
     if proposals < 0:
         raise error("E007", setting="proposals", found=proposals, expected="at least 0")
     if not 0 <= threshold < 1:
@@ -199,6 +207,7 @@ def entities(
         entities_see_entities=entities_see_entities,
         probe=ProbeSettings(proposals=proposals, threshold=threshold, rank=rank, window=window) if probe else None,
         knowledge=knowledge,
+        knowledge_settings=knowledge_settings or {},
     )
 
 
@@ -336,7 +345,6 @@ def enrico(
     context: int = 32,
     keep_spans: float = 0.3,
     keep_pairs: float = 2.0,
-    window: int = 100,
     positive: float = 2.0,
     filter_weight: float = 0.5,
     probe_weight: float = 1.0,

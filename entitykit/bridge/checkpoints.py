@@ -12,8 +12,8 @@ from typing import Any
 from entitykit.bridge.encoder_file import load_encoder_file
 from entitykit.bridge.shapes import N_SHAPES
 from entitykit.bridge.weights import WEIGHTS_FILE
-from entitykit.errors import error
-from entitykit.models.encoder.families import convert_weights, family_of, settings_from_config
+from entitykit.errors import CheckpointError, error
+from entitykit.models.encoder.families import FAMILIES, convert_weights, family_of, settings_from_config
 from entitykit.models.encoder.settings import Injection
 from entitykit.models.encoder.transformer import TransformerEncoder
 
@@ -71,7 +71,7 @@ def load_checkpoint(
     Raises:
         ConfigError: E007 for a number of layers that the checkpoint does not have.
         CheckpointError: as `find_checkpoint`; E003 for a model that the encoder cannot run, E004 for missing weights, E005 for
-            damaged files.
+            damaged files, E010 for weights that are not finite.
     """
     from transformers import AutoConfig, AutoModel  # slow to import, and only needed here
 
@@ -83,10 +83,10 @@ def load_checkpoint(
     folder = find_checkpoint(name)
     try:
         with quiet_transformers():
-            family_of(json.loads((folder / "config.json").read_text(encoding="utf-8")), name=name)
+            _check_family(json.loads((folder / "config.json").read_text(encoding="utf-8")), name)
             config = AutoConfig.from_pretrained(folder)
             whole = settings_from_config(config.to_dict(), name=name)  # what the encoder cannot run must not be loaded first
-            tokenizer = _load_tokenizer(folder, config.model_type)
+            tokenizer = load_fast_tokenizer(folder, config.model_type)
             model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
     except (ImportError, OSError, ValueError, RuntimeError, KeyError) as reason:
         if hasattr(reason, "code"):
@@ -112,7 +112,21 @@ def load_checkpoint(
     return encoder, tokenizer_json
 
 
-def _load_tokenizer(folder: Path, model_type: str) -> Any:
+def _check_family(config: dict[str, Any], name: str) -> None:
+    """Refuse a model that the encoder cannot run, before anything of it is loaded; say what can run it, where something can."""
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+
+    model_type = str(config.get("model_type"))
+    try:
+        family_of(config, name=name)
+    except CheckpointError:
+        if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_MAPPING:
+            raise
+        expected = f"{', '.join(FAMILIES)}; entitykit.EarlyLM.v1 runs most others, with probe and heads, without entity tokens"
+        raise error("E003", name=name, what="model type", found=model_type, expected=expected) from None
+
+
+def load_fast_tokenizer(folder: Path, model_type: str) -> Any:
     """A checkpoint's fast tokenizer; LUKE's own is slow, but its vocabulary is RoBERTa's or XLM-R's."""
     from transformers import AutoTokenizer, RobertaTokenizerFast, XLMRobertaTokenizerFast
 

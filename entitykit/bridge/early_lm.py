@@ -13,11 +13,13 @@ from tokenizers import Tokenizer, processors
 from torch import nn
 
 from entitykit.bridge.checkpoints import find_checkpoint, one_line, quiet_transformers
+from entitykit.bridge.weights import check_finite
 from entitykit.errors import EntityKitError, error
 from entitykit.models.encoder.early_lm import EarlyLM, EarlyLMSettings
 from entitykit.models.encoder.transformer import Pack
 
 _NO_LIMIT = 2**31 - 1
+_POOLER = "pooler."
 _RUNS = "models of a list of blocks, each from one state per piece to one state per piece"
 
 
@@ -36,7 +38,7 @@ def load_early_lm(name: str, *, n_layers: int | None, bos: bool, frozen: bool) -
     Raises:
         ConfigError: E007 for a number of layers that the checkpoint does not have.
         CheckpointError: as `find_checkpoint`; E003 for a model that the encoder cannot run, E004 for missing weights, E005 for
-            damaged files.
+            damaged files, E010 for weights that are not finite.
     """
     from transformers import AutoTokenizer
 
@@ -139,9 +141,10 @@ def _load_model(folder: Path, config: Any, name: str) -> nn.Module:
     from transformers import AutoModel
 
     model, info = AutoModel.from_pretrained(folder, config=config, output_loading_info=True, **_loading(config))
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(_POOLER))
     if missing:
         raise error("E004", name=name, tensor=missing[0])
+    check_finite({key: tensor for key, tensor in model.named_parameters() if not key.startswith(_POOLER)}, name)
     return model
 
 

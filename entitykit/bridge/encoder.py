@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -81,7 +82,12 @@ def EntityEncoder(
 
 
 def load_tokenizer(model: Model[Any, Any]) -> None:
-    """Make the word splitter from the shim's settings, once these are known."""
+    """Make the word splitter from the shim's settings, once these are known.
+
+    Raises:
+        ConfigError: E007 for a window that the encoder cannot read, and as `check_vectors`.
+    """
+    check_vectors(model)
     shim, reading = cast(TorchShim, model.shims[0]), model.attrs["reading"]
     settings = cast(TransformerEncoder, shim.module).settings
     splitter = WordPieces(shim.settings["tokenizer"], max_word_pieces=reading.max_word_pieces)
@@ -93,6 +99,21 @@ def load_tokenizer(model: Model[Any, Any]) -> None:
         raise error("E007", setting="window", found=found, expected=expected)
     model.attrs["pieces"] = splitter
     model.set_dim("nO", settings.width, force=True)
+
+
+def check_vectors(model: Model[Any, Any]) -> None:
+    """Compare the table of external vectors with what the encoder was trained to read.
+
+    Raises:
+        ConfigError: E007 if there is a table, and it is of another width.
+    """
+    vectors: VectorTable | None = model.attrs["vectors"]
+    entities = getattr(cast(TransformerEncoder, cast(TorchShim, model.shims[0]).module).settings, "entities", None)
+    width = 0 if entities is None or entities.knowledge is None else entities.vector_width
+    if vectors is not None and vectors.width != width:
+        found = f"the table '{vectors.path}' of width {vectors.width}"
+        expected = f"one of width {width}, as in the training" if width else "none, as in the training"
+        raise error("E007", setting="vectors", found=found, expected=expected)
 
 
 def _init(load: Load, model: Model[Any, Any], X: object = None, Y: object = None) -> None:
@@ -110,11 +131,13 @@ class EncoderInput(NamedTuple):
         docs: to be encoded.
         spans: of the batch, which must have entity tokens, such as the gold ones in training.
         candidates: what some of the spans may name.
+        links: what some of them name in truth; see `EntityReader`.
     """
 
     docs: Sequence[Doc]
     spans: Spans
     candidates: Candidates
+    links: Mapping[tuple[int, int], str] = MappingProxyType({})
 
 
 def forward(
@@ -127,7 +150,8 @@ def forward(
         raise error("E101")
     splitter: WordPieces = model.attrs["pieces"]
     pieces = splitter(given.docs)
-    windows = cut_windows(pieces.counts, pieces.lengths, size=reading.window - splitter.n_special, overlap=reading.overlap)
+    size = reading.window - splitter.n_special
+    windows = cut_windows(pieces.counts, pieces.lengths, size=size, overlap=reading.overlap, ends=pieces.ends)
     coverage = count_coverage(pieces, windows)
     if is_train:
         pieces = _mask_words(pieces, reading.word_dropout, splitter.mask)
@@ -139,7 +163,8 @@ def forward(
         reader = None
         if has_entities:
             vectors = model.attrs["vectors"]
-            reader = EntityReader(encoder, windows, len(pieces.counts), given.spans, given.candidates, vectors)
+            knowledge = given.candidates, vectors, given.links
+            reader = EntityReader(encoder, windows, len(pieces.counts), given.spans, *knowledge)
         packs = make_packs(
             pieces,
             windows,
@@ -156,14 +181,17 @@ def forward(
     if reader is not None:
         count_entities(coverage, states.entities, reader.clipped)
     tensors = states.tensors()
+    link_loss = None if reader is None else reader.link_loss()
 
     def backprop(gradients: Mapping[int, Tensor]) -> list[Doc]:
         roots = [key for key in gradients if tensors[key].requires_grad]
-        torch.autograd.backward([tensors[key] for key in roots], [gradients[key] for key in roots])
+        of_links = [link_loss] if link_loss is not None and link_loss.requires_grad else []
+        values = [*(tensors[key] for key in roots), *of_links]
+        torch.autograd.backward(values, [*(gradients[key] for key in roots), *[None for _ in of_links]])
         return []
 
     kept = None if keys is None else [{} if each is None else each.arrays() for each in keys.documents()]
-    return EncoderBatch(states, coverage, kept), backprop
+    return EncoderBatch(states, coverage, kept, None if link_loss is None else float(link_loss.detach())), backprop
 
 
 def _encode(
@@ -187,7 +215,7 @@ def _encode(
             propose = partial(reader.propose, layout)
             encoded = encoder.with_entities(layout.pack, needed, propose, keep_cache=keys is not None)
             states = encoded.layers
-            reader.put(encoded.entities)
+            reader.put(encoded.entities, encoded.scores)
             if keys is not None and encoded.cache is not None:
                 keys.put(layout, encoded.cache)
         elif (proposes or probes) and reader is not None:

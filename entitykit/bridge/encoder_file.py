@@ -33,7 +33,7 @@ def load_encoder_file(
 
     Raises:
         ConfigError: E007 for layers that the file does not have.
-        CheckpointError: E005 for a damaged file.
+        CheckpointError: E005 for a damaged file, E010 for weights that are not finite.
     """
     try:
         tensors, values = parse_weights(path.read_bytes(), path=path)

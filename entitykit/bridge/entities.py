@@ -7,17 +7,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from entitykit.bridge.packs import Integers, Layout
 from entitykit.bridge.spill import StateStore
 from entitykit.bridge.windows import Window
 from entitykit.knowledge.vectors import VectorTable
 from entitykit.models.encoder.entities import EntityPack, Knowledge
+from entitykit.models.encoder.knowledge import ABSENT, CandidateMixture
 from entitykit.models.encoder.settings import EntitySettings
 from entitykit.models.encoder.transformer import TransformerEncoder, pool_words
 from entitykit.models.mentions import top_spans
 from entitykit.types import EntityTokens, MentionOutput, Spans, WordStates, no_spans
 
+NOTHING = ""
+"""Stands for an entity that no candidate is."""
 Candidates = Mapping[tuple[int, int], Mapping[str, float]]
 """Spans of a batch, and the ids that they may name with their priors."""
 
@@ -35,6 +39,7 @@ class EntityReader:
         given: *(n_given,)* spans that get tokens whatever the probe says of them.
         candidates: ids and priors of what spans (start, end) may name.
         vectors: a table that has external vectors of some ids.
+        links: in training, the ids that spans (start, end) name in truth, `NOTHING` for what no candidate is.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class EntityReader:
         given: Spans,
         candidates: Candidates | None = None,
         vectors: VectorTable | None = None,
+        links: Mapping[tuple[int, int], str] | None = None,
     ) -> None:
         settings = encoder.settings.entities
         if settings is None:
@@ -52,6 +58,9 @@ class EntityReader:
         self.encoder = encoder
         self._candidates = candidates or {}
         self._vectors = vectors
+        self._links = links or {}
+        self._last: Knowledge | None = None  # of the tokens that were chosen last
+        self._linked: list[tuple[Knowledge, Tensor]] = []
         self.settings: EntitySettings = settings
         self.device = next(encoder.parameters()).device
         self._given = given.starts.cpu().numpy(), given.ends.cpu().numpy()
@@ -93,7 +102,8 @@ class EntityReader:
         ids = torch.full((len(starts),), self.settings.mask, dtype=torch.long, device=self.device)
         counts = np.bincount(window, minlength=len(layout.windows)).tolist()
         t_rows, t_offsets = torch.from_numpy(rows).to(self.device), torch.from_numpy(offsets).to(self.device)
-        return EntityPack(ids, t_rows, t_offsets, tuple(counts), self._knowledge(starts, ends))
+        self._last = self._knowledge(starts, ends)
+        return EntityPack(ids, t_rows, t_offsets, tuple(counts), self._last)
 
     def _knowledge(self, starts: Integers, ends: Integers) -> Knowledge | None:
         """The external vectors of tokens' candidates; none if no token has any."""
@@ -104,11 +114,22 @@ class EntityReader:
         padded = [[*each, *[None] * (most - len(each))] for each in found]
         vectors, present = self._vectors.lookup([identifier for row in padded for identifier in row])
         priors = [[*each.values(), *[0.0] * (most - len(each))] for each in found]
+        there = torch.from_numpy(present).to(self.device).view(len(found), most)
         return Knowledge(
             torch.from_numpy(vectors).to(self.device).view(len(found), most, -1),
-            torch.from_numpy(present).to(self.device).view(len(found), most),
+            there,
             torch.tensor(priors, device=self.device),
+            self._gold(starts, ends, found, there) if self._links else None,
         )
+
+    def _gold(self, starts: Integers, ends: Integers, found: Sequence[Mapping[str, float]], present: Tensor) -> Tensor:
+        """Which candidate is right: its number + 1, 0 for none of them, -100 where that is not known, or has no vector."""
+        links = [self._links.get(span) for span in zip(starts.tolist(), ends.tolist(), strict=True)]
+        columns = [{NOTHING: 0, **{link: number for number, link in enumerate(each, start=1)}} for each in found]
+        right = [-100 if link is None else own.get(link, -100) for link, own in zip(links, columns, strict=True)]
+        gold = torch.tensor(right, device=self.device)
+        has_vector = F.pad(present, (1, 0), value=True).gather(1, gold.clamp_min(0)[:, None]).squeeze(1)
+        return gold.masked_fill(~has_vector, -100)
 
     def probe(self, layout: Layout, states: Tensor) -> tuple[Integers, Integers, Integers]:
         """Run the probe on a pack and keep its scores.
@@ -149,9 +170,27 @@ class EntityReader:
         here = window >= 0
         return window[here], starts[here], ends[here]
 
-    def put(self, states: Tensor) -> None:
-        """Take the states *(n_entities, width)* of the tokens that were chosen last."""
+    def put(self, states: Tensor, scores: Tensor | None = None) -> None:
+        """Take what was made of the tokens that were chosen last.
+
+        Args:
+            states: *(n_entities, width)*.
+            scores: of their candidates, if there are any, see `KnowledgeOutput`.
+        """
         self._states.append(states.float())
+        if self._last is not None and self._last.gold is not None and scores is not None:
+            self._linked.append((self._last, scores.float()))
+
+    def link_loss(self) -> Tensor | None:
+        """How well the candidates' scores tell which of them is right, if there is a module that scores them (KnowBert)."""
+        module = None if self.encoder.entities is None else self.encoder.entities.knowledge
+        if not self._linked or not isinstance(module, CandidateMixture):
+            return None
+        most = max(scores.shape[1] for _, scores in self._linked)
+        scores = torch.cat([F.pad(each, (0, most - each.shape[1]), value=ABSENT) for _, each in self._linked])
+        present = torch.cat([F.pad(each.present, (0, most - 1 - each.present.shape[1])) for each, _ in self._linked])
+        gold = torch.cat([each.gold for each, _ in self._linked if each.gold is not None])
+        return module.settings.link_weight * module.loss(scores, gold, present)
 
     def tokens(self) -> EntityTokens:
         """All tokens of the batch."""

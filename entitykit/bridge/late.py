@@ -11,11 +11,12 @@ import torch
 from thinc.api import torch2xp, xp2torch
 from torch import Tensor
 
-from entitykit.bridge.entities import EntityReader
+from entitykit.bridge.entities import Candidates, EntityReader
 from entitykit.bridge.packs import Integers, Layout
 from entitykit.bridge.pieces import Pieces, ranges
 from entitykit.bridge.windows import Window
 from entitykit.errors import error, warn
+from entitykit.knowledge.vectors import VectorTable
 from entitykit.models.encoder.transformer import Cache, Pack, TransformerEncoder
 from entitykit.models.spans import entity_states
 from entitykit.types import Spans, WordStates
@@ -45,16 +46,23 @@ class DocKeys(NamedTuple):
         return {f"late_{name}": array for name, array in self._asdict().items()}
 
 
+_NAMES = [f"late_{field}" for field in DocKeys._fields]
+
+
+def has_keys(output: Mapping[str, Any]) -> bool:
+    """Whether the encoder kept what entity tokens for later spans must know."""
+    return all(name in output for name in _NAMES)
+
+
 def keys_of(output: Mapping[str, Any]) -> DocKeys:
     """Read what `DocKeys.arrays` gave back from a document.
 
     Raises:
         ConfigError: E115 if the encoder kept nothing.
     """
-    names = [f"late_{field}" for field in DocKeys._fields]
-    if any(name not in output for name in names):
+    if not has_keys(output):
         raise error("E115")
-    return DocKeys(*(output[name][0] for name in names))
+    return DocKeys(*(output[name][0] for name in _NAMES))
 
 
 class KeyStore:
@@ -103,13 +111,21 @@ class KeyStore:
         return found
 
 
-def late_states(encoder: TransformerEncoder, keys: DocKeys, spans: Spans) -> Tensor:
+def late_states(
+    encoder: TransformerEncoder,
+    keys: DocKeys,
+    spans: Spans,
+    candidates: Candidates | None = None,
+    vectors: VectorTable | None = None,
+) -> Tensor:
     """States of entity tokens for spans of a document that was read before, as if they had been there from the beginning.
 
     Args:
         encoder: the one that read it.
         keys: what was kept.
         spans: *(n_spans,)* of the document, in any order.
+        candidates: ids and priors of what spans (start, end) may name.
+        vectors: the encoder's table of external vectors, if it has one.
 
     Returns:
         *(n_spans, width)*.
@@ -117,7 +133,7 @@ def late_states(encoder: TransformerEncoder, keys: DocKeys, spans: Spans) -> Ten
     device = next(encoder.parameters()).device
     layout = _layout(keys, device)
     windows = [Window(*window) for window in keys.windows.tolist()]
-    reader = EntityReader(encoder, windows, len(keys.counts), spans)
+    reader = EntityReader(encoder, windows, len(keys.counts), spans, candidates, vectors)
     entities = reader.take_given(layout)
     cache = Cache(layout.pack, xp2torch(keys.states, device=device), list(xp2torch(keys.keys, device=device)))
     reader.put(encoder.late_entities(cache, entities))
@@ -131,7 +147,7 @@ def _layout(keys: DocKeys, device: torch.device) -> Layout:
     """The document's windows, end to end."""
     nothing = np.zeros(0, dtype=np.int64)
     starts = np.cumsum(keys.counts) - keys.counts
-    pieces = Pieces(nothing, starts, keys.counts, nothing, nothing.astype(bool), [len(keys.counts)])
+    pieces = Pieces(nothing, starts, keys.counts, nothing, nothing.astype(bool), nothing, [len(keys.counts)])
     positions = torch.from_numpy(ranges(np.zeros_like(keys.lengths), keys.lengths)).to(device)
     pack = Pack(torch.zeros_like(positions), positions, torch.zeros_like(positions), tuple(keys.lengths.tolist()))
     shift = np.cumsum(keys.lengths) - keys.lengths + keys.prefixes - starts[keys.windows[:, 0]]

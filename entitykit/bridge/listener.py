@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from spacy.tokens import Doc
@@ -10,8 +11,9 @@ from spacy_transformers.layers import TransformerListener
 from thinc.api import Model
 from torch import Tensor
 
+from entitykit.bridge.late import has_keys
 from entitykit.bridge.states import EncoderBatch, states_of
-from entitykit.types import WordStates
+from entitykit.types import ENTITIES, Spans, WordStates
 
 Gradients = Mapping[int, Tensor]
 Accumulate = Callable[[Gradients], None]
@@ -26,6 +28,7 @@ class EncoderListener(TransformerListener):
         probes: layers that the head's own probe reads; the head has none where the encoder proposes.
         window: how far the spans reach that the encoder's own probe proposes; none where it has no probe.
         encoder: the encoder's own model, for heads that have more to read than documents; none before it is there.
+        late: gives entity tokens to spans of documents that were read, if the encoder has kept what they need.
         learns: whether the encoder learns from the last batch that was heard, so that such heads must give it gradients, too.
     """
 
@@ -38,6 +41,7 @@ class EncoderListener(TransformerListener):
         self.probes: set[int] = set()
         self.window: int | None = None
         self.encoder: Model[Any, Any] | None = None
+        self.late: Callable[[Sequence[Doc], Spans], Tensor] | None = None
         self.learns = False
         self._docs: Sequence[Doc] = ()
         self._batch: EncoderBatch | None = None
@@ -92,7 +96,10 @@ def forward(model: EncoderListener, docs: Sequence[Doc], is_train: bool) -> tupl
 
         return batch.states, backprop
     reads = model.reads if model.window is not None else model.reads | model.probes
-    return states_of(docs, reads, model.get_dim("nO")), _no_backprop
+    states = states_of(docs, reads, model.get_dim("nO"))
+    if model.late is not None and ENTITIES in reads and all(has_keys(doc._.trf_data.model_output) for doc in docs if len(doc)):
+        states = states._replace(late=partial(model.late, docs))
+    return states, _no_backprop
 
 
 def _no_backprop(gradients: Gradients) -> list[Doc]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from entitykit.bridge.shapes import word_shape
 
 _CACHE_WORDS = 200_000
 _CHARS_PER_PIECE = 16
+CLAUSE, SENTENCE = 1, 2
+_STOPS = {**dict.fromkeys(".!?。", SENTENCE), **dict.fromkeys(",;:、", CLAUSE)}
 
 
 class Pieces(NamedTuple):
@@ -27,6 +30,7 @@ class Pieces(NamedTuple):
         counts: *(n_words,)* pieces per word; 0 for white space.
         shapes: *(n_words,)* word-shape ids.
         shortened: *(n_words,)* whether the word had more pieces than are kept.
+        ends: *(n_words,)* how much ends with the word: `SENTENCE`, `CLAUSE`, or 0 for nothing.
         lengths: words of each document.
     """
 
@@ -35,6 +39,7 @@ class Pieces(NamedTuple):
     counts: NDArray[np.int64]
     shapes: NDArray[np.int64]
     shortened: NDArray[np.bool_]
+    ends: NDArray[np.int64]
     lengths: list[int]
 
 
@@ -82,6 +87,7 @@ class WordPieces:
         self._counts = np.zeros(0, dtype=np.int64)
         self._shapes = np.zeros(0, dtype=np.int64)
         self._shortened = np.zeros(0, dtype=np.bool_)
+        self._ends = np.zeros(0, dtype=np.int64)
 
     def __call__(self, docs: Sequence[Doc]) -> Pieces:
         """Split every word of the documents."""
@@ -107,6 +113,7 @@ class WordPieces:
             counts=counts,
             shapes=self._shapes[rows],
             shortened=self._shortened[rows],
+            ends=self._ends[rows],
             lengths=lengths,
         )
 
@@ -116,6 +123,7 @@ class WordPieces:
         counts: list[int] = []
         shapes: list[int] = []
         shortened: list[bool] = []
+        ends: list[int] = []
         for key, text, glued in words:
             pieces = self.split(text, glued=glued)
             self._rows[key] = len(self._counts) + len(counts)
@@ -123,12 +131,14 @@ class WordPieces:
             counts.append(min(len(pieces), self.max_word_pieces))
             shapes.append(word_shape(text[:_CHARS_PER_PIECE]))
             shortened.append(len(pieces) > self.max_word_pieces)
+            ends.append(closes(text))
         new_counts = np.array(counts, dtype=np.int64)
         self._starts = np.append(self._starts, len(self._ids) + np.cumsum(new_counts) - new_counts)
         self._ids = np.append(self._ids, np.array(ids, dtype=np.int64))
         self._counts = np.append(self._counts, new_counts)
         self._shapes = np.append(self._shapes, np.array(shapes, dtype=np.int64))
         self._shortened = np.append(self._shortened, np.array(shortened, dtype=np.bool_))
+        self._ends = np.append(self._ends, np.array(ends, dtype=np.int64))
 
     def split(self, word: str, *, glued: bool = False) -> list[int]:
         """Piece ids of one word; of an overlong one, its beginning and one piece more than are kept.
@@ -161,6 +171,13 @@ class WordPieces:
 
     def __reduce__(self) -> tuple[object, tuple[str, int]]:
         return _restore, (self.json, self.max_word_pieces)
+
+
+def closes(word: str) -> int:
+    """How much ends with a word: `SENTENCE` with one that is nothing but full stops, or a line's end; `CLAUSE` with a comma."""
+    if word.isspace():
+        return SENTENCE if "\n" in word else 0
+    return min((_STOPS.get(letter, 0) for letter in unicodedata.normalize("NFKC", word)), default=0)
 
 
 def ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -144,7 +144,7 @@ class TorchShim(Shim):
         """Build the module and load what `to_bytes` gave.
 
         Raises:
-            CheckpointError: E005 if the bytes are damaged, or do not fit the module.
+            CheckpointError: E005 if the bytes are damaged, or do not fit the module; E010 for weights that are not finite.
         """
         tensors, settings = parse_weights(data, path=path)
         if not settings:

@@ -32,11 +32,13 @@ class EncoderBatch:
         states: of all words, and of entity tokens.
         coverage: for each document, how it was read.
         keys: for each document, what entity tokens for later spans must know, as arrays by name; if it was to be kept.
+        link_loss: in training, how badly the candidates of entity tokens were scored, if gold links are known.
     """
 
     states: WordStates
     coverage: list[dict[str, int]]
     keys: Sequence[Mapping[str, Any]] | None = None
+    link_loss: float | None = None
 
     @cached_property
     def doc_data(self) -> list[TransformerData]:

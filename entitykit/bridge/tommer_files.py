@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from entitykit.bridge.checkpoints import HubError, download, one_line
+from entitykit.bridge.weights import check_finite
 from entitykit.errors import EntityKitError, error
 
 _CONFIGS = ("experimaestro.json", "definition.json")
@@ -45,12 +46,14 @@ def load_tommer(name: str) -> ReleasedProbe:
         name: a folder, or a name on the Hub.
 
     Raises:
-        CheckpointError: E009 for a folder that holds no such probe, or one of a kind that ours cannot be.
+        CheckpointError: E009 for a folder that holds no such probe, or one of a kind that ours cannot be; E010 for weights that
+            are not finite.
     """
     try:
         folder = Path(name) if Path(name).is_dir() else download(name)
         fields = _read_fields(_first_of(folder, _CONFIGS))
         tensors = _read_tensors(_first_of(folder, _WEIGHTS))
+        check_finite(tensors, name)
         return _convert(fields, tensors)
     except EntityKitError:
         raise

@@ -56,7 +56,7 @@ def parse_weights(data: bytes, *, path: str | Path = "bytes") -> tuple[dict[str,
         Single-precision tensors by name, and the settings.
 
     Raises:
-        CheckpointError: E005 if the content is damaged or cut short.
+        CheckpointError: E005 if the content is damaged or cut short, E010 if it has numbers that are not finite.
     """
     try:
         size = int.from_bytes(data[:8], "little")
@@ -66,4 +66,21 @@ def parse_weights(data: bytes, *, path: str | Path = "bytes") -> tuple[dict[str,
         scales = {name: stored.pop(name + _SCALE) for name in quantized}
     except (SafetensorError, ValueError, TypeError, KeyError) as reason:
         raise error("E005", path=path, reason=str(reason)[:200] or type(reason).__name__) from reason
-    return {name: tensor.float() * scales.get(name, 1.0) for name, tensor in stored.items()}, settings
+    tensors = {name: tensor.float() * scales.get(name, 1.0) for name, tensor in stored.items()}
+    check_finite(tensors, path)
+    return tensors, settings
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse weights of a training that failed: whatever reads them gives nothing but NaN.
+
+    Args:
+        tensors: by name.
+        path: where they came from, for messages.
+
+    Raises:
+        CheckpointError: E010 if one has NaN or infinite numbers.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise error("E010", name=path, tensor=name)

@@ -28,14 +28,20 @@ class Window(NamedTuple):
     read_end: int
 
 
-def cut_windows(n_pieces: NDArray[np.int64], n_words: Sequence[int], *, size: int, overlap: int) -> list[Window]:
+def cut_windows(
+    n_pieces: NDArray[np.int64], n_words: Sequence[int], *, size: int, overlap: int, ends: NDArray[np.int64] | None = None
+) -> list[Window]:
     """Cut every document into windows so that each word is read exactly once, from the window where it has most context.
+
+    With `ends`, reading goes over to the next window at the best end of something within the middle half of what both share:
+    a mention that is read half from the one and half from the other could not be found from the states that are read.
 
     Args:
         n_pieces: *(words of all documents,)* pieces per word, none above `size`.
         n_words: words of each document.
         size: most pieces in a window, special pieces not counted.
         overlap: pieces that neighbouring windows share, at least; fewer if twice the longest word and it exceed `size`.
+        ends: *(words of all documents,)* how much ends with each word, 0 for nothing.
 
     Returns:
         Windows in the order of the text; documents without words have none.
@@ -44,12 +50,13 @@ def cut_windows(n_pieces: NDArray[np.int64], n_words: Sequence[int], *, size: in
     first = 0
     for n in n_words:
         if n:
-            windows.extend(_cut(n_pieces[first : first + n], first, size, overlap))
+            own = slice(first, first + n)
+            windows.extend(_cut(n_pieces[own], first, size, overlap, None if ends is None else ends[own]))
         first += n
     return windows
 
 
-def _cut(n_pieces: NDArray[np.int64], first: int, size: int, overlap: int) -> list[Window]:
+def _cut(n_pieces: NDArray[np.int64], first: int, size: int, overlap: int, closing: NDArray[np.int64] | None) -> list[Window]:
     """Windows of one document whose first word has the number `first`."""
     ends = np.cumsum(n_pieces)  # pieces up to and including each word
     n = len(n_pieces)
@@ -72,12 +79,25 @@ def _cut(n_pieces: NDArray[np.int64], first: int, size: int, overlap: int) -> li
         # the middle of the shared pieces: words whose own middle is left of it have more context in the left window
         low, high = ends[right_start] - n_pieces[right_start], ends[left_end - 1]
         middle = int(np.searchsorted(ends - n_pieces / 2, (low + high) / 2, side="left"))
+        if closing is not None:
+            inside = np.searchsorted(ends, [low + (high - low) / 4, high - (high - low) / 4], side="left")
+            middle = _best_end(closing, middle, int(inside[0]), int(inside[1]))
         borders.append(min(max(middle, right_start, borders[-1]), left_end))
     borders.append(n)
     return [
         Window(first + start, first + end, first + read_start, first + read_end)
         for (start, end), read_start, read_end in zip(seen, borders[:-1], borders[1:], strict=True)
     ]
+
+
+def _best_end(closing: NDArray[np.int64], middle: int, low: int, high: int) -> int:
+    """The border after one of the words `low` to `high` with which most ends, the one nearest to the middle."""
+    words = np.arange(low, high)
+    words = words[closing[words] > 0]
+    if not len(words):
+        return middle
+    best = words[closing[words] == closing[words].max()] + 1
+    return int(best[np.abs(best - middle).argmin()])
 
 
 def pack_windows(lengths: NDArray[np.int64], *, budget: int) -> list[NDArray[np.int64]]:

@@ -4,6 +4,7 @@ A task adds a head (torch) and five hooks: `labels_in`, `candidates`, `targets`,
 """
 
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -174,7 +175,11 @@ class TorchPipe(TrainablePipe):
         sgd: Optimizer | None = None,
         losses: dict[str, float] | None = None,
     ) -> dict[str, float]:
-        """Learn from a batch: gradients go to the head now, and to the shared encoder when it asks for them."""
+        """Learn from a batch: gradients go to the head now, and to the shared encoder when it asks for them.
+
+        Raises:
+            ConfigError: E118 if the loss is not finite; nothing is learned from it.
+        """
         losses = {} if losses is None else losses
         losses.setdefault(self.name, 0.0)
         examples = list(examples)
@@ -185,10 +190,12 @@ class TorchPipe(TrainablePipe):
         set_dropout_rate(self.model, drop)
         output, backprop = self.model.begin_update(HeadInput(docs, self.candidates(docs, examples)))
         loss = self.head.loss(output, *self.targets(examples, output))
+        value = float(loss.detach())
+        check_loss(self.name, value)
         backprop(loss)
         if sgd:  # spaCy passes False for "later"
             self.finish_update(sgd)
-        losses[self.name] += float(loss.detach())
+        losses[self.name] += value
         return losses
 
     def predict(self, docs: Iterable[Doc]) -> list[Prediction]:
@@ -233,6 +240,16 @@ class TorchPipe(TrainablePipe):
         """Read what `to_disk` wrote."""
         self.cfg.update(read_model(Path(path), self.model))
         return self
+
+
+def check_loss(name: str, loss: float) -> None:
+    """Refuse a loss from which nothing but NaN would be learned.
+
+    Raises:
+        ConfigError: E118 if it is not finite.
+    """
+    if not math.isfinite(loss):
+        raise error("E118", name=name, found=loss)
 
 
 def write_group(doc: Doc, key: str, prediction: SpanPrediction) -> list[Span]:

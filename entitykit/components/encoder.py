@@ -19,15 +19,18 @@ from thinc.api import Model, Optimizer, set_dropout_rate, torch2xp, xp2torch
 from torch import Tensor
 
 from entitykit.bridge.coverage import coverage_of_nothing
-from entitykit.bridge.encoder import EncoderInput, load_tokenizer
+from entitykit.bridge.encoder import EncoderInput, check_vectors, load_tokenizer
+from entitykit.bridge.entities import Candidates
 from entitykit.bridge.late import keys_of, late_states
 from entitykit.bridge.listener import EncoderListener, Gradients
 from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.states import EncoderBatch, states_of
+from entitykit.components.base import check_loss
 from entitykit.components.batches import batch_by_words
 from entitykit.components.files import read_model, write_model
-from entitykit.components.gold import gold_spans, group_spans
+from entitykit.components.gold import gold_links, gold_spans, group_spans, pack_spans
 from entitykit.errors import error
+from entitykit.knowledge.vectors import VectorTable
 from entitykit.models.encoder.transformer import TransformerEncoder
 from entitykit.models.spans import entity_states, join_spans
 from entitykit.types import ENTITIES, MENTIONS, TOP, Spans, WordStates
@@ -54,9 +57,10 @@ def make_encoder(
         model: `entitykit.EntityEncoder.v1`.
         batch_words: words that are encoded together in prediction, a longer document aside.
         gold: if the encoder has entity tokens, where references have the spans that get one in training, beside the proposed
-            ones; span groups, or ``ents``.
+            ones; span groups, or ``ents``; ``coref_clusters_*`` stands for all groups that begin so.
         given: span groups, or ``ents``, that documents have before they are encoded and whose spans get entity tokens, too. If
-            the encoder has external vectors, a token reads those of its span's ids: ``kb_id_`` and ``span._.kb_ents``.
+            the encoder has external vectors, a token reads those of its span's ids: ``kb_id_`` and ``span._.kb_ents``. Spans
+            that components find later get tokens late, if the model has `keep_keys`.
     """
     return SharedEncoder(nlp.vocab, model, name=name, batch_words=batch_words, gold=gold, given=given)
 
@@ -119,6 +123,7 @@ class SharedEncoder(Transformer):
         self._reads[component_name] = known[0] | reads, known[1] | probes
         if isinstance(listener, EncoderListener):
             listener.encoder = self.model
+            listener.late = self.late_tokens
         super().add_listener(listener, component_name)
 
     def _request_layers(self) -> None:
@@ -167,31 +172,78 @@ class SharedEncoder(Transformer):
             return docs
         given = group_spans(docs, self.given)
         spans = join_spans(given.spans, gold_spans(examples, self.gold).spans) if examples else given.spans
-        return EncoderInput(docs, spans, given.candidates)
+        links = gold_links(examples, self.gold) if given.candidates else {}
+        return EncoderInput(docs, spans, given.candidates, links)
 
     def entity_states(self, doc: Doc, spans: Sequence[Span]) -> Any:
         """States of spans of a document that the encoder has read, without reading it again.
 
         Args:
             doc: with its ``trf_data``.
-            spans: any spans of it, such as those of a ruler or of another component.
+            spans: any spans of it, such as those of a ruler or of another component. If the encoder has external vectors, a
+                token reads those of its span's ids, ``kb_id_`` and ``span._.kb_ents``.
 
         Returns:
             *(n_spans, width)*: entity tokens that come late, or, if the encoder has none, maxima over the words' states.
 
         Raises:
             ConfigError: E102 if the encoder has not read the document, E115 if it has kept nothing for late tokens.
+            InputError: E117 for a span of another document, and for one without words.
         """
-        places = torch.tensor([(span.start, span.end) for span in spans], dtype=torch.long).reshape(-1, 2)
-        packed = Spans(places[:, 0], places[:, 1])
+        for span in spans:
+            if span.doc is not doc or not 0 <= span.start < span.end <= len(doc):
+                n = len(doc)
+                raise error("E117", start=span.start, end=span.end, of="this" if span.doc is doc else "another", n=n)
+        given = pack_spans([doc], [spans])
         states = states_of([doc], [TOP], self.model.get_dim("nO"))
-        shim = cast(TorchShim, self.model.shims[0])
         if self._entities is None or not self._entities["tokens"] or not len(spans):
             device = states.layers[TOP].device
-            return torch2xp(entity_states(states, Spans(packed.starts.to(device), packed.ends.to(device))))
-        with shim.mode(is_train=False) as module:
-            found = late_states(cast(TransformerEncoder, module), keys_of(doc._.trf_data.model_output), packed)
-        return torch2xp(found)
+            return torch2xp(entity_states(states, Spans(*(part.to(device) for part in given.spans))))
+        return torch2xp(self._late_states(doc, given.spans, given.candidates))
+
+    def _late_states(self, doc: Doc, spans: Spans, candidates: Candidates) -> Tensor:
+        with cast(TorchShim, self.model.shims[0]).mode(is_train=False) as module:
+            keys, vectors = keys_of(doc._.trf_data.model_output), self.model.attrs["vectors"]
+            return late_states(cast(TransformerEncoder, module), keys, spans, candidates, vectors)
+
+    def late_tokens(self, docs: Sequence[Doc], spans: Spans) -> Tensor:
+        """Entity tokens for spans that arrive after their documents were read, from what was kept of these.
+
+        Args:
+            docs: a batch that was read.
+            spans: *(n_spans,)* of the batch, in any order.
+
+        Returns:
+            *(n_spans, width)*, without gradients.
+
+        Raises:
+            ConfigError: E115 if nothing was kept.
+        """
+        starts, ends = spans.starts.cpu(), spans.ends.cpu()
+        states = torch.zeros(len(starts), self.model.get_dim("nO"), device=cast(TorchShim, self.model.shims[0]).device)
+        first = 0
+        for doc in docs:
+            rows = ((starts >= first) & (starts < first + len(doc))).nonzero().squeeze(1)
+            if len(rows):
+                named = group_spans([doc], self.given).candidates
+                found = self._late_states(doc, Spans(starts[rows] - first, ends[rows] - first), named)
+                states[rows.to(states.device)] = found
+            first += len(doc)
+        return states
+
+    def refresh_vectors(self) -> bool:
+        """See what was written to the table of external vectors since it was opened; the answer is whether that is anything.
+
+        Raises:
+            ConfigError: E007 if the encoder has no table, or the table has got another width.
+            CheckpointError: E050 or E051 if the table is gone or damaged; the encoder then goes on with what it read before.
+        """
+        table = cast("VectorTable | None", self.model.attrs["vectors"])
+        if table is None:
+            raise error("E007", setting="vectors", found="none", expected="a table that can be refreshed")
+        is_new = table.refresh()
+        check_vectors(cast(Model[Any, Any], self.model))
+        return is_new
 
     def set_annotations(self, docs: Iterable[Doc], predictions: EncoderBatch) -> None:  # type: ignore[override]
         """Write ``doc._.trf_data`` and ``doc._.coverage``."""
@@ -207,7 +259,13 @@ class SharedEncoder(Transformer):
         sgd: Optimizer | None = None,
         losses: dict[str, float] | None = None,
     ) -> dict[str, float]:
-        """Encode a batch for training and send it to all listeners; the loss is the squared norm of their gradients."""
+        """Encode a batch for training and send it to all listeners; the loss is the squared norm of their gradients.
+
+        Where a mixture of candidates learns from gold links, its loss is beside it, as ``NAME_links``.
+
+        Raises:
+            ConfigError: E118 if that loss is not finite.
+        """
         examples = list(examples)
         validate_examples(examples, "SharedEncoder.update")
         self._finish_late()
@@ -219,6 +277,10 @@ class SharedEncoder(Transformer):
         self._request_layers()
         set_dropout_rate(self.model, drop)
         batch, backprop = cast(Model[list[Doc], EncoderBatch], self.model).begin_update(self._input(docs, examples))
+        if batch.link_loss is not None:
+            name = f"{self.name}_links"
+            check_loss(name, batch.link_loss)
+            losses[name] = losses.get(name, 0.0) + batch.link_loss
         gradients: dict[int, Tensor] = {}
 
         def accumulate(new: Gradients) -> None:

@@ -20,6 +20,7 @@ from entitykit.bridge.genre_tasks import GenreSettings, Linked, MarkupTask, Name
 from entitykit.bridge.genre_text import GenreText
 from entitykit.bridge.seq2seq import GenreModel
 from entitykit.bridge.shim import TorchShim
+from entitykit.components.base import check_loss
 from entitykit.components.batches import batch_by_words
 from entitykit.components.files import read_model, write_model
 from entitykit.components.gold import NIL, reference_spans
@@ -288,6 +289,7 @@ class Genre(WithKB, TrainablePipe):
             outputs = pad_targets([target.output for target in targets], shim.device)
             smoothing = self.task.settings.smoothing
             loss = seq2seq.loss(seq2seq(ids, mask, outputs), outputs, smoothing=smoothing)
+            check_loss(self.name, float(loss.detach()))
             loss.backward()
         losses[self.name] += float(loss.detach())
         if sgd:  # spaCy passes False for "later"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from spacy.attrs import ORTH
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
+from entitykit.bridge.entities import NOTHING
 from entitykit.errors import warn
 from entitykit.types import Spans
 
@@ -41,24 +43,30 @@ def reference_spans(doc: Doc, keys: Sequence[str]) -> list[Span] | None:
 
     Args:
         doc: the reference.
-        keys: span groups, or ``ents`` for the entities; spans found under several keys count once.
+        keys: span groups, or ``ents`` for the entities; a key that ends in ``*`` stands for all groups whose names begin so.
+            Spans found under several keys count once.
 
     Returns:
         None if the reference has no annotation under any of the keys, which is not the same as no spans.
     """
+    groups = _groups(doc, keys)
     found: dict[tuple[int, int, str], Span] = {}
-    known = False
+    for span in chain(*groups):
+        found.setdefault((span.start, span.end, span.label_), span)
+    return list(found.values()) if groups else None
+
+
+def _groups(doc: Doc, keys: Sequence[str]) -> list[Iterable[Span]]:
+    """The groups that a document has under any of the keys."""
+    groups: list[Iterable[Span]] = []
     for key in keys:
         if key == ENTS and doc.has_annotation("ENT_IOB"):
-            spans: Iterable[Span] = doc.ents
+            groups.append(doc.ents)
         elif key in doc.spans:
-            spans = doc.spans[key]
-        else:
-            continue
-        known = True
-        for span in spans:
-            found.setdefault((span.start, span.end, span.label_), span)
-    return list(found.values()) if known else None
+            groups.append(doc.spans[key])
+        elif key.endswith("*"):
+            groups += [group for name, group in doc.spans.items() if name.startswith(key[:-1])]
+    return groups
 
 
 class Given(NamedTuple):
@@ -70,16 +78,33 @@ class Given(NamedTuple):
     """
 
     spans: Spans
-    candidates: dict[tuple[int, int], dict[str, float]]
+    candidates: dict[Place, dict[str, float]]
 
 
 def group_spans(docs: Sequence[Doc], keys: Sequence[str]) -> Given:
-    """Collect the spans that documents have in groups, or in ``ents``, and what they may name."""
-    places: list[tuple[int, int]] = []
-    candidates: dict[tuple[int, int], dict[str, float]] = {}
+    """Collect the spans that documents have in groups, or in ``ents``, and what they may name; keys as in `reference_spans`.
+
+    Empty spans are left out with a warning.
+    """
+    found = [list(chain(*_groups(doc, keys))) for doc in docs]
+    whole = [[span for span in spans if span.start < span.end] for spans in found]
+    if n_empty := sum(map(len, found)) - sum(map(len, whole)):
+        warn("W104", n=n_empty)
+    return pack_spans(docs, whole)
+
+
+def pack_spans(docs: Sequence[Doc], spans: Sequence[Sequence[Span]]) -> Given:
+    """Number spans through a batch, and collect what they may name.
+
+    Args:
+        docs: the batch.
+        spans: of each document, in any order.
+    """
+    places: list[Place] = []
+    candidates: dict[Place, dict[str, float]] = {}
     offset = 0
-    for doc in docs:
-        for span in reference_spans(doc, keys) or ():
+    for doc, of_doc in zip(docs, spans, strict=True):
+        for span in of_doc:
             places.append((offset + span.start, offset + span.end))
             named = dict(span._.kb_ents or ()) if span.has_extension("kb_ents") else {}
             if span.kb_id_ and span.kb_id_ != NIL:
@@ -109,7 +134,7 @@ def gold_spans(examples: Sequence[Example], keys: Sequence[str]) -> Gold:
         find = places_in_predicted(eg)
         for span in spans or ():
             place = find(span.start, span.end)
-            if place is None:
+            if place is None or place[0] == place[1]:
                 n_lost += 1
                 continue
             starts.append(offset + place[0])
@@ -119,6 +144,20 @@ def gold_spans(examples: Sequence[Example], keys: Sequence[str]) -> Gold:
     if n_lost:
         warn("W101", n=n_lost)
     return Gold(Spans(torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long)), labels, known)
+
+
+def gold_links(examples: Sequence[Example], keys: Sequence[str]) -> dict[Place, str]:
+    """Ids that gold spans of a batch name, by their places in it, `NOTHING` for `NIL`; spans without a link are left out."""
+    found: dict[Place, str] = {}
+    offset = 0
+    for eg in examples:
+        find = places_in_predicted(eg)
+        for span in chain(*_groups(eg.reference, keys)):
+            place = find(span.start, span.end) if span.kb_id_ else None
+            if place is not None:
+                found[offset + place[0], offset + place[1]] = NOTHING if span.kb_id_ == NIL else span.kb_id_
+        offset += len(eg.predicted)
+    return found
 
 
 def warn_ambiguous(references: Iterable[Doc], keys: Sequence[str], name: str) -> None:

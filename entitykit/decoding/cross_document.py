@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
@@ -47,7 +47,8 @@ def agglomerate(
     Args:
         pairs: pairs of mentions that were scored, `(n_pairs, 2)`.
         scores: their scores, `(n_pairs,)`.
-        score_pairs: scores the pairs that the mean needs; pairs that `pairs` has are not asked for again.
+        score_pairs: scores the pairs that the mean needs, the lower number first; those that `pairs` has are not asked for
+            again, but others may be.
         n_mentions: number of mentions.
         settings: thresholds.
         known: clusters of earlier mentions, -1 for new ones, `(n_mentions,)`; None if all are new. Known clusters keep their
@@ -65,13 +66,13 @@ def agglomerate(
     if n := int(np.isnan(scores).sum()):
         raise error("E354", n=n)
     clustering = _Clustering(n_mentions, known)
-    asked = _Asked(pairs, scores, score_pairs)
+    low, high = np.sort(pairs, axis=1).T.reshape(2, -1).astype(np.int64)
+    asked = _Asked(low, high, scores, score_pairs, n_mentions)
     chosen = settings or MergeSettings()
-    low, high = np.sort(pairs, axis=1).T.reshape(2, -1)
-    for pair in np.lexsort((high, low, -scores)):
-        if not scores[pair] > chosen.threshold:
-            break
-        a, b = clustering.of[low[pair]], clustering.of[high[pair]]
+    order = np.lexsort((high, low, -scores))
+    order = order[: int((scores > chosen.threshold).sum())]
+    for one, other in zip(low[order].tolist(), high[order].tolist(), strict=True):
+        a, b = clustering.of[one], clustering.of[other]
         if a != b and _fits(clustering.members[a], clustering.members[b], asked, chosen):
             clustering.merge(a, b)
     return clustering.numbers()
@@ -84,20 +85,24 @@ class _Clustering:
         names = np.full(n_mentions, NONE, dtype=np.int64) if known is None else known.astype(np.int64)
         self._first_new = int(names.max(initial=NONE)) + 1
         new = names == NONE
-        self.of = np.where(new, self._first_new + np.cumsum(new) - 1, names)
+        self.of: list[int] = np.where(new, self._first_new + np.cumsum(new) - 1, names).tolist()
         self.members: dict[int, list[int]] = {}
-        for mention, cluster in enumerate(self.of.tolist()):
+        for mention, cluster in enumerate(self.of):
             self.members.setdefault(cluster, []).append(mention)
+        self._names = {cluster: cluster for cluster in self.members}
 
     def merge(self, a: int, b: int) -> None:
-        kept, lost = sorted((a, b))
-        moved = self.members.pop(lost)
-        self.of[moved] = kept
-        self.members[kept] = sorted(self.members[kept] + moved)
+        """Move the mentions of the smaller cluster to the larger one, which is then named by the lower name of both."""
+        smaller, larger = sorted((a, b), key=lambda each: len(self.members[each]))
+        into = self.members[larger]
+        for mention in self.members.pop(smaller):
+            self.of[mention] = larger
+            insort(into, mention)
+        self._names[larger] = min(self._names[larger], self._names.pop(smaller))
 
     def numbers(self) -> Ints:
         """Number new clusters after the known ones, without gaps, in the order of their first mentions."""
-        numbers = self.of.copy()
+        numbers = np.array([self._names[cluster] for cluster in self.of], dtype=np.int64)
         new = np.flatnonzero(numbers >= self._first_new)
         _, first, inverse = np.unique(numbers[new], return_index=True, return_inverse=True)
         numbers[new] = self._first_new + np.argsort(np.argsort(first))[inverse]
@@ -105,21 +110,28 @@ class _Clustering:
 
 
 class _Asked:
-    """Scores of pairs, each asked for once."""
+    """Scores of pairs: those that are known are looked up, the others are asked for."""
 
-    def __init__(self, pairs: Ints, scores: Floats, score_pairs: ScorePairs) -> None:
-        self._scores = {(min(a, b), max(a, b)): score for (a, b), score in zip(pairs.tolist(), scores.tolist(), strict=True)}
-        self._score_pairs = score_pairs
+    def __init__(self, low: Ints, high: Ints, scores: Floats, score_pairs: ScorePairs, n_mentions: int) -> None:
+        keys = low * n_mentions + high
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._scores = np.append(keys[order], -1), np.append(scores[order], np.nan)  # one more, to look behind
+        self._score_pairs, self._n = score_pairs, n_mentions
 
     def mean(self, a: list[int], b: list[int]) -> float:
-        wanted = [(min(pair), max(pair)) for pair in product(a, b)]
-        missing = [pair for pair in wanted if pair not in self._scores]
-        if missing:
-            scores = np.asarray(self._score_pairs(np.array(missing, dtype=np.int64)), dtype=np.float64)
-            if scores.shape != (len(missing),):
-                raise error("E351", found=scores.shape, expected=f"({len(missing)},)")
-            self._scores.update(zip(missing, scores.tolist(), strict=True))
-        return float(np.mean([self._scores[pair] for pair in wanted]))
+        """The mean score of all pairs between two clusters."""
+        rows, columns = np.array(a, dtype=np.int64)[:, None], np.array(b, dtype=np.int64)
+        low, high = np.minimum(rows, columns).ravel(), np.maximum(rows, columns).ravel()
+        keys = low * self._n + high
+        places = np.searchsorted(self._keys[:-1], keys)
+        scores, missing = self._scores[places], self._keys[places] != keys
+        if missing.any():
+            wanted = np.stack([low[missing], high[missing]], axis=1)
+            found = np.asarray(self._score_pairs(wanted), dtype=np.float64)
+            if found.shape != (len(wanted),):
+                raise error("E351", found=found.shape, expected=f"({len(wanted)},)")
+            scores[missing] = found
+        return float(scores.mean())
 
 
 def _fits(a: list[int], b: list[int], asked: _Asked, settings: MergeSettings) -> bool:
@@ -132,4 +144,4 @@ def _sample(members: list[int], n: int) -> list[int]:
     """Take n of the members, evenly spaced from the first to the last."""
     if not n or len(members) <= n:
         return members
-    return [members[int(i)] for i in np.linspace(0, len(members) - 1, n)]
+    return [members[int(i)] for i in np.linspace(0, len(members) - 1, n).tolist()]

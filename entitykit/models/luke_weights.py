@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from entitykit.errors import error
-from entitykit.models.encoder.families import convert_weights
+from entitykit.models.encoder.families import convert_weights, get_tensor
 from entitykit.models.encoder.settings import EncoderSettings
 from entitykit.models.luke import (
     ClassifierSettings,
@@ -84,7 +84,7 @@ def load_classifier(
     Raises:
         CheckpointError: E004 for a tensor that is missing, E003 for the classifier of another task.
     """
-    weight = _get(tensors, "classifier.weight", name)
+    weight = get_tensor(tensors, "classifier.weight", name)
     expected = head.n_states * config["hidden_size"]
     if weight.shape[1] != expected:
         found = f"of {weight.shape[1]} inputs"
@@ -93,7 +93,7 @@ def load_classifier(
         ClassifierSettings(width=config["hidden_size"], n_labels=weight.shape[0], dropout=config["hidden_dropout_prob"])
     )
     parts = [key for key, _ in module.outer.named_parameters()]
-    module.outer.load_state_dict({part: _get(tensors, f"classifier.{part}", name) for part in parts})
+    module.outer.load_state_dict({part: get_tensor(tensors, f"classifier.{part}", name) for part in parts})
     return module
 
 
@@ -120,10 +120,10 @@ def _load_vocabulary(
     tensors: Mapping[str, Tensor], config: Mapping[str, Any], names: _Names, embedding_width: int, name: str
 ) -> LukeVocabulary:
     _check_tied(tensors, names, name)
-    weights = {"bias": _get(tensors, names.bias, name)}
+    weights = {"bias": get_tensor(tensors, names.bias, name)}
     for kind in ("weight", "bias"):
-        weights[f"inner.{kind}"] = _get(tensors, f"{names.inner}.{kind}", name)
-        weights[f"norm.{kind}"] = _get(tensors, f"{names.norm}.{kind}", name)
+        weights[f"inner.{kind}"] = get_tensor(tensors, f"{names.inner}.{kind}", name)
+        weights[f"norm.{kind}"] = get_tensor(tensors, f"{names.norm}.{kind}", name)
     head = LukeVocabulary(
         VocabularySettings(
             width=config["hidden_size"],
@@ -140,9 +140,3 @@ def _check_tied(tensors: Mapping[str, Tensor], names: _Names, name: str) -> None
     decoder, embedding = tensors.get(names.decoder), tensors.get(names.embedding)
     if decoder is not None and embedding is not None and not torch.equal(decoder, embedding):
         raise error("E003", name=name, what="output embedding", found=names.decoder, expected=f"the same as {names.embedding}")
-
-
-def _get(tensors: Mapping[str, Tensor], key: str, name: str) -> Tensor:
-    if key not in tensors:
-        raise error("E004", name=name, tensor=key)
-    return tensors[key].float()

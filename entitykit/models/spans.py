@@ -85,13 +85,13 @@ def entity_states(states: WordStates, spans: Spans) -> Tensor:
 
     Args:
         states: with the top layer.
-        spans: *(n_spans,)*.
+        spans: *(n_spans,)*; those without a token get one late, where that can be.
 
     Returns:
         *(n_spans, width)*.
 
     Raises:
-        ConfigError: E112 for a span without a token.
+        ConfigError: E112 for a span without a token, if none can come late.
     """
     if states.entities is None or states.entities.states is None:
         return range_max(states.layers[TOP], spans)
@@ -100,9 +100,12 @@ def entity_states(states: WordStates, spans: Spans) -> Tensor:
     known, wanted = tokens.starts * n + tokens.ends, spans.starts * n + spans.ends  # sorted as the tokens are
     rows = torch.searchsorted(known, wanted)
     missing = known[rows.clamp_max(len(known) - 1)] != wanted if len(known) else torch.ones_like(wanted, dtype=torch.bool)
-    if missing.any():
+    if not missing.any():
+        return states.entities.states[rows]
+    if states.late is None:
         raise error("E112", n=int(missing.sum()), total=len(wanted))
-    return states.entities.states[rows]
+    late = states.late(Spans(spans.starts[missing], spans.ends[missing])).to(states.entities.states.device)
+    return torch.cat([states.entities.states, late])[torch.where(missing, len(known) - 1 + missing.cumsum(0), rows)]
 
 
 def end_states(states: WordStates, spans: Spans, lower_layers: Sequence[int] = ()) -> list[Tensor]:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from entitykit.bridge.checkpoints import ENCODER_FILE
-from entitykit.bridge.weights import dump_weights
+from entitykit.bridge.weights import check_finite, dump_weights
 from entitykit.corpora.entity_vocabulary import EntityVocabulary
 from entitykit.errors import error
 from entitykit.pretraining.luke_format import is_luke, save_luke
@@ -83,7 +83,7 @@ def load_checkpoint(
 
     Raises:
         ConfigError: E132 if it was made with other settings.
-        CheckpointError: E133 if it cannot be read.
+        CheckpointError: E133 if it cannot be read, E010 if its weights are not finite.
     """
     found = _checkpoints(folder)
     if not found:
@@ -92,7 +92,9 @@ def load_checkpoint(
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         check_same(path, state["made_of"], made_of)
-        module.load_state_dict(load_file(path / "model.safetensors"))
+        weights = load_file(path / "model.safetensors")
+        check_finite(weights, path)
+        module.load_state_dict(weights)
         moments = load_file(path / "optimizer.safetensors")
         for name, parameter in module.named_parameters():
             own = {moment: moments[f"{name}:{moment}"] for moment in _MOMENTS if f"{name}:{moment}" in moments}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -73,7 +74,8 @@ def pretrain(settings: PretrainSettings, report: Report | None = None) -> Path:
         ConfigError: E130 for settings that do not fit the devices, E131 without accelerate, E132 if the output folder is of
             a training with other settings; and as `entitykit.bridge.checkpoints.load_checkpoint`.
         CorpusError: E2xx for the corpus or the vocabulary, E242 if it has nothing to learn from.
-        CheckpointError: E133 for a damaged checkpoint.
+        CheckpointError: E133 for a damaged checkpoint; E010 for weights that are not finite.
+        ConfigError: E135 for a step whose loss or gradients are not finite; the last checkpoint stays.
         OutputError: E134 if the output folder cannot be written.
     """
     devices: Devices = (Accelerated if settings.accelerate else OneDevice)(bf16=settings.bf16)
@@ -166,15 +168,16 @@ class _Run:
                 words, entities = settings.word_weight / n_words, settings.entity_weight / n_entities
                 (n * (words * losses.words + entities * losses.entities)).backward()
             sums += torch.stack([losses.words.detach().float(), losses.entities.detach().float(), losses.found.float()])
-        rate = learn_rate(settings, step)
-        self.update(rate)
         of_words, of_entities, found = self.devices.total(sums).tolist()
-        return Step(step + 1, of_words / n_words, of_entities / n_entities, found / n_entities, rate)
+        self.update(step, learn_rate(settings, step), of_words + of_entities)
+        return Step(step + 1, of_words / n_words, of_entities / n_entities, found / n_entities, learn_rate(settings, step))
 
-    def update(self, rate: float) -> None:
-        """Apply and clear the gradients."""
-        if self.settings.grad_clip:
-            nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.grad_clip)
+    def update(self, step: int, rate: float, loss: float) -> None:
+        """Apply and clear the gradients; refuse those that would spoil the weights, and the next checkpoint with them."""
+        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.grad_clip or math.inf)
+        for what, found in (("loss", loss), ("norm of the gradients", float(norm))):
+            if not math.isfinite(found):
+                raise error("E135", step=step + 1, what=what, found=found)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()

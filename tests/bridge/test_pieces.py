@@ -16,7 +16,7 @@ from spacy.vocab import Vocab
 from transformers import AutoTokenizer
 
 from entitykit.bridge import pieces as module
-from entitykit.bridge.pieces import WordPieces, ranges
+from entitykit.bridge.pieces import WordPieces, closes, ranges
 from entitykit.bridge.shapes import word_shape
 
 FAMILIES = ["tiny_bert", "tiny_distilbert", "tiny_roberta", "tiny_xlmr"]
@@ -210,3 +210,23 @@ def test_pickle(checkpoint: Path) -> None:
 def test_ranges(pairs: list[tuple[int, int]]) -> None:
     starts, counts = (np.array([pair[i] for pair in pairs], dtype=np.int64) for i in (0, 1))
     assert ranges(starts, counts).tolist() == [start + k for start, count in pairs for k in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("word", "ends"),
+    [
+        (".", 2),
+        ("?!", 2),
+        ("\u2026", 2),
+        ("\uff01", 2),
+        ("\n\n", 2),
+        (",", 1),
+        (";", 1),
+        ("Mr.", 0),
+        (" ", 0),
+        ("", 0),
+        (".)", 0),
+    ],
+)
+def test_what_ends_with_a_word(word: str, ends: int) -> None:
+    assert closes(word) == ends

@@ -42,10 +42,20 @@ def test_settings_names_and_shapes(storage: Storage) -> None:
 
 
 def test_fp32_keeps_every_bit() -> None:
-    before = tensors() | {"special": torch.tensor([float("inf"), float("nan"), 1e-45, 3.4e38])}
+    before = tensors() | {"special": torch.tensor([1e-45, 3.4e38, -3.4e38])}
     after, _ = parse_weights(dump_weights(before, {}))
     for name, tensor in before.items():
         assert torch.equal(after[name].view(torch.int32), tensor.contiguous().view(torch.int32)), name
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("value", [float("inf"), float("nan")], ids=str)
+def test_numbers_that_are_not_finite(storage: Storage, value: float) -> None:
+    for name, row in (("layer.weight", 1), ("embeddings.weight", N_ROWS - 1)):
+        spoiled = tensors()
+        spoiled[name][row, -1] = value
+        with pytest.raises(CheckpointError, match=rf"E010.*'my\.safetensors' .*'{name}'"):
+            parse_weights(dump_weights(spoiled, SETTINGS, storage=storage), path="my.safetensors")
 
 
 @pytest.mark.parametrize("storage", ["fp16", "int8"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
+from random import Random
 
 import numpy as np
 from hypothesis import given
@@ -83,6 +84,35 @@ def test_words_have_half_of_the_overlap_on_each_side(case: tuple[list[list[int]]
         for window in cut([document], size, overlap):
             for word in range(window.read_start, window.read_end):
                 assert poorer_side(document, window, word) >= (overlap - document[word]) / 2
+
+
+@given(cases(words_in_reserve=2), st.randoms(use_true_random=False))
+def test_reading_goes_over_where_most_ends(case: tuple[list[list[int]], int, int], random: Random) -> None:
+    """Near the middle of what is shared; every word is read once, and has a quarter of the overlap on each side."""
+    documents, size, overlap = case
+    for document in documents:
+        ends = np.array([random.choice([0, 0, 0, 0, 1, 2]) for _ in document], dtype=np.int64)
+        windows = cut_windows(np.array(document, dtype=np.int64), [len(document)], size=size, overlap=overlap, ends=ends)
+        plain = cut([document], size, overlap)
+        assert [(w.start, w.end) for w in windows] == [(w.start, w.end) for w in plain]
+        assert [word for w in windows for word in range(w.read_start, w.read_end)] == list(range(len(document)))
+        for window in windows:
+            for word in range(window.read_start, window.read_end):
+                assert poorer_side(document, window, word) >= (overlap - document[word]) / 4 - LONGEST
+        for (_, right), (_, of_plain) in zip(pairwise(windows), pairwise(plain), strict=True):
+            near = ends[min(right.read_start, of_plain.read_start) : max(right.read_start, of_plain.read_start)]
+            if right.read_start != of_plain.read_start:
+                assert ends[right.read_start - 1] > 0
+                assert (near[near > 0] <= ends[right.read_start - 1]).all()
+
+
+def test_the_best_end_near_the_middle() -> None:
+    ends = np.zeros(40, dtype=np.int64)
+    ends[[1, 9, 13, 14, 18, 39]] = [2, 2, 1, 2, 2, 2]
+    words = np.ones(40, dtype=np.int64)
+    assert [(w.read_start, w.read_end) for w in cut_windows(words, [40], size=24, overlap=8)] == [(0, 20), (20, 40)]
+    found = cut_windows(words, [40], size=24, overlap=8, ends=ends)
+    assert found == [Window(0, 24, 0, 19), Window(16, 40, 19, 40)]
 
 
 def poorer_side(document: list[int], window: Window, word: int) -> float:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import pytest
 from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
-from entitykit.components.cluster_links import link_clusters
+from entitykit.components.cluster_documents import characters, named
+from entitykit.components.cluster_links import link_clusters, links_from
+from entitykit.components.clustering import ClusteringPipe
+from entitykit.components.linker import Linker
 from entitykit.components.links import register_links
+from entitykit.components.nils import register_nils
 from entitykit.errors import InputError
+from entitykit.knowledge.candidates import Mention
+from entitykit.knowledge.cluster_schema import NewDocument
+from entitykit.knowledge.cluster_store import ClusterStore
+from tests.pipelines import SENTENCES, add_head, make_examples, make_pipeline
 
 Candidates = list[tuple[str, float]]
 
@@ -49,6 +61,103 @@ def test_a_threshold_and_nil() -> None:
     assert link_clusters(docs, threshold=0.61) == {"C1": ""}
     docs = [make(("C1", [("Q1", 0.9)])), make(("C1", [])), make(("C1", []))]
     assert link_clusters(docs) == {"C1": ""}  # 0.3 against 0.7 that it is none
+
+
+def test_mentions_of_a_cluster_that_is_nil_have_one_provisional_id() -> None:
+    """Others keep theirs; mentions of clusters that are known have none any more."""
+    one = make(("C1", [("Q1", 0.9)]), ("C2", []), ("C2", [("Q5", 0.1)]), ("", []), ("C4", None))
+    two = make(("C2", []), ("C1", [("Q1", 0.9)]))
+    register_nils()
+    one._.nil_clusters = {"NIL-1": [[0, 1], [3, 4]], "NIL-2": [[1, 2], [2, 3]], "NIL-3": [[4, 5]]}
+    assert link_clusters([one, two]) == {"C1": "Q1", "C2": ""}
+    assert one._.nil_clusters == {"NIL-1": [[3, 4]], "NIL-3": [[4, 5]], "NIL-C2": [[1, 2], [2, 3]]}
+    assert two._.nil_clusters == {"NIL-C2": [[0, 1]]}
+    assert [span._.nil_id for span in two.ents] == ["NIL-C2", ""]
+    assert link_clusters([one, two], threshold=0.95) == {"C1": "", "C2": ""}
+    assert two._.nil_clusters == {"NIL-C1": [[1, 2]], "NIL-C2": [[0, 1]]}
+
+
+def stored(store: ClusterStore, doc: Doc, id_: str, clusters: Sequence[int], merged: dict[int, int] | None = None) -> Doc:
+    """A document that was added to a store, with a mention of each cluster."""
+    doc.user_data["id"] = id_
+    places = characters(doc.spans["cross_document"])
+    contexts = [Mention(span.text, "", "") for span in doc.spans["cross_document"]]
+    new = NewDocument(*named(doc, places), places, [""] * len(places), contexts, np.ones((len(places), 2), dtype=np.float32))
+    with store.changing():
+        store.remove([id_])
+        store.put([new], np.array(clusters, dtype=np.int64), merged or {})
+    return doc
+
+
+def test_a_store_keeps_what_was_decided(tmp_path: Path) -> None:
+    with ClusterStore.create(tmp_path, width=2, fingerprint="x") as store:
+        one = stored(store, make(("C1", [("Q1", 0.8), ("Q2", 0.1)]), ("C2", [])), "one", [1, 2])
+        assert link_clusters([one], store=store) == {"C1": "Q1", "C2": ""}
+        two = stored(store, make(("C1", [("Q2", 0.3)]), ("C3", [("Q9", 0.9)])), "two", [1, 3])
+        assert link_clusters([two], store=store) == {"C1": "Q1", "C3": "Q9"}  # 0.4 and 0.2 for both days, not 0.3 alone
+        assert two.ents[0]._.kb_ents == [("Q1", pytest.approx(0.4)), ("Q2", pytest.approx(0.2))]
+        assert link_clusters([two], store=store) == {"C1": "Q1", "C3": "Q9"}  # again: nothing counts twice
+        assert [cluster["kb_id"] for cluster in store.export()] == ["Q1", "", "Q9"]
+        three = stored(store, make(("C1", [("Q2", 0.9)])), "two", [1])  # another text of the same id
+        assert link_clusters([three], store=store) == {"C1": "Q2"}  # (0.1 + 0.9) / 2
+        again = make(("C1", [("Q1", 0.8), ("Q2", 0.1)]), ("C2", []))
+        again.user_data["id"] = "one"
+        links_from(store, [again])
+        assert [ent.kb_id_ for ent in again.ents] == ["Q2", ""]
+        assert again._.nil_clusters == {"NIL-C2": [[1, 2]]}
+        with pytest.raises(InputError, match="E639.*'two'.*not in the store"):
+            link_clusters([two], store=store)
+
+
+def test_clusters_that_merge_are_decided_anew(tmp_path: Path) -> None:
+    with ClusterStore.create(tmp_path, width=2, fingerprint="x") as store:
+        one = stored(store, make(("C1", [("Q1", 0.6)]), ("C2", [("Q2", 0.9)])), "one", [1, 2])
+        link_clusters([one], store=store)
+        two = stored(store, make(("C1", [])), "two", [1], {2: 1})
+        assert store.links_of(np.array([1, 2])) == {}
+        assert ["kb_id" in cluster for cluster in store.export()] == [False]
+        assert link_clusters([two], store=store) == {"C1": ""}  # 0.2 for Q1, 0.3 for Q2, 0.5 for none
+        assert store.links_of(np.array([1, 2])) == {1: ""}
+
+
+def test_a_random_linker_with_clusters_of_random_vectors(tmp_path: Path, tiny_bert: Path) -> None:
+    """Two days: all mentions of a cluster have one entity, that of the mean of what the linker said of each."""
+    nlp = make_pipeline(tiny_bert)
+    add_head(nlp, "linker_state", nil_clusters=True, candidates={"alias": 8, "dense": 0})
+    add_head(nlp, "cross_document", mentions="ents", threshold=0.985, mean_threshold=0.985)
+    nlp.initialize(lambda: make_examples(nlp))
+    linker, pipe = (nlp.get_pipe(name) for name in ("linker_state", "cross_document"))
+    assert isinstance(linker, Linker)
+    assert isinstance(pipe, ClusteringPipe)
+    linker.build_index()
+    texts = [text for text, _ in SENTENCES] + ["Peter and Zork went to New York", "Zork and Mary Jones met in Aberdeen"]
+    days = [[nlp(text) for text in own] for own in (texts[::2], texts[1::2])]
+    single = {}
+    for doc in (doc for day in days for doc in day):
+        single.update({(doc.text, ent.start): dict(ent._.kb_ents) for ent in doc.ents})
+    with pipe.open_store(tmp_path / "store", days[0]) as store:
+        for day in days:
+            pipe.add_to(store, day)
+            pipe.link(store, day)
+        everything = [doc for day in days for doc in day]
+        pipe.ids_from(store, everything)
+        pipe.links_from(store, everything)
+        links = {cluster["id"]: cluster["kb_id"] for cluster in store.export()}
+    members: dict[str, list[tuple[Span, str]]] = {}
+    for doc in everything:
+        for ent, span in zip(doc.ents, doc.spans["cross_document"], strict=True):
+            members.setdefault(span.id_, []).append((ent, span.id_))
+    assert 1 < len(members) < len(single)
+    for id_, own in members.items():
+        lists = [single[ent.doc.text, ent.start] for ent, _ in own]
+        means = {name: sum(each.get(name, 0.0) for each in lists) / len(lists) for each in lists for name in each}
+        best = max(means, key=lambda name: means[name], default="")
+        expected = best if best and means[best] >= 1 - sum(means.values()) else ""
+        assert {ent.kb_id_ for ent, _ in own} == {expected}
+        assert links[id_] == expected
+        assert {ent._.nil_id for ent, _ in own} == {"" if expected else f"NIL-{id_}"}
+    assert "" in links.values()
+    assert any(links.values())
 
 
 def test_documents_without_clusters() -> None:

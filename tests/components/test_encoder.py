@@ -34,6 +34,19 @@ def test_what_is_written(nlp: Language) -> None:
     assert coverage["shortened"] == 0
 
 
+def test_no_name_is_read_from_two_windows(tiny_bert: Path) -> None:
+    """Reading goes over to the next window where a sentence ends, if one does in the middle of what both share."""
+    config = encoder_config(tiny_bert)
+    config["model"] |= {"window": 120, "overlap": 90}
+    nlp = spacy.blank("xx")
+    nlp.add_pipe(ENCODER, config=config)
+    nlp.initialize(lambda: make_examples(nlp))
+    doc = nlp("John Carpenter moved to New York , and then on . " * 12)
+    ends = np.cumsum(nlp.get_pipe(ENCODER).model.predict([doc]).states.runs)
+    assert len(ends) > 3
+    assert {doc[int(end) - 1].text for end in ends} == {"."}
+
+
 @pytest.mark.parametrize("texts", [[""], ["", ""], ["", "John", ""]], ids=str)
 def test_empty_documents(nlp: Language, texts: list[str]) -> None:
     docs = list(nlp.pipe(texts))

@@ -9,7 +9,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.vocab import Vocab
 
-from entitykit.components.gold import gold_spans, reference_spans
+from entitykit.components.gold import gold_spans, group_spans, reference_spans
 from entitykit.errors import EntityKitWarning
 from tests.pipelines import initialized, train
 
@@ -43,6 +43,36 @@ def test_no_annotation_is_not_no_entity() -> None:
     assert offsets(reference_spans(doc("a|b", ents=[]), ["sc", "ents"])) == []
     assert offsets(reference_spans(doc("a|b", sc=[]), ["sc", "ents"])) == []
     assert reference_spans(doc("a|b", sc=[]), ["ents"]) is None
+
+
+def test_groups_by_the_beginning_of_their_names() -> None:
+    reference = doc("a|b|c", coref_clusters_1=[(0, 1, "")], coref_clusters_2=[(1, 3, "")], coref_ids=[(0, 3, "")])
+    assert offsets(reference_spans(reference, ["coref_clusters_*"])) == [(0, 1, ""), (1, 3, "")]
+    assert len(reference_spans(reference, ["*", "coref_ids"]) or ()) == 3
+    assert reference_spans(reference, ["clusters_*"]) is None
+    found = group_spans([doc("x"), reference], ["coref_*"]).spans
+    assert (found.starts.tolist(), found.ends.tolist()) == ([1, 2, 1], [2, 4, 4])
+
+
+def test_empty_spans_are_counted() -> None:
+    """Given ones, and gold ones in words that are the same or others."""
+    made = doc("a|b", sc=[(1, 1, ""), (0, 1, ""), (2, 2, "X")])
+    with pytest.warns(EntityKitWarning, match="W104.*2 spans"):
+        given = group_spans([made], ["sc", "absent"])
+    assert (given.spans.starts.tolist(), given.spans.ends.tolist()) == ([0], [1])
+    for predicted in (doc("a|b"), doc("ab")):
+        with pytest.warns(EntityKitWarning, match="W101.*2 gold spans"):
+            gold = gold_spans(
+                [Example(predicted, doc("a|b", spaces=[False, False], sc=[(1, 1, ""), (0, 1, ""), (2, 2, "X")]))], ["sc"]
+            )
+        assert (gold.spans.starts.tolist(), gold.spans.ends.tolist()) == ([0], [1])
+
+
+def test_what_spans_at_one_place_may_name() -> None:
+    made = doc("a|b")
+    made.spans["one"] = [Span(made, 0, 1, kb_id="Q1"), Span(made, 1, 2, kb_id="NIL")]
+    made.spans["two"] = [Span(made, 0, 1, kb_id="Q2"), Span(made, 0, 2)]
+    assert group_spans([doc("x"), made], ["one", "two"]).candidates == {(1, 2): {"Q1": 1.0, "Q2": 1.0}}
 
 
 def test_same_words() -> None:

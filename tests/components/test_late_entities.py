@@ -13,9 +13,21 @@ from spacy.tokens import Doc, Span
 
 from entitykit.bridge.late import KeyStore
 from entitykit.bridge.packs import Layout
-from entitykit.errors import ConfigError, EntityKitWarning
+from entitykit.errors import ConfigError, EntityKitWarning, InputError
 from entitykit.models.encoder.transformer import Cache
-from tests.pipelines import LUKE, READING, SENTENCES, counted_passes, initialized, train
+from tests.pipelines import (
+    LUKE,
+    READING,
+    SENTENCES,
+    annotations,
+    counted_passes,
+    initialized,
+    make_example,
+    make_examples,
+    make_pipeline,
+    scores,
+    train,
+)
 
 LONG = " ".join(text for text, _ in SENTENCES * 6)
 SMALL_WINDOWS = {"window": 32, "overlap": 12, "max_word_pieces": 10}
@@ -102,3 +114,85 @@ def test_nothing_was_kept(tiny_bert: Path) -> None:
 def test_tokens_that_are_seen_cannot_come_late(tiny_bert: Path) -> None:
     with pytest.raises(ConfigError, match=r"E007.*keep_keys"):
         initialized(tiny_bert, "span_ner", encoder=LUKE | {"keep_keys": True})
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["late", "pooled"])
+def test_spans_that_are_none_of_the_document(nlp: Language, tiny_bert: Path, tokens: bool) -> None:
+    """Empty ones, and those of another document."""
+    nlp = nlp if tokens else initialized(tiny_bert, "span_ner")[0]
+    doc, other = nlp(SENTENCES[1][0]), nlp(SENTENCES[4][0])
+    states = nlp.get_pipe("entitykit_encoder").entity_states  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"E117.*\[2, 2\) of this document.*<= 7"):
+        states(doc, [doc[0:1], doc[2:2]])
+    with pytest.raises(InputError, match=r"E117.*\[0, 2\) of another document"):
+        states(doc, [other[0:2]])
+
+
+NONE = {"entities": READING["entities"] | {"proposals": 0.0}}
+KEEPING = NONE | {"keep_keys": True}
+
+
+def test_heads_of_spans_that_come_behind_the_encoder(tiny_bert: Path) -> None:
+    """What a component finds after the text was read gets the tokens that it would have had before, and no second pass."""
+    nlp = make_pipeline(tiny_bert, "relations", encoder=KEEPING)
+    encoder = nlp.get_pipe("entitykit_encoder")
+    encoder.gold = ("names",)  # type: ignore[attr-defined]
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    train(nlp, examples, 10, annotates=["tests_names"])
+    texts = [text for text, _ in SENTENCES]
+    with counted_passes(nlp) as passes:
+        late = list(nlp.pipe([*texts, ""]))
+    assert passes.forward == 1
+    assert any(doc._.relations for doc in late)
+    assert all(doc._.coverage["entities"] == 0 for doc in late)
+    encoder.given = ("names",)  # type: ignore[attr-defined]
+    names = nlp.get_pipe("tests_names")
+    early = list(nlp.pipe(names(nlp.make_doc(text)) for text in texts))
+    assert [doc._.coverage["entities"] for doc in early] == [len(doc.spans["names"]) for doc in early]
+    assert [annotations(doc) for doc in early] == [annotations(doc) for doc in late[:-1]]
+    for one, two in zip(early, late, strict=False):
+        assert scores(one)["relations"] == pytest.approx(scores(two)["relations"], abs=1e-5)
+
+
+def test_ruler_behind_the_encoder(tiny_bert: Path) -> None:
+    """Under a head on a frozen encoder, which learns from the late tokens, too."""
+    nlp = make_pipeline(tiny_bert, encoder=KEEPING)
+    ruler = nlp.add_pipe("entity_ruler")
+    head = {"@architectures": "entitykit.SpERTRelations.v1", "hidden": 16, "size_width": 4, "types": 4}
+    tok2vec = {"@architectures": "entitykit.EncoderListener.v1"}
+    nlp.add_pipe("entitykit_relations", config={"model": head | {"tok2vec": tok2vec}, "scope": "document"})
+    examples = [make_example(nlp, SENTENCES[0][0], SENTENCES[0][1])]
+    nlp.initialize(lambda: examples)
+    names = {"Mary Jones": "PERSON", "New York": "PLACE"}
+    patterns = [{"label": label, "pattern": [{"ORTH": word} for word in name.split()]} for name, label in names.items()]
+    ruler.add_patterns(patterns)  # type: ignore[attr-defined]
+    annotates, frozen = ["entitykit_encoder", "entity_ruler"], ["entitykit_encoder"]
+    losses = train(nlp, examples, 60, annotates=annotates, exclude=frozen)
+    assert losses[-1]["entitykit_relations"] < 0.5 * losses[0]["entitykit_relations"]
+    doc = nlp(SENTENCES[0][0])
+    assert {relation["label"] for relation in doc._.relations} == {"Next"}
+
+
+def test_spans_that_come_late_where_nothing_is_kept(tiny_bert: Path) -> None:
+    nlp = make_pipeline(tiny_bert, "relations", encoder=NONE)
+    nlp.get_pipe("entitykit_encoder").gold = ("names",)  # type: ignore[attr-defined]
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    with pytest.raises(ConfigError, match=r"E112.*keep_keys = true"):
+        nlp(SENTENCES[1][0])
+
+
+@pytest.mark.parametrize("kind", ["relations_clusters", "salience"])
+def test_groups_by_pattern(tiny_bert: Path, kind: str) -> None:
+    """Clusters have one group each; in training gold ones and those of the document have tokens, in prediction late ones."""
+    nlp = make_pipeline(tiny_bert, kind, encoder=KEEPING)
+    encoder = nlp.get_pipe("entitykit_encoder")
+    encoder.gold = encoder.given = ("coref_clusters_*", "names")  # type: ignore[attr-defined]
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    annotates = [name for name in nlp.pipe_names if name.startswith("tests_")]
+    losses = train(nlp, examples, 5, annotates=annotates)
+    assert losses[-1][kind] < losses[0][kind]
+    found = nlp(SENTENCES[1][0])
+    assert annotations(found) == annotations(nlp(found.copy()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import spacy
+import torch
 from spacy.tokens import Doc, DocBin, Span
+from spacy.training import Corpus
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import train
 from spacy.util import load_config
@@ -15,6 +18,7 @@ from spacy.util import load_config
 from entitykit.components.indexed import build_index
 from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
+from tests.seq2seq import save_bart
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.cfg"))
 
@@ -62,6 +66,8 @@ def kb(tmp_path: Path) -> Path:
 
 def test_the_configs_of_the_readme_are_there() -> None:
     assert {
+        "entqa.cfg",
+        "genre.cfg",
         "linking.cfg",
         "linking_head.cfg",
         "linking_distilled.cfg",
@@ -69,6 +75,7 @@ def test_the_configs_of_the_readme_are_there() -> None:
         "mentions.cfg",
         "ner.cfg",
         "relations.cfg",
+        "relation_pairs.cfg",
         "relations_head.cfg",
         "coref.cfg",
         "coref_head.cfg",
@@ -121,12 +128,15 @@ def test_trains_two_steps(path: Path, corpus: Path, kb: Path, tiny_bert: Path, t
         overrides["paths.kb"] = str(kb)
     for key in START.keys() & config["paths"].keys():
         overrides[f"paths.{key}"] = str(make_start(START[key], overrides | {"paths.kb": str(kb)}, tmp_path / "start"))
-    if "source" in config["components"]["entitykit_encoder"]:
+    if "source" in config["components"].get("entitykit_encoder", {"source": ""}):
         overrides = {key: value for key, value in overrides.items() if not key.startswith("components.entitykit_encoder")}
     if "entitykit_reranker" in config["components"]:
         own = {"name": str(tiny_bert), "window": 128, "overlap": 32}
         overrides |= {f"components.entitykit_reranker.model.tok2vec.{key}": value for key, value in own.items()}
         overrides |= {f"components.entitykit_reranker.model.{part}_pieces": 64 for part in ("context", "entity")}
+    if "entitykit_genre" in config["components"]:
+        own = {"name": str(save_bart(tmp_path / "bart")), "context": 64, "passage": 40, "output": 120}
+        overrides |= {f"components.entitykit_genre.model.{key}": value for key, value in own.items()}
     if "entitykit_mention_pairs" in config["components"]:
         own = {"name": str(tiny_bert), "window": 128, "overlap": 32}
         overrides |= {f"components.entitykit_mention_pairs.model.tok2vec.{key}": value for key, value in own.items()}
@@ -151,4 +161,54 @@ def test_trains_two_steps(path: Path, corpus: Path, kb: Path, tiny_bert: Path, t
             assert pipe.model.to_bytes() != before[name], name
     again = spacy.load(tmp_path / "out" / "model-last")
     doc = again("Ada met Lord Byron in London.")
-    assert doc._.coverage["read"] == len(doc)
+    assert "entitykit_encoder" not in again.pipe_names or doc._.coverage["read"] == len(doc)
+
+
+@pytest.mark.parametrize(("name", "group"), [("relations_document", "coref_clusters_*"), ("salience", "salience_*")])
+def test_entity_tokens_for_entities_of_many_groups(
+    name: str, group: str, corpus: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """Documents have one group for each entity; with the groups' pattern as `given`, every mention has a token."""
+    config = load_config(CONFIGS[0].parent / f"{name}.cfg", interpolate=False)
+    encoder = config["components"]["entitykit_encoder"]
+    encoder["given"] = [group]
+    entities = {"@misc": "entitykit.Entities.v1", "inject_layer": 1, "tokens": True, "proposals": 0.0}
+    encoder["model"] |= {"name": str(tiny_bert), "window": 128, "overlap": 32, "entities": entities}
+    config["paths"] |= {"train": str(corpus), "dev": str(corpus)}
+    config["training"] |= {"max_steps": 2, "eval_frequency": 1}
+    nlp = init_nlp(config)
+    (tmp_path / "out").mkdir()
+    assert train(nlp, tmp_path / "out")[1] is not None
+    examples = [eg for eg in Corpus(corpus)(nlp) if len(eg.reference.ents)]
+    doc = examples[0].predicted
+    doc.spans[group.replace("*", "1")] = [doc[0:1], doc[2:4]]
+    assert nlp(doc)._.coverage["entities"] == 2
+
+
+def test_one_pass_each_way_in_spacy_s_own_training(corpus: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    """Around the whole loop with its evaluations and averages: each batch is read once, and learned from once."""
+    paths = {"paths.train": str(corpus), "paths.dev": str(corpus), "training.max_steps": 5, "training.eval_frequency": 2}
+    encoder = {"name": str(tiny_bert), "window": 128, "overlap": 32, "entities.inject_layer": 1}
+    overrides = paths | {f"components.entitykit_encoder.model.{key}": value for key, value in encoder.items()}
+    nlp = init_nlp(load_config(CONFIGS[0].parent / "joint.cfg", overrides=overrides, interpolate=False))
+    module = nlp.get_pipe("entitykit_encoder").model.shims[0].module  # type: ignore[attr-defined]
+    counts: Counter[str] = Counter()
+
+    def read(_: object, inputs: object, output: torch.Tensor) -> None:
+        if not torch.is_grad_enabled():
+            counts["predicted"] += 1
+            return
+        counts["forward"] += 1
+        output.register_hook(lambda gradient: counts.update(["backward"]))
+
+    update = nlp.update
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        counts["batches"] += 1
+        return update(*args, **kwargs)
+
+    nlp.update = count  # type: ignore[method-assign]
+    module.embeddings.register_forward_hook(read)
+    train(nlp, None)
+    assert counts["batches"] == counts["forward"] == counts["backward"] >= 5
+    assert counts["predicted"] >= 2  # evaluations

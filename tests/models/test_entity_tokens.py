@@ -154,11 +154,11 @@ def test_tokens_that_see_each_other(inject_layer: int) -> None:
 def test_fresh_token_ignores_the_states_of_its_span(inject_layer: int) -> None:
     encoder, tokens = make_encoder(inject_layer), make_tokens()
     a, b = torch.randn(2, sum(LENGTHS), WIDTH)
-    assert torch.equal(encoder.entities(tokens, PACK.positions, a), encoder.entities(tokens, PACK.positions, b))
+    assert torch.equal(*(encoder.entities(tokens, PACK.positions, states).states for states in (a, b)))
     expected = encoder.entities.up(encoder.entities.ids(tokens.ids)) + torch.stack(
         [encoder.entities.positions.weight[start:end].mean(0) for spans in SPANS for _, start, end in spans]
     )
-    close(encoder.entities(tokens, PACK.positions, a), encoder.entities.norm(expected))
+    close(encoder.entities(tokens, PACK.positions, a).states, encoder.entities.norm(expected))
 
 
 @INJECT
@@ -175,7 +175,7 @@ def test_training_lets_it_read_them(inject_layer: int) -> None:
     assert (moved.abs() > 1e-6).float().mean() > 0.9
     with torch.no_grad():
         states = torch.randn(sum(LENGTHS), WIDTH)
-        begun = encoder.entities(tokens, PACK.positions, states)
+        begun = encoder.entities(tokens, PACK.positions, states).states
         means = torch.stack(
             [
                 states[first + start : first + end].mean(0)
@@ -183,7 +183,7 @@ def test_training_lets_it_read_them(inject_layer: int) -> None:
                 for _, start, end in spans
             ]
         )
-        nothing = encoder.entities(tokens, PACK.positions, torch.zeros_like(states))
+        nothing = encoder.entities(tokens, PACK.positions, torch.zeros_like(states)).states
         close(begun - nothing, means @ moved.T)
 
 

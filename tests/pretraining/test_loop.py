@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import spacy
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from entitykit.bridge.checkpoints import load_checkpoint
@@ -18,6 +18,7 @@ from entitykit.corpora.entity_vocabulary import EntityVocabulary
 from entitykit.errors import CheckpointError, ConfigError
 from entitykit.models.encoder.settings import Injection
 from entitykit.pretraining.loop import Report, Step, learn_rate, pretrain
+from entitykit.pretraining.objective import EntityPretraining
 from entitykit.pretraining.settings import PretrainSettings
 from tests.pretraining.util import FACTS, sentences, small, write
 
@@ -91,6 +92,29 @@ def test_a_damaged_checkpoint(corpus: Path, tiny_bert: Path, tmp_path: Path, fil
     path = tmp_path / "out/checkpoints/step-00000003" / file
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match=r"\[E133\] .*step-00000003"):
+        run(settings)
+
+
+def test_a_step_that_is_not_finite(corpus: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its loss nor its gradients come into a checkpoint, and a checkpoint that has NaN is not read."""
+    settings = small(corpus, tiny_bert, tmp_path / "out", save_every=1)
+    run(settings, until=2)
+    forward = EntityPretraining.forward
+    monkeypatch.setattr(EntityPretraining, "forward", lambda *a: forward(*a)._replace(words=torch.tensor(float("nan"))))
+    with pytest.raises(ConfigError, match=r"\[E135\] In step 3 .* loss is nan"):
+        run(settings)
+    infinite = torch.tensor(1e38)  # times the batch's share, squared in the norm
+    monkeypatch.setattr(EntityPretraining, "forward", lambda *a: (f := forward(*a))._replace(entities=f.entities * infinite))
+    with pytest.raises(ConfigError, match=r"\[E135\] In step 3 .* (loss|norm of the gradients) is (inf|nan)"):
+        run(settings)
+    path = tmp_path / "out/checkpoints/step-00000002/model.safetensors"
+    assert all(tensor.isfinite().all() for tensor in load_file(path).values())
+    monkeypatch.undo()
+    assert [step.step for step in run(settings)] == [3, 4, 5, 6]
+    tensors = load_file(tmp_path / "out/checkpoints/step-00000006/model.safetensors")
+    tensors["encoder.layers.0.outer.bias"][3] = float("inf")
+    save_file(tensors, tmp_path / "out/checkpoints/step-00000006/model.safetensors")
+    with pytest.raises(CheckpointError, match=r"\[E010\] .*'encoder\.layers\.0\.outer\.bias'"):
         run(settings)
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+import spacy
 import torch
 from transformers import LukeForMaskedLM
 
 from entitykit.bridge.checkpoints import load_checkpoint
+from entitykit.bridge.luke_tasks import load_luke
 from entitykit.bridge.weights import parse_weights
 from entitykit.models.encoder.entities import EntityPack
 from entitykit.models.encoder.settings import Injection
 from entitykit.models.encoder.transformer import Pack
 from entitykit.models.luke import LukeVocabulary, VocabularySettings
 from entitykit.pretraining.loop import pretrain
-from tests.pretraining.util import sentences, small, write
+from tests.pretraining.util import FACTS, sentences, small, write
 
 FORM: dict[str, Any] = {"inject_layer": 0, "words_see_entities": True, "entities_see_entities": True}
 LOAD: dict[str, Any] = {"word_shapes": False, "n_layers": None, "train_pieces": True, "injection": Injection(**FORM)}
@@ -48,3 +51,13 @@ def test_scores_are_the_same(tiny_roberta: Path, tmp_path: Path) -> None:
                 head = LukeVocabulary(VocabularySettings(**values))
                 head.load_state_dict(weights)
                 torch.testing.assert_close(head(states, table.weight), scores[0], rtol=0, atol=1e-4)
+
+
+def test_entities_are_named_with_the_result(tiny_roberta: Path, tmp_path: Path) -> None:
+    corpus = write(tmp_path / "links.jsonl", sentences())
+    pretrain(small(corpus, tiny_roberta, tmp_path / "out", word_shapes=False, steps=1, **FORM))
+    luke = load_luke(str(tmp_path / "out/luke"))
+    doc = spacy.blank("xx")("Finch sang three old ballads")
+    (titles,) = luke(doc, [doc[0:1]], n=20)  # type: ignore[call-arg,arg-type]
+    assert {title for title, _ in titles} == {"[PAD]", "[UNK]", "[MASK]", *FACTS}
+    assert sum(probability for _, probability in titles) == pytest.approx(1)

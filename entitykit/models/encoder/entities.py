@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entitykit.models.encoder.knowledge import build_knowledge
+from entitykit.models.encoder.knowledge import KnowledgeOutput, build_knowledge
 from entitykit.models.encoder.settings import EncoderSettings, EntitySettings
 from entitykit.models.linear import Linear
 
@@ -22,11 +22,13 @@ class Knowledge(NamedTuple):
         vectors: *(n_entities, n_candidates, vector_width)*.
         present: *(n_entities, n_candidates)* whether there is such a candidate.
         priors: *(n_entities, n_candidates)*.
+        gold: *(n_entities,)* which candidate is right, as `softmax_link_loss` takes it; none if no link is known.
     """
 
     vectors: Tensor
     present: Tensor
     priors: Tensor
+    gold: Tensor | None = None
 
 
 class EntityPack(NamedTuple):
@@ -127,9 +129,9 @@ class EntityEmbeddings(nn.Module):
         self.knowledge = None
         if entities.knowledge is not None:
             sizes = {"width": settings.width, "vector_width": entities.vector_width}
-            self.knowledge = build_knowledge(entities.knowledge, sizes)
+            self.knowledge = build_knowledge(entities.knowledge, {**entities.knowledge_settings, **sizes})
 
-    def forward(self, entities: EntityPack, positions: Tensor, states: Tensor) -> Tensor:
+    def forward(self, entities: EntityPack, positions: Tensor, states: Tensor) -> KnowledgeOutput:
         """Begin tokens.
 
         Args:
@@ -138,7 +140,7 @@ class EntityEmbeddings(nn.Module):
             states: *(n_pieces, width)* in the layer where the tokens begin.
 
         Returns:
-            *(n_entities, width)*.
+            States *(n_entities, width)*, and the scores of their candidates, if a `CandidateMixture` has read these.
         """
         x = self.ids(entities.ids)
         if self.up is not None:
@@ -149,8 +151,10 @@ class EntityEmbeddings(nn.Module):
         if self.span is not None:
             x = x + self.span(F.embedding_bag(entities.rows, states, entities.offsets, mode="mean"))
         if self.knowledge is not None and entities.knowledge is not None:
-            x = self.knowledge(x, *entities.knowledge).states
-        return x
+            vectors, present, priors, _ = entities.knowledge
+            known: KnowledgeOutput = self.knowledge(x, vectors, present, priors)
+            return known
+        return KnowledgeOutput(x)
 
 
 def first_rows(rows: Tensor, offsets: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -174,14 +174,12 @@ def convert_weights(
         A state dict without what no checkpoint has: word-shape embedding, probe, and the projection of a span's states.
 
     Raises:
-        CheckpointError: E004 for a tensor that is missing.
+        CheckpointError: E004 for a tensor that is missing, E010 for one with NaN or infinite numbers.
     """
     family = family_of(config, name=name)
 
     def get(key: str) -> Tensor:
-        if key not in tensors:
-            raise error("E004", name=name, tensor=key)
-        return tensors[key].float()
+        return get_tensor(tensors, key, name)
 
     positions = get("embeddings.position_embeddings.weight")
     if config.get("type_vocab_size", 0):
@@ -206,6 +204,15 @@ def convert_weights(
         else:
             weights |= _copied_entities(weights, settings, settings.entities, mask_piece)
     return weights
+
+
+def get_tensor(tensors: Mapping[str, Tensor], key: str, name: str) -> Tensor:
+    """A checkpoint's tensor in single precision; errors as `convert_weights`."""
+    if key not in tensors:
+        raise error("E004", name=name, tensor=key)
+    if not tensors[key].isfinite().all():
+        raise error("E010", name=name, tensor=key)
+    return tensors[key].float()
 
 
 def _luke_entities(get: Callable[[str], Tensor], settings: EncoderSettings, entities: EntitySettings) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ The vectors themselves are frozen; `entitykit.knowledge.vectors.VectorTable.look
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -55,6 +55,7 @@ class CandidateMixtureSettings:
         threshold: least score of a candidate that takes part, with ``margin``.
         margin: how far from 0 the loss wants the scores, with ``margin``.
         hidden: hidden units that score a candidate.
+        link_weight: weight of `CandidateMixture.loss` beside the losses of the heads, where gold links are known.
         dropout: probability in training.
         layer_norm_eps: the epsilon of every layer norm.
     """
@@ -65,6 +66,7 @@ class CandidateMixtureSettings:
     threshold: float = 0.0
     margin: float = 0.2
     hidden: int = 100
+    link_weight: float = 1.0
     dropout: float = 0.1
     layer_norm_eps: float = 1e-5
 
@@ -295,6 +297,21 @@ class SigmoidCrossAttention(nn.Module):
 
 KnowledgeModule = VectorProjection | CandidateMixture | SigmoidCrossAttention
 KINDS = ("projection", "mixture", "attention")
+_SETTINGS = (VectorProjectionSettings, CandidateMixtureSettings, SigmoidCrossAttentionSettings)
+_SIZES = ("width", "vector_width")
+
+
+def check_knowledge(kind: str, chosen: Collection[str]) -> None:
+    """Check a kind of module, and the names of the settings that were chosen for it.
+
+    Raises:
+        ConfigError: E007 for another kind, and for a setting that it does not have.
+    """
+    if kind not in KINDS:
+        raise error("E007", setting="knowledge", found=kind, expected=" or ".join(KINDS))
+    names = [field.name for field in fields(_SETTINGS[KINDS.index(kind)]) if field.name not in _SIZES]
+    if unknown := sorted(set(chosen) - set(names)):
+        raise error("E007", setting="knowledge_settings", found=unknown, expected=f"of {kind}: {', '.join(names)}")
 
 
 def build_knowledge(kind: str, settings: Mapping[str, Any]) -> KnowledgeModule:
@@ -305,7 +322,7 @@ def build_knowledge(kind: str, settings: Mapping[str, Any]) -> KnowledgeModule:
         settings: the fields of that kind's settings.
 
     Raises:
-        ConfigError: E007 for another kind.
+        ConfigError: E007 for another kind, and for a value that cannot be.
     """
     if kind == "projection":
         return VectorProjection(VectorProjectionSettings(**settings))

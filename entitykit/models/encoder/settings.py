@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -37,6 +37,7 @@ class Injection:
         knowledge: how a token reads the external vectors of its span's candidates, a kind of module in
             `entitykit.models.encoder.knowledge`; none: it reads none.
         vector_width: size of an external vector.
+        knowledge_settings: of that module, its sizes aside; what is not there has the module's default.
     """
 
     inject_layer: int
@@ -46,6 +47,7 @@ class Injection:
     probe: ProbeSettings | None = None
     knowledge: str | None = None
     vector_width: int = 0
+    knowledge_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

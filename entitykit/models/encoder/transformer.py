@@ -58,11 +58,13 @@ class Encoded(NamedTuple):
         layers: layer to states of the pieces *(n_pieces, width)*.
         entities: *(n_entities, width)* states of the tokens after the last layer.
         cache: for tokens that come later, if it was to be kept.
+        scores: of the tokens' candidates, see `KnowledgeOutput`, if there are any.
     """
 
     layers: dict[int, Tensor]
     entities: Tensor
     cache: Cache | None
+    scores: Tensor | None = None
 
 
 Propose = Callable[[Tensor], EntityPack]
@@ -285,7 +287,7 @@ class TransformerEncoder(nn.Module):
         states = self(pack, {i for i in wanted if i <= first})
         x = states[first]
         entities = propose(x)
-        e = embed(entities, pack.positions, x)
+        e, scores = embed(entities, pack.positions, x)
         groups = lay_out(pack.lengths, entities.counts, pack.ids.device)
         cache = Cache(pack, x, [])
         for i, layer in enumerate(self._layers_from(first), start=first):
@@ -293,7 +295,7 @@ class TransformerEncoder(nn.Module):
             cache.keys.append(keys)
             if i + 1 in wanted:
                 states[i + 1] = x
-        return Encoded({i: states[i] for i in layers}, e, cache if keep_cache else None)
+        return Encoded({i: states[i] for i in layers}, e, cache if keep_cache else None, scores)
 
     def late_entities(self, cache: Cache, entities: EntityPack) -> Tensor:
         """States of entity tokens for spans that arrive after the pass, as if they had been in it; the text is not read again.
@@ -313,7 +315,7 @@ class TransformerEncoder(nn.Module):
         if settings is None or settings.words_see_entities or settings.entities_see_entities:
             raise ValueError("late entity tokens need an encoder in which nothing else sees entity tokens")
         groups = lay_out(cache.pack.lengths, entities.counts, cache.states.device)
-        e = embed(entities, cache.pack.positions, cache.states)
+        e = embed(entities, cache.pack.positions, cache.states).states
         for layer, keys in zip(self._layers_from(first), cache.keys, strict=True):
             e = layer.entities_alone(e, keys, groups)
         return e
