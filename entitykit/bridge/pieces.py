@@ -60,6 +60,7 @@ class WordPieces:
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._added = tuple(token.content for token in self._tokenizer.get_added_tokens_decoder().values())
         self._style = _mark_style(tokenizer_json)
         self.prefix, self.suffix = self._surroundings()
         self.n_special = len(self.prefix) + len(self.suffix)
@@ -151,7 +152,7 @@ class WordPieces:
             return []
         longest = self.max_word_pieces * _CHARS_PER_PIECE
         text = word[:longest]
-        if self._style == "space" and not glued:
+        if self._style == "space" and not glued and not text.startswith(self._added):
             text = " " + text
         pieces: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         if self._style == "metaspace" and glued:

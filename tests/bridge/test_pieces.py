@@ -88,6 +88,12 @@ def test_any_word_equals_transformers(splitters: list[tuple[WordPieces, Any]], w
         assert by_word(split, [doc(words)]) == expected
 
 
+@pytest.mark.parametrize("word", ["<unk>", "a<unk>", "[SEP]", "a[SEP]", "<mask>"])
+def test_words_that_name_special_pieces(splitters: list[tuple[WordPieces, Any]], word: str) -> None:
+    for split, tokenizer in splitters:
+        assert by_word(split, [doc(["to", word])]) == theirs(tokenizer, ["to", word])
+
+
 @pytest.fixture(scope="module")
 def splitters(request: pytest.FixtureRequest) -> list[tuple[WordPieces, Any]]:
     paths = [request.getfixturevalue(name) for name in FAMILIES]

@@ -40,7 +40,7 @@ def one_of_two(settings: PretrainSettings, rank: int, port: int, until: int) -> 
     """A process with the environment in which `accelerate launch` and `torchrun` start one; it dies after the step `until`."""
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in numbers.items()})
-    os.environ.update(MASTER_ADDR="127.0.0.1", ACCELERATE_USE_CPU="true")
+    os.environ.update(MASTER_ADDR="127.0.0.1", ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1")
 
     def die(step: Step) -> None:
         if step.step == until:
