@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import spacy
 from spacy.tokens import Span
 
 from entitykit.benchmarks.parts import Settings, find_files, progress
+from entitykit.benchmarks.training import replace_file
 from entitykit.corpora.clusters import representative
 from entitykit.corpora.read import read_docs
 from entitykit.pretraining.loop import pretrain
@@ -44,9 +45,8 @@ def pretrained_checkpoint(settings: Settings, work: Path, *, layer: int) -> Path
         CorpusError: E2xx for one that cannot be read.
     """
     corpus = work / "corpora" / "links.jsonl"
-    corpus.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"text": text, "links": links}, ensure_ascii=False) for text, links in linked_texts(settings)]
-    corpus.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    replace_file(corpus, ("\n".join(lines) + "\n").encode())
     options = PretrainSettings(
         corpus=str(corpus),
         checkpoint=settings.encoder["name"],
@@ -62,7 +62,7 @@ def pretrained_checkpoint(settings: Settings, work: Path, *, layer: int) -> Path
     text = json.dumps(asdict(options)) + hashlib.sha256(corpus.read_bytes()).hexdigest()
     output = work / "pretrained" / f"layer{layer}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     progress(f"pretraining entity tokens from layer {layer} on, {len(lines)} texts, {options.steps} steps")
-    return pretrain(PretrainSettings(**{**asdict(options), "output": str(output)}))
+    return pretrain(replace(options, output=str(output)))
 
 
 def linked_texts(settings: Settings) -> Iterator[tuple[str, list[Link]]]:

@@ -98,7 +98,7 @@ def write_docs(path: Path, docs: Iterable[Doc], *, user_data: bool = False) -> P
         docs: the documents.
         user_data: write `doc.user_data`, too, which has relations.
     """
-    _replace(path, DocBin(docs=[doc for doc in docs if len(doc)], store_user_data=user_data).to_bytes())
+    replace_file(path, DocBin(docs=[doc for doc in docs if len(doc)], store_user_data=user_data).to_bytes())
     return path
 
 
@@ -146,11 +146,11 @@ def _remembered(path: Path, measure: Callable[[], Outcome]) -> Outcome:
         progress(f"{path.stem}: found in {path.parent}")
         return outcome
     outcome = measure()
-    _replace(path, json.dumps(outcome).encode())
+    replace_file(path, json.dumps(outcome).encode())
     return outcome
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write a file at one stroke: other runs in the same folder may be reading it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -31,19 +31,25 @@ NIL = 0
 """The class of spans that are no entity."""
 
 
-class LukeSpans:
-    """Named entities: every span of up to `LONGEST` pieces between words is classified (LukeForEntitySpanClassification).
+class _LukeTask:
+    """A model of a task.
 
     Args:
         reader: of texts.
-        head: the classifier.
-        labels: its classes; the first is "no entity".
+        head: of the task.
+        labels: what the head chooses among; of `LukeSpans` the first is "no entity", of `LukeEntities` these are titles by row.
     """
 
-    def __init__(self, reader: LukeReader, head: LukeNER, labels: Sequence[str]) -> None:
+    def __init__(self, reader: LukeReader, head: Any, labels: Sequence[str]) -> None:
         self.reader = reader
         self.head = head
         self.labels = list(labels)
+
+
+class LukeSpans(_LukeTask):
+    """Named entities: every span of up to `LONGEST` pieces between words is classified (LukeForEntitySpanClassification)."""
+
+    head: LukeNER
 
     def __call__(self, doc: Doc) -> list[Span]:
         """Entities that do not overlap, in the order of the text: the highest logits win, as published."""
@@ -87,19 +93,10 @@ class LukeSpans:
         return spans, found[np.argsort(rows)]
 
 
-class LukePairs:
-    """Relations: each pair of spans is read with marks around both (LukeForEntityPairClassification).
+class LukePairs(_LukeTask):
+    """Relations: each pair of spans is read with marks around both (LukeForEntityPairClassification)."""
 
-    Args:
-        reader: of texts.
-        head: the classifier.
-        labels: its classes.
-    """
-
-    def __init__(self, reader: LukeReader, head: LukeRelations, labels: Sequence[str]) -> None:
-        self.reader = reader
-        self.head = head
-        self.labels = list(labels)
+    head: LukeRelations
 
     def __call__(self, doc: Doc, pairs: Sequence[tuple[Span, Span]]) -> list[str]:
         """The most probable class of each pair of head and tail."""
@@ -123,19 +120,10 @@ class LukePairs:
         return self.reader.run(texts, classify).cpu()
 
 
-class LukeTypes:
-    """Types of entities, any number of each: a span is read with marks around it (LukeForEntityClassification).
+class LukeTypes(_LukeTask):
+    """Types of entities, any number of each: a span is read with marks around it (LukeForEntityClassification)."""
 
-    Args:
-        reader: of texts.
-        head: the classifier.
-        labels: its classes.
-    """
-
-    def __init__(self, reader: LukeReader, head: LukeTyping, labels: Sequence[str]) -> None:
-        self.reader = reader
-        self.head = head
-        self.labels = list(labels)
+    head: LukeTyping
 
     def __call__(self, doc: Doc, spans: Sequence[Span]) -> list[list[str]]:
         """Of each span the types whose logit is above 0."""
@@ -151,19 +139,10 @@ class LukeTypes:
         return self.reader.run(texts, lambda *pack: self.head(self.reader.states(*pack))).cpu()
 
 
-class LukeEntities:
-    """Entities of LUKE's own vocabulary that spans stand for; all spans are in one pass (LukeForMaskedLM).
+class LukeEntities(_LukeTask):
+    """Entities of LUKE's own vocabulary that spans stand for; all spans are in one pass (LukeForMaskedLM)."""
 
-    Args:
-        reader: of texts.
-        head: of the entity vocabulary.
-        labels: titles by row.
-    """
-
-    def __init__(self, reader: LukeReader, head: LukeVocabulary, labels: Sequence[str]) -> None:
-        self.reader = reader
-        self.head = head
-        self.labels = list(labels)
+    head: LukeVocabulary
 
     def __call__(self, doc: Doc, spans: Sequence[Span], n: int = 5) -> list[list[tuple[str, float]]]:
         """Of each span the `n` most probable titles with their probabilities."""

@@ -190,8 +190,7 @@ class TorchPipe(TrainablePipe):
         set_dropout_rate(self.model, drop)
         output, backprop = self.model.begin_update(HeadInput(docs, self.candidates(docs, examples)))
         loss = self.head.loss(output, *self.targets(examples, output))
-        value = float(loss.detach())
-        check_loss(self.name, value)
+        value = check_loss(self.name, loss)
         backprop(loss)
         if sgd:  # spaCy passes False for "later"
             self.finish_update(sgd)
@@ -242,14 +241,16 @@ class TorchPipe(TrainablePipe):
         return self
 
 
-def check_loss(name: str, loss: float) -> None:
-    """Refuse a loss from which nothing but NaN would be learned.
+def check_loss(name: str, loss: Tensor | float) -> float:
+    """A loss as a number, unless nothing but NaN would be learned from it.
 
     Raises:
         ConfigError: E118 if it is not finite.
     """
-    if not math.isfinite(loss):
-        raise error("E118", name=name, found=loss)
+    value = float(loss.detach() if isinstance(loss, Tensor) else loss)
+    if not math.isfinite(value):
+        raise error("E118", name=name, found=value)
+    return value
 
 
 def write_group(doc: Doc, key: str, prediction: SpanPrediction) -> list[Span]:

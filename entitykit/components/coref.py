@@ -246,7 +246,7 @@ class Coref(TorchPipe):
             entities = find_named(head, self._phrases(doc, asked, described), found.rows(free), hybrid=memory != STATIC)
             rows |= {name: free[entities == i].tolist() for i, name in enumerate(asked)}
         tell = found.words.names.numpy() != 0
-        absent = {name for name in asked if not occurrences(doc, name) and not tell[rows.get(name, [])].any()}
+        absent = {name for name in asked if not tell[rows.get(name, [])].any() and not occurrences(doc, name)}
         return {name: [] if name in absent else [spans[row] for row in rows.get(name, [])] for name in wanted}
 
     def _phrases(self, doc: Doc, names: Sequence[str], described: Mapping[str, str]) -> Named:

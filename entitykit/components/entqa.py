@@ -221,9 +221,9 @@ class EntQALinker(IndexedPipe):
         output, backprop = self.model.begin_update(cast(Any, batch))
         gold = torch.tensor([[row in each.gold for row in columns] for each in learned], device=output.logits.device)
         loss = retrieval_loss(output.logits, gold)
-        check_loss(self.name, float(loss.detach()))
+        value = check_loss(self.name, loss)
         backprop(loss)
-        losses[self.name] += float(loss.detach()) + self._learn_to_read(learned, columns, texts, output.logits.detach())
+        losses[self.name] += value + self._learn_to_read(learned, columns, texts, output.logits.detach())
         if sgd:  # spaCy passes False for "later"
             self.finish_update(sgd)
         return losses

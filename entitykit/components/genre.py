@@ -289,9 +289,9 @@ class Genre(WithKB, TrainablePipe):
             outputs = pad_targets([target.output for target in targets], shim.device)
             smoothing = self.task.settings.smoothing
             loss = seq2seq.loss(seq2seq(ids, mask, outputs), outputs, smoothing=smoothing)
-            check_loss(self.name, float(loss.detach()))
+            value = check_loss(self.name, loss)
             loss.backward()
-        losses[self.name] += float(loss.detach())
+        losses[self.name] += value
         if sgd:  # spaCy passes False for "later"
             self.finish_update(sgd)
         return losses

@@ -247,11 +247,11 @@ class Linker(IndexedPipe, DecidingPipe):
             chosen, teacher = (table.to(loss.device) for table in soft_targets(taught, numbers))
             weight, temperature = self.settings["distill"], self.settings["distill_temperature"]
             loss = (1 - weight) * loss + weight * distillation_loss(output.logits, chosen, teacher, temperature)
-        check_loss(self.name, float(loss.detach()))
+        value = check_loss(self.name, loss)
         backprop(loss)
         if sgd:  # spaCy passes False for "later"
             self.finish_update(sgd)
-        losses[self.name] += float(loss.detach())
+        losses[self.name] += value
         return losses
 
     def _taught(self, links: Sequence[GoldLink]) -> list[dict[int, float]]:

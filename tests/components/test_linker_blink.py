@@ -19,10 +19,12 @@ from transformers import BertConfig, BertModel
 from entitykit.bridge.blink import Blink, load_blink
 from entitykit.components.linker import Linker
 from entitykit.errors import CheckpointError, ConfigError, EntityKitWarning
-from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
 from tests.bridge.test_blink import N_UNUSED, save
+from tests.components.test_linker import store
 from tests.pipelines import fast_optimizer
+
+__all__ = ["store"]
 
 LINKER = "entitykit_linker"
 SIZES = {"context_pieces": 24, "entity_pieces": 24}
@@ -49,19 +51,6 @@ def bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(bert: Path) -> Path:
     config = BertConfig(**json.loads((bert / "config.json").read_text(encoding="utf-8")))
     return save(bert / "blink.bin", [BertModel(config).eval() for _ in range(2)])
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> EntityStore:
-    store = EntityStore.create(tmp_path / "kb")
-    store.add(
-        [
-            Entity(id="Q1", name="Mary Jones", description="a mayor"),
-            Entity(id="Q2", name="New York", description="a city in the north"),
-            Entity(id="Q3", name="New York", description="a ship of long ago"),
-        ]
-    )
-    return store
 
 
 def make(checkpoint: Path, store: EntityStore, **settings: Any) -> Language:

@@ -12,21 +12,9 @@ from spacy.training import Example
 
 from entitykit.knowledge.entities import Alias, Entity
 from entitykit.knowledge.store import EntityStore
-from tests.components.test_linker import initialized
+from tests.components.test_linker import initialized, store
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> EntityStore:
-    store = EntityStore.create(tmp_path / "kb")
-    store.add(
-        [
-            Entity(id="Q1", name="Mary Jones", description="a mayor"),
-            Entity(id="Q2", name="New York", description="a city in the north"),
-            Entity(id="Q3", name="New York", description="a ship of long ago"),
-        ]
-    )
-    return store
-
+__all__ = ["store"]
 
 NAMESAKES = [Entity(id=f"N{i}", name="Don", aliases=(Alias("Don", 40 - i),), description=f"number {i}") for i in range(40)]
 

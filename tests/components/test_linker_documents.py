@@ -13,22 +13,10 @@ from spacy.tokens import Doc, DocBin, Span
 from entitykit.components.linker import Linker
 from entitykit.decoding.calibration import probabilities
 from entitykit.errors import ConfigError, EntityKitWarning
-from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
-from tests.components.test_linker import initialized, make
+from tests.components.test_linker import initialized, make, store
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> EntityStore:
-    store = EntityStore.create(tmp_path / "kb")
-    store.add(
-        [
-            Entity(id="Q1", name="Mary Jones", description="a mayor"),
-            Entity(id="Q2", name="New York", description="a city in the north"),
-            Entity(id="Q3", name="New York", description="a ship of long ago"),
-        ]
-    )
-    return store
+__all__ = ["store"]
 
 
 def mentioned(nlp: Language, text: str, *places: tuple[int, int]) -> Doc:
