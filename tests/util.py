@@ -191,3 +191,8 @@ def unigrams() -> Tokenizer:
 def number(pieces: list[str]) -> dict[str, int]:
     """Give each distinct piece its number, in order."""
     return {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+
+
+def can_multiply_in_bf16() -> bool:
+    """Whether oneDNN multiplies in bfloat16 on this processor, be it slowly."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -8,6 +8,7 @@ cutting windows, packing and pooling are in our time. Against the stock `transfo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -15,12 +16,14 @@ import numpy as np
 import torch
 from spacy.language import Language
 from spacy.tokens import Doc
+from spacy.training import Example
 from spacy.training.batchers import minibatch_by_words
+from thinc.api import Optimizer
 from torch import Tensor
 
 from entitykit.benchmarks import entities
 from entitykit.benchmarks.parts import Part, Result, Settings, progress
-from entitykit.benchmarks.pipelines import ENCODER, encoder_pipeline, stock_pipeline
+from entitykit.benchmarks.pipelines import ENCODER, encoder_pipeline, entity_pipeline, stock_pipeline
 from entitykit.benchmarks.texts import mixed_texts
 from entitykit.benchmarks.timing import in_turn, rate, ratio
 from entitykit.bridge.checkpoints import find_checkpoint
@@ -28,11 +31,12 @@ from entitykit.bridge.packs import make_packs
 from entitykit.bridge.windows import cut_windows
 from entitykit.models.encoder.settings import EncoderSettings
 from entitykit.models.encoder.transformer import Pack, TransformerEncoder
-from entitykit.models.linear import linear
+from entitykit.models.linear import has_bf16_products, linear
 
 PADDED_BATCH = 128
 SORTED_BATCH = 32
 PIPE_BATCH = 128  # documents, as in spaCy's own transformer configs
+TRAIN_BATCH = 8
 
 
 class Size(NamedTuple):
@@ -140,6 +144,27 @@ def measure_pipeline(settings: Settings) -> Result:
     return Result(figures, {"pipeline": {"batch_size": PIPE_BATCH, "words": n_words, "seconds": seconds}})
 
 
+def measure_training(settings: Settings) -> Result:
+    """Compare updates of encoder, mentions and entities whose products are made in bfloat16 with those in float32."""
+    size = QUICK if settings.quick else FULL
+    texts = mixed_texts(settings, size.n_words // 3)
+    sides = {}
+    for name, bf16 in (("float32", False), ("bfloat16", True)):
+        nlp = entity_pipeline(replace(settings, encoder={**settings.encoder, "bf16": bf16}))
+        examples = [Example.from_dict(nlp.make_doc(text), {"entities": []}) for text in texts]
+        sides[name] = partial(_update, nlp, examples, nlp.resume_training())
+    n_words = sum(len(eg.reference) for eg in examples)
+    progress(f"training: {len(texts)} texts, {n_words:,} words, {size.rounds} rounds")
+    seconds = in_turn(sides, rounds=size.rounds)
+    figures = {
+        "train_words_per_s": rate(n_words, seconds["float32"]),
+        "train_words_per_s_bf16": rate(n_words, seconds["bfloat16"]),
+        "bf16_train_speed": ratio(seconds["float32"], seconds["bfloat16"]),
+    }
+    details = {"batch_size": TRAIN_BATCH, "words": n_words, "has_bf16_products": has_bf16_products(), "seconds": seconds}
+    return Result(figures, {"training": details})
+
+
 def linear_operations(n_pieces: int, settings: EncoderSettings) -> float:
     """Additions and multiplications in the linear layers: query, key, value, output, and the feed-forward part."""
     return 2.0 * n_pieces * settings.n_layers * (4 * settings.width**2 + 2 * settings.width * settings.inner_width)
@@ -201,6 +226,11 @@ def _pipe(nlp: Language, texts: Sequence[str]) -> None:
         pass
 
 
+def _update(nlp: Language, examples: Sequence[Example], optimizer: Optimizer) -> None:
+    for start in range(0, len(examples), TRAIN_BATCH):
+        nlp.update(examples[start : start + TRAIN_BATCH], sgd=optimizer)
+
+
 def _real_share(lengths: Sequence[int], batch_size: int) -> float:
     """Share of the positions of padded batches that hold a piece."""
     batches = [lengths[start : start + batch_size] for start in range(0, len(lengths), batch_size)]
@@ -227,5 +257,6 @@ PARTS = [
         measure_model,
     ),
     Part(("pipeline_words_per_s", "spacy_transformers_words_per_s", "vs_spacy_transformers"), measure_pipeline),
+    Part(("train_words_per_s", "train_words_per_s_bf16", "bf16_train_speed"), measure_training),
     *entities.PARTS,
 ]

@@ -2,8 +2,8 @@
 
 NER on CoNLL04 (flat, `configs/ner.cfg`) and LitBank (nested, `configs/ner_nested.cfg`) with the same encoder, data, optimizer
 and steps; only the encoder's injection differs, and for `spert` the head, which then classifies all spans. The figures are
-strict micro F1 on the test set, the mean over seeds. `gold` is given the test set's spans and only names their types. The
-forms `…_pretrained` begin with an encoder whose entity tokens have found masked entities again for a while
+strict micro F1 on the test set, the mean over seeds. `gold` and `gold_pooled` are given the test set's spans and only name their
+types. All learn with products in bfloat16 where the processor has them. The forms `…_pretrained` begin with an encoder whose entity tokens have found masked entities again for a while
 (`entitykit.benchmarks.pretrained`).
 """
 
@@ -56,6 +56,7 @@ FORMS: Mapping[str, Form] = {
     "tokens_half": Form(depth=0.5),
     "tokens_half_seen": Form(depth=0.5, seen=True),
     "gold": Form(depth=0.5, probe=False),
+    "gold_pooled": Form(probe=False),
     "pooled_pretrained": Form(pretrained=True, proposals=0.3),
     **{
         f"tokens_{name}_pretrained": Form(depth=depth, pretrained=True, proposals=0.3)
@@ -90,6 +91,7 @@ def measure_form(settings: Settings, *, data: str, form: str) -> Result:
 def inject(config: Config, form: Form) -> None:
     """Change a training config to a form."""
     encoder, head = config["components"][ENCODER], config["components"]["entitykit_ner"]["model"]
+    encoder["model"]["bf16"] = True
     entities: dict[str, Any] = encoder["model"]["entities"]
     if form.spert:
         encoder["model"]["entities"] = None
@@ -100,10 +102,10 @@ def inject(config: Config, form: Form) -> None:
         # the configs begin at half of the layers
         layer = round(2 * form.depth * entities["inject_layer"])
         entities.update(tokens=True, inject_layer=layer, words_see_entities=form.seen, entities_see_entities=form.seen)
-        entities["probe"] = form.probe
     if form.proposals is not None:
         entities["proposals"] = form.proposals
     if not form.probe:
+        entities["probe"] = False
         encoder["given"], head["probe_layer"] = [GIVEN], None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import spacy
 from spacy.language import Language
 from spacy.training import Example
@@ -40,6 +42,20 @@ def read_config(settings: Settings, name: str) -> Config:
     config["components"][ENCODER]["model"].update(settings.encoder)
     find_checkpoint(config["components"][ENCODER]["model"]["name"])  # missing weights should show here, not in a subprocess
     return config
+
+
+def give_tokens(config: Config, settings: Settings, groups: Sequence[str]) -> None:
+    """Give spans entity tokens that read the words, from the layer on where `configs/ner.cfg` has the probe.
+
+    Args:
+        config: a training config, whose encoder has no entities.
+        settings: of the benchmark.
+        groups: names of span groups, or ``ents``.
+    """
+    encoder, of_names = config["components"][ENCODER], read_config(settings, "ner")["components"][ENCODER]
+    layer = of_names["model"]["entities"]["inject_layer"]
+    encoder["given"] = list(groups)
+    encoder["model"]["entities"] = {"@misc": "entitykit.Entities.v1", "inject_layer": layer, "probe": False}
 
 
 def encoder_pipeline(settings: Settings) -> Language:

@@ -2,7 +2,8 @@
 
 Of the 500 documents of the development set 100 are scored and 400 learned from: sorted by the SHA-256 of their titles, the
 first 100 are the test. Ign-F1 leaves out facts that the 400 say. `spacy train` shows the scores of the first 50 of these 400,
-and nothing is chosen by them: scored is what the last step leaves.
+and nothing is chosen by them: scored is what the last step leaves. The form `_tokens` has an entity token for each mention of a
+gold cluster, from half of the layers on, in the place of states pooled from its words.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import spacy
@@ -17,13 +19,15 @@ from spacy.tokens import Doc
 from spacy.training import Corpus
 
 from entitykit.benchmarks.parts import Part, Result, Settings, find_files, mean
-from entitykit.benchmarks.pipelines import read_config
+from entitykit.benchmarks.pipelines import give_tokens, read_config
 from entitykit.benchmarks.training import Task, run_seeds, work_folder, write_docs
+from entitykit.corpora.clusters import PREFIX
 from entitykit.corpora.given import given_clusters
 from entitykit.corpora.read import read_docs
 
 FILE = "redocred/dev_revised.json"
 KEYS = ("redocred_f1", "redocred_ign_f1")
+TOKEN_KEYS = ("redocred_f1_tokens", "redocred_ign_f1_tokens")
 SCORES = ["rel_doc_f", "rel_doc_ign_f", "rel_doc_p", "rel_doc_r", "rel_doc_macro_f"]
 """What is kept of the scores; the first two are the figures."""
 N_TEST, N_SHOWN = 100, 50
@@ -60,17 +64,20 @@ def _score(pipeline: Path, task: Task) -> dict[str, float]:
     return {key: found[key] for key in task.scores}
 
 
-def measure_redocred(settings: Settings) -> Result:
+def measure_redocred(settings: Settings, *, tokens: bool = False) -> Result:
     """Train and score, once per seed."""
     config = read_config(settings, "relations_document")
+    if tokens:
+        give_tokens(config, settings, [f"{PREFIX}_*"])
+    keys = TOKEN_KEYS if tokens else KEYS
     if settings.quick:
         settings = replace(settings, seeds=settings.seeds[:1], max_steps=settings.max_steps or QUICK_STEPS)
     with work_folder(settings) as work:
-        task = Task(KEYS[0], config, *prepare(settings, work), SCORES, measure=_score)
+        task = Task(keys[0], config, *prepare(settings, work), SCORES, measure=_score)
         outcomes = run_seeds(task, settings, work)
-    figures = {key: mean([outcome[score] for outcome in outcomes.values()]) for key, score in zip(KEYS, SCORES, strict=False)}
+    figures = {key: mean([outcome[score] for outcome in outcomes.values()]) for key, score in zip(keys, SCORES, strict=False)}
     details = {"max_steps": settings.max_steps or config["training"]["max_steps"], "seeds": outcomes}
-    return Result(figures, {KEYS[0]: details})
+    return Result(figures, {keys[0]: details})
 
 
-PARTS = [Part(KEYS, measure_redocred)]
+PARTS = [Part(KEYS, measure_redocred), Part(TOKEN_KEYS, partial(measure_redocred, tokens=True))]

@@ -64,7 +64,7 @@ def entity_encoder(
         n_layers: keep only the lowest layers of the checkpoint; none: all.
         train_pieces: learn piece embeddings too.
         storage: precision of saved weights: ``fp32``, ``fp16`` or ``int8``.
-        bf16: compute in bfloat16 on CUDA devices.
+        bf16: compute in bfloat16 on CUDA devices; on CPUs that have instructions for it, multiply in bfloat16 in training.
         entities: a probe and tokens inside the encoder, ``entitykit.Entities.v1``; none: states of spans are pooled.
         keep_keys: in prediction, keep on each document what entity tokens for spans that arrive later must know, for heads and
             for `SharedEncoder.entity_states`: 2 * width numbers per piece and layer.

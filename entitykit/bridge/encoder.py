@@ -59,7 +59,7 @@ def EntityEncoder(
         checkpoint: arguments of `load`.
         reading: how documents are read.
         storage: precision of saved weights.
-        bf16: compute in bfloat16 on CUDA devices.
+        bf16: compute in bfloat16 on CUDA devices; on CPUs that have instructions for it, multiply so in training.
         load: loads the encoder; module-level, so that it can be pickled.
         build: builds it from saved settings; module-level, too.
         vectors: external vectors of entities, which are not saved with the model.

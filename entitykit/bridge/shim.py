@@ -14,6 +14,7 @@ from torch import nn
 
 from entitykit.bridge.weights import Storage, dump_weights, parse_weights
 from entitykit.errors import error
+from entitykit.models.precision import compute_in_bf16
 
 Build = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -27,7 +28,7 @@ class TorchShim(Shim):
         build: a module-level function that builds the module from settings.
         group: ``encoder`` or ``head``; `entitykit.AdamW.v1` has a learning rate for each.
         storage: precision of saved weights, see `entitykit.bridge.weights`.
-        bf16: run the module in bfloat16 autocast on CUDA devices.
+        bf16: run the module with `compute_in_bf16`.
     """
 
     def __init__(self, build: Build, *, group: str, storage: Storage = "fp32", bf16: bool = False) -> None:
@@ -76,8 +77,7 @@ class TorchShim(Shim):
         module = self.module
         _leave_threads_of_parent()
         module.train(is_train)
-        bf16 = self.bf16 and self.device.type == "cuda"
-        with torch.set_grad_enabled(is_train), torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+        with torch.set_grad_enabled(is_train), compute_in_bf16(self.device, enabled=self.bf16):
             yield module
 
     def set_dropout(self, rate: float) -> None:

@@ -3,11 +3,14 @@
 torch sends single-precision products on x86 to MKL, which on AMD processors leaves more than half of the machine idle; oneDNN,
 which every torch build carries, does not (docs/benchmarks.md has the ratio that `entitykit benchmark encoder` measures). The
 operator is the one that torch's own compiler emits. Where it is missing, or the tensors are not float32 on a CPU, the layer is
-`torch.nn.Linear`.
+`torch.nn.Linear`. Within `bf16_products`, what is trained is multiplied in bfloat16 by processors with instructions for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -15,6 +18,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_PRECISION: ContextVar[torch.dtype] = ContextVar("_PRECISION", default=torch.float32)
+
+
+def has_bf16_products() -> bool:
+    """Whether this processor multiplies matrices in bfloat16 faster than in float32 (AVX512-BF16 or AMX)."""
+    capabilities = torch.cpu.get_capabilities()
+    return _HAS_ONEDNN and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@contextmanager
+def bf16_products(*, enabled: bool = True) -> Iterator[None]:
+    """Multiply in bfloat16 for a while, where `linear` is differentiated on a CPU and `has_bf16_products`.
+
+    Both factors are rounded to bfloat16, sums are accumulated in float32, results rounded and given as float32: what
+    ``torch.autocast`` does to a linear layer, in its backward products, too. Weights, norms and attention stay in float32.
+    """
+    token = _PRECISION.set(torch.bfloat16 if enabled and has_bf16_products() else torch.float32)
+    try:
+        yield
+    finally:
+        _PRECISION.reset(token)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
@@ -24,21 +48,23 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: 
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """A linear map whose forward and both backward products run in oneDNN."""
+    """A linear map whose forward and both backward products run in oneDNN, in the precision of `bf16_products`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        precision = _PRECISION.get()
+        x, weight = x.to(precision), weight.to(precision)
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
-        return _product(x, weight, bias)
+        return _product(x, weight, bias if bias is None else bias.to(precision)).float()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        dy = grads[0].contiguous()
-        dx = _product(dy, weight.t()) if ctx.needs_input_grad[0] else None
-        dw = _product(dy.t(), x.t()) if ctx.needs_input_grad[1] else None
-        db = dy.sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
+        dy = grads[0].to(x.dtype).contiguous()
+        dx = _product(dy, weight.t()).float() if ctx.needs_input_grad[0] else None
+        dw = _product(dy.t(), x.t()).float() if ctx.needs_input_grad[1] else None
+        db = grads[0].sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
         return dx, dw, db
 
 

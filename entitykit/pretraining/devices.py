@@ -38,27 +38,17 @@ class Devices(Protocol):
 
 
 class OneDevice:
-    """One device: a CUDA device if there is one, or else the CPU.
-
-    Args:
-        bf16: compute in bfloat16 if it is a CUDA device that can.
-    """
+    """One device: a CUDA device if there is one, or else the CPU."""
 
     n = 1
     number = 0
 
-    def __init__(self, *, bf16: bool) -> None:
+    def __init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._bf16 = bf16 and has_bf16()
 
     def wrap(self, module: nn.Module) -> Any:
-        """A function that runs the module."""
-
-        def run(*args: Any) -> Any:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-                return module(*args)
-
-        return run
+        """The module itself."""
+        return module
 
     def hold(self, wrapped: Any) -> AbstractContextManager[Any]:
         """Nothing to do."""
@@ -75,22 +65,18 @@ class OneDevice:
 class Accelerated:
     """All processes of `accelerate launch`; one, if it was not used.
 
-    Args:
-        bf16: compute in bfloat16 if the CUDA devices can.
-
     Raises:
         ConfigError: E131 without the library accelerate.
     """
 
-    def __init__(self, *, bf16: bool) -> None:
+    def __init__(self) -> None:
         try:
             from accelerate import Accelerator, DistributedDataParallelKwargs
         except ImportError as reason:
             raise error("E131") from reason
         # a pass without entities leaves parts of the encoder without gradients
         handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-        precision = "bf16" if bf16 and has_bf16() else "no"
-        self._accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
+        self._accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers)
         self.device: torch.device = self._accelerator.device
         self.n: int = self._accelerator.num_processes
         self.number: int = self._accelerator.process_index
@@ -110,8 +96,3 @@ class Accelerated:
     def wait(self) -> None:
         """Wait for all processes."""
         self._accelerator.wait_for_everyone()
-
-
-def has_bf16() -> bool:
-    """Whether there is a CUDA device that computes in bfloat16."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()

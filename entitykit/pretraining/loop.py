@@ -18,6 +18,7 @@ from torch import nn
 from entitykit.bridge.checkpoints import load_checkpoint as load_encoder
 from entitykit.bridge.pieces import WordPieces
 from entitykit.errors import error
+from entitykit.models.precision import compute_in_bf16
 from entitykit.pretraining.checkpoint import load_checkpoint, save_checkpoint, save_result
 from entitykit.pretraining.corpus import prepared
 from entitykit.pretraining.data import Counts, Windows
@@ -78,7 +79,7 @@ def pretrain(settings: PretrainSettings, report: Report | None = None) -> Path:
         ConfigError: E135 for a step whose loss or gradients are not finite; the last checkpoint stays.
         OutputError: E134 if the output folder cannot be written.
     """
-    devices: Devices = (Accelerated if settings.accelerate else OneDevice)(bf16=settings.bf16)
+    devices: Devices = Accelerated() if settings.accelerate else OneDevice()
     if settings.batch_size % devices.n:
         raise error(
             "E130", setting="batch_size", found=settings.batch_size, expected=f"a multiple of the {devices.n} processes"
@@ -164,7 +165,8 @@ class _Run:
         sums = torch.zeros(3, device=self.devices.device)
         for i, masked in enumerate(passes):
             with self.devices.hold(self.wrapped) if i + 1 < len(passes) else nullcontext():
-                losses = self.wrapped(_move(masked, self.devices.device))
+                with compute_in_bf16(self.devices.device, enabled=settings.bf16):
+                    losses = self.wrapped(_move(masked, self.devices.device))
                 words, entities = settings.word_weight / n_words, settings.entity_weight / n_entities
                 (n * (words * losses.words + entities * losses.entities)).backward()
             sums += torch.stack([losses.words.detach().float(), losses.entities.detach().float(), losses.found.float()])

@@ -48,7 +48,7 @@ class PretrainSettings:
         seed: of all random numbers.
         save_every: steps between checkpoints.
         keep: checkpoints to keep.
-        bf16: compute in bfloat16 where the device has it.
+        bf16: compute in bfloat16, on CUDA devices and on CPUs that have instructions for it.
         accelerate: run on all devices for which `accelerate launch` starts processes; otherwise on one.
     """
 

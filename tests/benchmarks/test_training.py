@@ -17,14 +17,15 @@ from spacy.util import load_model_from_config
 
 from entitykit.benchmarks import injection, mentions, ner, relation_documents, relation_pairs, relations, training
 from entitykit.benchmarks.parts import Settings
-from entitykit.benchmarks.pipelines import read_config
+from entitykit.benchmarks.pipelines import give_tokens, read_config
 from entitykit.benchmarks.pretrained import pretrained_checkpoint
 from entitykit.benchmarks.table import run_benchmark
 from entitykit.benchmarks.training import Task, run_seeds, spacy_train, work_folder, write_docs
 from entitykit.bridge.checkpoints import load_checkpoint
 from entitykit.components.ner import THRESHOLDS
 from entitykit.components.relations import Relations
-from entitykit.corpora.given import given_mentions
+from entitykit.corpora.clusters import PREFIX
+from entitykit.corpora.given import given_clusters, given_mentions
 from entitykit.errors import ConfigError, InputError
 from entitykit.models.encoder.settings import Injection
 
@@ -122,11 +123,26 @@ def test_given_pairs_are_all_that_is_related(settings: Settings, tmp_path: Path)
     assert len(pairs.heads) == 2 * len(examples)
 
 
-def test_relations_of_documents(settings: Settings, in_process: list[Path]) -> None:
-    report = run_benchmark("relations", settings, only=relation_documents.KEYS)
-    assert all(0 <= report.figures[key].value <= 1 for key in relation_documents.KEYS)
-    assert set(report.settings["redocred_f1"]["seeds"]["0"]) == {*relation_documents.SCORES, "minutes"}
+@pytest.mark.parametrize("keys", [relation_documents.KEYS, relation_documents.TOKEN_KEYS])
+def test_relations_of_documents(settings: Settings, in_process: list[Path], keys: tuple[str, ...]) -> None:
+    report = run_benchmark("relations", settings, only=keys)
+    assert all(0 <= report.figures[key].value <= 1 for key in keys)
+    assert set(report.settings[keys[0]]["seeds"]["0"]) == {*relation_documents.SCORES, "minutes"}
     assert len(in_process) == 1
+
+
+def test_mentions_of_documents_have_tokens(settings: Settings, tmp_path: Path) -> None:
+    """Those of all clusters, from the reader that gives them."""
+    config = read_config(settings, "relations_document")
+    give_tokens(config, settings, [f"{PREFIX}_*"])
+    nlp = load_model_from_config(config.interpolate(), auto_fill=True)
+    examples = list(given_clusters(Corpus(relation_documents.prepare(settings, tmp_path)[0]))(nlp))
+    nlp.initialize(lambda: examples)
+    doc = examples[0].predicted
+    expected = {(span.start, span.end) for name, group in doc.spans.items() if name.startswith(PREFIX) for span in group}
+    found = nlp.get_pipe("entitykit_encoder").predict([doc]).states.entities  # type: ignore[attr-defined]
+    assert set(zip(found.spans.starts.tolist(), found.spans.ends.tolist(), strict=True)) == expected != set()
+    assert len(found.states) == len(expected)
 
 
 def test_the_split_of_documents() -> None:
@@ -312,7 +328,10 @@ def test_entity_tokens_are_trained_before_and_once(settings: Settings, in_proces
     assert (path.parent / "log.jsonl").read_text(encoding="utf-8") == steps
 
 
-def test_gold_spans_are_all_that_is_named(settings: Settings, in_process: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["gold", "gold_pooled"])
+def test_gold_spans_are_all_that_is_named(
+    form: str, settings: Settings, in_process: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     found: list[list[tuple[int, int]]] = []
 
     def evaluate(nlp: Language, examples: list[Example]) -> dict[str, float]:
@@ -327,5 +346,5 @@ def test_gold_spans_are_all_that_is_named(settings: Settings, in_process: list[P
         return {"ents_f": 0.5}
 
     monkeypatch.setattr(Language, "evaluate", evaluate)
-    run_benchmark("injection", settings, only=["conll04_gold"])
+    run_benchmark("injection", settings, only=[f"conll04_{form}"])
     assert any(found)

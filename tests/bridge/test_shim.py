@@ -10,10 +10,13 @@ import pytest
 import torch
 from thinc.api import Adam, Model
 from torch import nn
+from torch.nn import functional as F
 
 from entitykit.bridge import shim as module_of_shim
 from entitykit.bridge.shim import TorchShim
 from entitykit.errors import CheckpointError, ConfigError
+from entitykit.models import linear
+from tests.util import can_multiply_in_bf16
 
 SETTINGS = {"width": 3, "labels": ["A", "B"]}
 
@@ -108,11 +111,21 @@ def test_modes() -> None:
     assert torch.is_grad_enabled()
 
 
-def test_bf16_is_for_cuda_only() -> None:
-    """On a CPU the setting changes nothing, and nobody is warned of it at every call."""
-    shim = make_shim(bf16=True)
+@pytest.mark.skipif(not can_multiply_in_bf16(), reason="oneDNN has no bfloat16 on this processor")
+def test_bf16_on_a_cpu_is_for_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions are those of single precision, and nobody is warned at every call."""
+    monkeypatch.setattr(linear, "has_bf16_products", lambda: True)
+    shim = TorchShim(lambda settings: linear.Linear(3, 2), group="encoder", bf16=True)
+    shim.create({})
+    x = torch.tensor([[1.001, 2.003, 3.007]])
+    exact = F.linear(x, shim.module.weight, shim.module.bias)
     with shim.mode(is_train=False) as module:
-        assert module(torch.ones(1, 3)).dtype == torch.float32
+        torch.testing.assert_close(module(x), exact, rtol=1e-6, atol=1e-6)
+    with shim.mode(is_train=True) as module:
+        rounded = module(x)
+    assert rounded.dtype == torch.float32
+    assert torch.equal(rounded, rounded.bfloat16().float())
+    assert not torch.equal(rounded, exact)
 
 
 def test_one_thread_in_a_forked_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,5 +56,6 @@ def small(corpus: Path, checkpoint: Path, output: Path, **changes: Any) -> Pretr
         "warmup_steps": 2,
         "save_every": 3,
         "mask_entities": 0.5,
+        "bf16": False,
     }
     return make_settings(values | changes)

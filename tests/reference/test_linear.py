@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from entitykit.models import linear as module
-from entitykit.models.linear import Linear, linear, linear_gelu
+from entitykit.models.linear import Linear, bf16_products, linear, linear_gelu
+from tests.util import can_multiply_in_bf16
 
 SIZES = st.integers(1, 70)
 
@@ -82,3 +83,38 @@ def test_onednn_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         layer(torch.randn(5, 4))
     assert len(calls) == 4
+
+
+@pytest.mark.skipif(not can_multiply_in_bf16(), reason="oneDNN has no bfloat16 on this processor")
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_products_in_bfloat16(monkeypatch: pytest.MonkeyPatch, has_bias: bool) -> None:
+    """Factors are rounded, sums are not, results are; gradients stay float32, after the context has ended, too."""
+    monkeypatch.setattr(module, "has_bf16_products", lambda: True)
+    inputs = [torch.randn(50, 300), torch.randn(20, 300) / 17, *([torch.randn(20)] if has_bias else [])]
+    rounded = [x.bfloat16().double().requires_grad_() for x in inputs]
+    for x in inputs:
+        x.requires_grad_()
+    with bf16_products():
+        found = linear(*inputs)
+    expected = F.linear(*rounded)
+    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-6)
+    direction = torch.randn(50, 20)
+    gradients = torch.autograd.grad(found, inputs, direction)
+    of_rounded = torch.autograd.grad(expected, rounded, direction.bfloat16().double())
+    for gradient, exact in zip(gradients[:2], of_rounded[:2], strict=True):
+        assert gradient.dtype == torch.float32
+        torch.testing.assert_close(gradient.double(), exact, rtol=2**-8, atol=1e-5)
+    if has_bias:
+        torch.testing.assert_close(gradients[2], direction.sum(0))
+
+
+def test_bfloat16_is_for_training_and_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = torch.randn(5, 40), torch.randn(30, 40)
+    exact = F.linear(x, weight)
+    with bf16_products():
+        close(linear(x, weight), exact)
+        with bf16_products(enabled=False):
+            close(linear(x, weight.requires_grad_()), exact)
+    monkeypatch.setattr(module, "has_bf16_products", lambda: False)
+    with bf16_products():
+        close(linear(x, weight), exact)
