@@ -1,61 +1,89 @@
-"""Processes that are killed before each of their calls to the disk, one call later each time, and what they leave."""
+"""Kill a process before each of its calls to a disk: for scripts in processes of their own, which fork and end their forks."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parents[2]
 
-# A script gives `work(path, done)`, which calls `done()` after each save, and `found(path)`, JSON of what can be loaded.
-HARNESS = """
-import json, os, signal, stat, sys
+class Watch:
+    """What a fork is watched by: it dies before its call number `last`, and says which steps it has done."""
 
-def guard_disk(last):
-    calls = [0]
-    def guard(function):
-        def call(*args, **options):
-            calls[0] += 1
-            if calls[0] == last:
-                # a file that is not yet synced loses its last byte
-                if isinstance(args[0], int) and stat.S_ISREG(os.fstat(args[0]).st_mode) and os.fstat(args[0]).st_size:
-                    os.ftruncate(args[0], os.fstat(args[0]).st_size - 1)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **options)
+    def __init__(self, last: int, written: int) -> None:
+        self.last = last
+        self.calls = 0
+        self._written = written
+
+    def count(self, *_: Any) -> None:
+        """Count a call, and die if it is the last."""
+        self.calls += 1
+        if self.calls == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose calls are counted."""
+
+        def call(*args: Any) -> Any:
+            self.count(*args)
+            return function(*args)
+
         return call
-    os.fsync, os.replace, os.unlink = map(guard, (lambda number: None, os.replace, os.unlink))
 
-def kill_at_each_step(work, found):
-    status, k = 1, 0
+    def connecting(self, connect: Callable[..., Any]) -> Callable[..., Any]:
+        """The function that opens a SQLite file, whose statements are counted."""
+
+        def counted(*args: Any, **options: Any) -> Any:
+            opened = connect(*args, **options)
+            opened.execute(
+                "PRAGMA synchronous = OFF"
+            )  # unlike a machine without power, a killed process loses nothing
+            opened.set_trace_callback(self.count)
+            return opened
+
+        return counted
+
+    def done(self, step: int) -> None:
+        """Say that a step, counted from 1, is done."""
+        os.write(self._written, bytes([step]))
+
+
+class End(NamedTuple):
+    """How a fork ended.
+
+    Attributes:
+        status: 0, or the signal.
+        n_done: steps that it had done.
+        path: the folder that it worked in.
+    """
+
+    status: int
+    n_done: int
+    path: str
+
+
+def killed_everywhere(work: Callable[[str, Watch], None], folder: str, step: int = 1) -> Iterator[End]:
+    """Fork again and again, each fork dying `step` calls later than the one before, until one ends by itself.
+
+    Args:
+        work: is given a folder that is not there, and what to call.
+        folder: for the forks' folders.
+        step: the first fork dies before its first call.
+    """
+    status, last = 1, 0
     while status:
-        k += 1
-        path = os.path.join(sys.argv[1], str(k))
-        n_done, end = os.pipe()
+        last += step if last else 1
+        path = os.path.join(folder, str(last))
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                guard_disk(k)
-                work(path, lambda: os.write(end, b"."))
+                work(path, Watch(last, writing))
             finally:
                 os._exit(0)
-        os.close(end)
+        os.close(writing)
         status = os.waitpid(child, 0)[1]
-        n = len(os.read(n_done, 100))
-        os.close(n_done)
-        print(json.dumps([status, n, found(path), sorted(name.partition("-")[0] for name in os.listdir(path))]))
-"""
-
-
-def run_killed(script: str, folder: Path, *arguments: str) -> list[list[Any]]:
-    """Of each kill, the last one aside: status, how many saves had returned, what was found, and files after a further save."""
-    command = [sys.executable, "-c", HARNESS + script + "\nkill_at_each_step(work, found)\n", str(folder), *arguments]
-    threads = os.environ | {"OMP_NUM_THREADS": "2"}  # which forked processes do not have
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=threads, timeout=120)
-    assert run.returncode == 0, run.stderr
-    ends = [json.loads(line) for line in run.stdout.splitlines()]
-    assert {status for status, *_ in ends[:-1]} == {9}
-    return ends
+        n_done = max(os.read(reading, 100), default=0)
+        os.close(reading)
+        yield End(status, n_done, path)

@@ -169,43 +169,28 @@ def test_reports_add_up() -> None:
 # Adds documents in a fork that kills itself before its k-th SQL statement or call to the disk, for many k, and prints what is
 # there afterwards, and how many documents were committed.
 KILLED = """
-import json, os, signal, sys
+import json, os, sys
 import numpy as np
 from entitykit.errors import EntityKitError
 from entitykit.knowledge import cluster_store, files
 from entitykit.knowledge.cluster_store import ClusterStore
+from tests.knowledge.killed import killed_everywhere
 from tests.knowledge.test_cluster_store import document, put
 folder, step = sys.argv[1], int(sys.argv[2])
 
-def work(path, last):
-    calls = [0]
-    def count(*_):
-        calls[0] += 1
-        if calls[0] == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-    def guard(function):
-        def call(*args):
-            count()
-            return function(*args)
-        return call
-    connect = cluster_store.connect
-    def counted(*args, **options):
-        opened = connect(*args, **options)
-        opened.execute("PRAGMA synchronous = OFF")  # a killed process, unlike a machine without power, loses nothing it wrote
-        opened.set_trace_callback(count)
-        return opened
-    cluster_store.connect = counted
-    os.fsync, os.replace = map(guard, (lambda _: None, os.replace))
+def work(path, watch):
+    cluster_store.connect = watch.connecting(cluster_store.connect)
+    os.fsync, os.replace = map(watch.guard, (lambda _: None, os.replace))
     store = ClusterStore.create(path, width=4, fingerprint="w")
-    os.write(done, bytes([1]))
+    watch.done(1)
     put(store, [document("a", 0, 1), document("b", 2)], [1, 2, 3])
-    os.write(done, bytes([2]))
+    watch.done(2)
     put(store, [document("c", 0)], [1], {3: 2})
-    os.write(done, bytes([3]))
+    watch.done(3)
     with store.changing():
         store.remove(["a"])
         store.put([document("a", 3)], np.array([4]), {})
-    os.write(done, bytes([4]))
+    watch.done(4)
 
 def contents(path):
     with ClusterStore.open(path) as store:
@@ -213,21 +198,7 @@ def contents(path):
         near = store.nearest(np.eye(4, dtype=np.float32), 1)[1][:, 0].tolist()
         return found, store.n_documents, near
 
-status, k = 1, 0
-while status:
-    k += step if k else 1
-    path = os.path.join(folder, str(k))
-    n_done, done = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            work(path, k)
-        finally:
-            os._exit(0)
-    os.close(done)
-    status = os.waitpid(child, 0)[1]
-    n = max(os.read(n_done, 100), default=0)
-    os.close(n_done)
+for status, n, path in killed_everywhere(work, folder, step):
     try:
         there = contents(path)
     except EntityKitError as problem:

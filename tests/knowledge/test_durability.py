@@ -51,44 +51,30 @@ OPERATIONS = [
 # Runs the operations in a fork that kills itself before its k-th call to the disk, for every k; a file that is not yet synced
 # loses its last byte. What was committed is printed, then the table is written again.
 KILLED = """
-import json, os, signal, stat, sys
+import json, os, stat, sys
 from entitykit.knowledge import vectors
+from tests.knowledge.killed import killed_everywhere
 vectors.RECENT = 3
 os.fsync = lambda number: None  # a killed process, unlike a machine without power, loses nothing that it wrote
 folder, operations = sys.argv[1], json.loads(sys.argv[2])
 
-def work(path, last):
-    calls = [0]
+def work(path, watch):
     def guard(function):
         def call(*args):
-            calls[0] += 1
-            if calls[0] == last:
-                if isinstance(args[0], int) and stat.S_ISREG(os.fstat(args[0]).st_mode) and os.fstat(args[0]).st_size:
-                    os.ftruncate(args[0], os.fstat(args[0]).st_size - 1)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args)
+            if watch.calls + 1 == watch.last and isinstance(args[0], int):
+                found = os.fstat(args[0])
+                if stat.S_ISREG(found.st_mode) and found.st_size:
+                    os.ftruncate(args[0], found.st_size - 1)
+            return watched(*args)
+        watched = watch.guard(function)
         return call
     table = vectors.VectorTable.create(path, 3)
     os.fsync, os.replace, os.unlink = map(guard, (os.fsync, os.replace, os.unlink))
     for number, (name, ids, value) in enumerate(operations):
         getattr(table, name)(*([ids] if name != "compact" else []), *([[[value, 0, 0]] * len(ids)] if name == "put" else []))
-        os.write(done, bytes([number + 1]))
+        watch.done(number + 1)
 
-status, k = 1, 0
-while status:
-    k += 1
-    path = os.path.join(folder, str(k))
-    n_done, done = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            work(path, k)
-        finally:
-            os._exit(0)
-    os.close(done)
-    status = os.waitpid(child, 0)[1]
-    n = max(os.read(n_done, 100), default=0)
-    os.close(n_done)
+for status, n, path in killed_everywhere(work, folder):
     table = vectors.VectorTable(path)
     ids = list(table.ids())
     before = dict(zip(ids, table.lookup(ids)[0][:, 0].tolist()))

@@ -33,37 +33,22 @@ OPERATIONS = [
 # Runs the operations in a fork that kills itself before its k-th SQL statement or call to the disk, for many k. What is there
 # afterwards is printed; then the store is written again.
 KILLED = """
-import json, os, signal, sys, sqlite3
+import json, os, sys
 from entitykit.knowledge import connection, store_files
 from entitykit.knowledge.entities import Entity, Phrase
 from entitykit.knowledge.store import EntityStore
 from entitykit.errors import EntityKitError
+from tests.knowledge.killed import killed_everywhere
 folder, operations, step = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
 
 def entity(id_, value):
     return Entity(id=id_, name=f"name {id_}", description=f"value{value}", count=value, redirects=(f"old {id_}",))
 
-def work(path, last):
-    calls = [0]
-    def count(*_):
-        calls[0] += 1
-        if calls[0] == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-    def guard(function):
-        def call(*args):
-            count()
-            return function(*args)
-        return call
-    connect = connection.connect
-    def counted(*args, **options):
-        opened = connect(*args, **options)
-        opened.execute("PRAGMA synchronous = OFF")  # a killed process, unlike a machine without power, loses nothing it wrote
-        opened.set_trace_callback(count)
-        return opened
-    connection.connect = store_files.connect = counted
-    os.fsync, os.replace, os.unlink = map(guard, (lambda _: None, os.replace, os.unlink))
+def work(path, watch):
+    connection.connect = store_files.connect = watch.connecting(connection.connect)
+    os.fsync, os.replace, os.unlink = map(watch.guard, (lambda _: None, os.replace, os.unlink))
     EntityStore.build(path, [entity("first", 0)])
-    os.write(done, bytes([1]))
+    watch.done(1)
     with EntityStore.open(path) as store:
         for number, (name, ids, value) in enumerate(operations):
             if name == "add":
@@ -72,7 +57,7 @@ def work(path, last):
                 store.remove(ids)
             else:
                 store.count_phrases([Phrase(f"name {id_}", value) for id_ in ids])
-            os.write(done, bytes([number + 2]))
+            watch.done(number + 2)
 
 def contents(path):
     with EntityStore.open(path) as store:
@@ -87,21 +72,7 @@ def contents(path):
             assert store.entity(f"old {e.id}") == e
         return found, store.n_phrases
 
-status, k = 1, 0
-while status:
-    k += step if k else 1
-    path = os.path.join(folder, str(k))
-    n_done, done = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            work(path, k)
-        finally:
-            os._exit(0)
-    os.close(done)
-    status = os.waitpid(child, 0)[1]
-    n = max(os.read(n_done, 100), default=0)
-    os.close(n_done)
+for status, n, path in killed_everywhere(work, folder, step):
     try:
         before, n_phrases = contents(path)
     except EntityKitError as problem:
