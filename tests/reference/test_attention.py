@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from entitykit.models.encoder import attention as module
-from entitykit.models.encoder.attention import Part, attend, attend_reference
+from entitykit.models.encoder.attention import Part, attend, attend_in_one, attend_reference
 
 Attend = Callable[[Sequence[Part], Part | None], Tensor]
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -68,12 +68,12 @@ def gradients(run: Attend, parts: Sequence[Part], own: Part | None, direction: T
 
 
 def check(parts: Sequence[Part], own: Part | None = None) -> None:
-    """Both forms give the loop's values and gradients."""
+    """All forms give the loop's values and gradients."""
     expected = by_loop(parts, own)
     direction = torch.arange(expected.numel(), dtype=expected.dtype).cos().view_as(expected)
     expected_gradients = gradients(by_loop, parts, own, direction)
     tolerance = TOLERANCES[expected.dtype]
-    for run in (attend, attend_reference):
+    for run in (attend, attend_in_one, attend_reference):
         torch.testing.assert_close(run(parts, own), expected, rtol=tolerance, atol=tolerance)
         found = gradients(run, parts, own, direction)
         torch.testing.assert_close(found, expected_gradients, rtol=tolerance, atol=tolerance)
@@ -172,31 +172,33 @@ def test_more_rows_than_one_block_of_the_kernel(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found, expected, rtol=10 * tolerance, atol=10 * tolerance)
 
 
+@pytest.mark.parametrize("run", [attend, attend_in_one])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision(dtype: torch.dtype) -> None:
+def test_half_precision(dtype: torch.dtype, run: Attend) -> None:
     """Values and gradients have the inputs' precision, and are near those of the same numbers in double precision."""
     padding = torch.tensor([[False, False, True], [False, True, True]])
     parts, own = [make_part(5, 7, dtype=dtype), make_part(5, 3, padding=padding, dtype=dtype)], make_part(5, 5, dtype=dtype)
     exact = [
         part._replace(**{name: getattr(part, name).double() for name in ("query", "key", "value")}) for part in (*parts, own)
     ]
-    out, expected = attend(parts, own), attend_reference(exact[:-1], exact[-1])
+    out, expected = run(parts, own), attend_reference(exact[:-1], exact[-1])
     assert out.dtype == dtype
     torch.testing.assert_close(out.double(), expected, rtol=0.02, atol=0.02)
     direction = torch.randn_like(expected)
-    found = gradients(attend, parts, own, direction.to(dtype))
+    found = gradients(run, parts, own, direction.to(dtype))
     for gradient, of_exact in zip(found, gradients(attend_reference, exact[:-1], exact[-1], direction), strict=True):
         assert gradient.dtype == dtype
         torch.testing.assert_close(gradient.double(), of_exact, rtol=0.05, atol=0.05)
 
 
-def test_large_scores_do_not_overflow() -> None:
+@pytest.mark.parametrize("run", [attend, attend_in_one])
+def test_large_scores_do_not_overflow(run: Attend) -> None:
     """One part's largest score lies hundreds above the other's, which then has no weight."""
     parts = [make_part(3, 4, dtype=torch.float32), make_part(3, 2, dtype=torch.float32, scale=30.0)]
-    found, expected = attend(parts), attend_reference(parts)
+    found, expected = run(parts, None), attend_reference(parts)
     assert found.isfinite().all()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert all(g.isfinite().all() for g in gradients(attend, parts, None, torch.ones_like(found)))
+    assert all(g.isfinite().all() for g in gradients(run, parts, None, torch.ones_like(found)))
 
 
 @pytest.mark.parametrize("n_parts", [1, 2])
@@ -225,8 +227,10 @@ def test_no_memory_for_each_query() -> None:
     assert bias.untyped_storage().nbytes() == 2 * 3 * 8
 
 
-def test_without_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_kernel_does_not_tell_its_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA: one call of the device's fused attention, and no scores of our own."""
     parts, own = [make_part(3, 4), make_part(3, 2)], make_part(3, 3)
+    monkeypatch.setattr(module, "attend_reference", None)
     expected = attend(parts, own)
     monkeypatch.setattr(module, "_HAS_FLASH", False)
     torch.testing.assert_close(attend(parts, own), expected)

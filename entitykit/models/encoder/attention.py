@@ -1,12 +1,13 @@
-"""Attention over several sets of keys with one softmax: the readable form, and the fast form that never builds its scores.
+"""Attention over several sets of keys with one softmax: the readable form, and fast forms that never build its scores.
 
 LUKE's entity-aware attention (Yamada et al. 2020) computes the score of query i and key j with a query projection that depends
 on what both are, word or entity, and takes one softmax over all keys. So a query row has one *part* for each kind of key::
 
     out_i = Σ_parts Σ_j exp(q_i^part · k_j / √d) v_j  /  Σ_parts Σ_j exp(q_i^part · k_j / √d)
 
-The fast form runs torch's fused kernel on each part and merges the parts by the logarithms of their sums (`logsumexp`). A fused
-kernel's backward pass needs only the output and the logsumexp of the *whole* softmax, so each part's gradient is exact, too.
+On CPUs the fast form runs torch's fused kernel on each part and merges the parts by the logarithms of their sums (`logsumexp`).
+A fused kernel's backward pass needs only the output and the logsumexp of the *whole* softmax, so each part's gradient is exact,
+too. Elsewhere all parts go through the device's fused kernel in one call (`attend_in_one`).
 """
 
 from __future__ import annotations
@@ -44,8 +45,7 @@ class Part(NamedTuple):
         """What is added to the scores *(batch, 1, n_queries, n_keys)*, without memory for each query."""
         if self.padding is None:
             return None
-        masked = max(MASKED, torch.finfo(self.query.dtype).min)
-        bias = self.query.new_zeros(self.padding.shape).masked_fill(self.padding, masked)
+        bias = self.query.new_zeros(self.padding.shape).masked_fill(self.padding, _masked(self.query.dtype))
         return bias[:, None, None, :].expand(-1, 1, self.query.shape[2], -1)
 
 
@@ -63,12 +63,49 @@ def attend(parts: Sequence[Part], own: Part | None = None) -> Tensor:
         q, k, v, _ = parts[0]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=parts[0].bias)
     if not _HAS_FLASH or parts[0].query.device.type != "cpu":
-        return attend_reference(parts, own)
+        return attend_in_one(parts, own)
     tensors = [tensor for part in (*parts, *([] if own is None else [own])) for tensor in part[:3]]
     # the kernel takes numbers of one head to be neighbours in memory, and does not check it
     tensors = [tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in tensors]
     output: Tensor = _MergedAttention.apply([part.bias for part in parts], own is not None, *tensors)  # type: ignore[no-untyped-call]
     return output
+
+
+def attend_in_one(parts: Sequence[Part], own: Part | None = None) -> Tensor:
+    """`attend` by one call of `torch.nn.functional.scaled_dot_product_attention`, which has a fused kernel on every device.
+
+    A row's queries stand side by side, and each key stands where its part's query does, with zeros beside it::
+
+        [q^1 q^2] · [k^1 0] = q^1 · k^1        [q^1 q^2] · [0 k^2] = q^2 · k^2
+
+    The scores' operations grow with the number of parts; a mask is built for padding and for `own`, once for all heads.
+    """
+    kinds = [*parts, *([] if own is None else [own])]
+    width = parts[0].query.shape[-1]
+    before = [i * width for i in range(len(kinds))]
+    keys = [F.pad(part.key, (place, before[-1] - place)) for place, part in zip(before, kinds, strict=True)]
+    bias = _joint_bias(parts, own)
+    return F.scaled_dot_product_attention(
+        torch.cat([part.query for part in kinds], dim=-1),
+        torch.cat(keys, dim=2),
+        torch.cat([part.value for part in kinds], dim=2),
+        attn_mask=bias,
+        scale=width**-0.5,
+    )
+
+
+def _joint_bias(parts: Sequence[Part], own: Part | None) -> Tensor | None:
+    """What is added to the scores of all parts *(batch or 1, 1, n_queries, n_keys)*; none if every query sees every key."""
+    if own is None and all(part.padding is None for part in parts):
+        return None
+    query = parts[0].query
+    n_queries = query.shape[2]
+    biases = [query.new_zeros(1, 1, n_queries, part.key.shape[2]) if part.bias is None else part.bias for part in parts]
+    if own is not None:
+        others = ~torch.eye(n_queries, dtype=torch.bool, device=query.device)
+        biases.append(query.new_zeros(1, 1, n_queries, n_queries).masked_fill(others, _masked(query.dtype)))
+    batch = max(bias.shape[0] for bias in biases)
+    return torch.cat([bias.expand(batch, -1, -1, -1) for bias in biases], dim=-1)
 
 
 def attend_reference(parts: Sequence[Part], own: Part | None = None) -> Tensor:
@@ -88,6 +125,10 @@ def attend_reference(parts: Sequence[Part], own: Part | None = None) -> Tensor:
         out = out + weights[..., start : start + n_keys] @ part.value
         start += n_keys
     return out if own is None else out + weights[..., start:] * own.value
+
+
+def _masked(dtype: torch.dtype) -> float:
+    return max(MASKED, torch.finfo(dtype).min)
 
 
 class _MergedAttention(torch.autograd.Function):
