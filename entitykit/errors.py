@@ -656,6 +656,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "The entity index of '{name}' in {path} has {found}; this pipeline has {expected}, and vectors of two encoders cannot be compared. "
         "Load the pipeline that the index was saved with, or delete the index and call build_index().",
     ),
+    "E588": (
+        ConfigError,
+        "A document has keyword scores of {found} words, and {expected} words by now. Put entitykit_keywords behind whatever merges or splits "
+        "words.",
+    ),
     "E590": (ConfigError, "The setting {setting} of entitykit.Augmenter.v1 is {found}; expected {expected}."),
     "E591": (
         InputError,
@@ -788,6 +793,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "'{name}' has no memory of entities that could go on from part to part: its model links mentions to mentions. Train it with "
         "entitykit.OnlineCoref.v1 or entitykit.MajorEntities.v1.",
     ),
+    "E646": (
+        InputError,
+        "doc.user_data['speakers'] has {found}; expected a list of {n}, one for each token: the name of who says it, empty or None where "
+        "nobody speaks.",
+    ),
     "E642": (
         ConfigError,
         "The pipeline '{name}' has no entitykit_coref. Give one that was trained by configs/coref.cfg.",
@@ -868,6 +878,8 @@ WARNINGS: dict[str, str] = {
     "W585": "{n} of {total} gold mentions do not begin and end where predicted tokens do, and were not given to the pipeline.",
     "W586": "The {n} training examples have no links to entities in {key}, so '{name}' has nothing to learn. Give their mentions a "
     "kb_id, or set `mentions` to where those are that have one.",
+    "W587": "The knowledge base '{path}' has no descriptions, so '{name}' has nothing to learn. Add descriptions, or leave the component "
+    "away.",
     "W590": "{n} of {total} candidates have more than the {longest} pieces of name and description that '{name}' reads; it read their "
     "beginnings. Raise entity_pieces, or shorten the descriptions.",
     "W591": "None of the {n} gold mentions of an update has candidates of a linker, so '{name}' learned to tell namesakes apart only. Put "
@@ -898,6 +910,8 @@ WARNINGS: dict[str, str] = {
     "W622": "{n} of {total} rated entities have no mention in the text; '{name}' learns nothing from them.",
     "W630": "{n} of {total} mentions have more than the {longest} pieces that '{name}' reads of a mention in context; it read their "
     "beginnings. Raise context_pieces.",
+    "W640": "None of the {n} training examples has speakers (doc.user_data['speakers'] of the predicted document), so '{name}' learns nothing "
+    "from who speaks. Wrap the corpus in entitykit.GivenSpeakers.v1, or set speakers to false.",
     "W631": "None of the {n} gold clusters of '{name}' has mentions in two documents, so it learns about single documents only. Give "
     "clusters the same id in doc.user_data['coref_ids'] of all their documents.",
 }

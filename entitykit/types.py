@@ -89,12 +89,15 @@ class GivenMentions(NamedTuple):
         entities: *(n_mentions,)* numbers of their entities, each of one document; -1 where none is known.
         names: *(n_words,)* a number for each word that tells who is meant, 0 for others: even, the same for equal words,
             and one more for a word with a capital.
+        speakers: *(n_words, 2)* a number for who says each word, and one for the word as it is said by them, the same for equal
+            words of one speaker; 0 where nobody is known to. Empty where nobody asks.
     """
 
     starts: Tensor
     ends: Tensor
     entities: Tensor
     names: Tensor
+    speakers: Tensor = torch.zeros(0, 2, dtype=torch.long)
 
 
 class EntityMentions(NamedTuple):

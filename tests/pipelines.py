@@ -90,6 +90,7 @@ HEADS: dict[str, tuple[str, Config, Config]] = {
     "reranker": ("entitykit_reranker", CROSS_ENCODER, {}),
     "reranker_shared": ("entitykit_reranker", CROSS_ENCODER | {"tok2vec": OURS}, {}),
     "dictionary": ("entitykit_dictionary", {}, {}),
+    "keywords": ("entitykit_keywords", {"@architectures": "entitykit.Keywords.v1", "hidden": 16, "tok2vec": OURS}, {}),
     "relations": ("entitykit_relations", SPERT_RELATIONS | {"tok2vec": OURS, "lower_layers": [0]}, {"entities": "names"}),
     "relations_joint": ("entitykit_relations", ENRICO | {"tok2vec": OURS}, {"entities": "names"}),
     "coref": ("entitykit_coref", ONLINE_COREF | {"tok2vec": OURS}, {}),
@@ -170,7 +171,7 @@ def add_head(nlp: Language, kind: str, *, model: Mapping[str, object] | None = N
     if factory == "entitykit_reranker":
         nlp.add_pipe("tests_candidates")
         architecture = {"tok2vec": nlp.config["components"]["entitykit_encoder"]["model"], **architecture}  # else its own
-    if factory in ("entitykit_linker", "entitykit_reranker", "entitykit_dictionary", "entitykit_entqa"):
+    if factory in ("entitykit_linker", "entitykit_reranker", "entitykit_dictionary", "entitykit_entqa", "entitykit_keywords"):
         config = {"kb": {"@misc": "entitykit.KB.v1", "path": str(knowledge_base())}, **config}
     if factory == "entitykit_tracker":
         nlp.add_pipe("sentencizer", config={"punct_chars": [".", "rained", "long", "hill"]})  # of SENTENCES in a row
@@ -261,8 +262,7 @@ def make_example(nlp: Language, text: str, entities: Sequence[tuple[int, int, st
     Entities of a type are a cluster, and the first is related to the second; it to the first if that is at the beginning.
     Capitalised words are ``names``, each related to the next, and the third to the first; the first name matters most.
     """
-    words = text.split()
-    n = len(words)
+    n = len(words := text.split())
     gold = Doc(
         nlp.vocab,
         words=words,
@@ -392,9 +392,9 @@ def annotations(doc: Doc) -> dict[str, Any]:
 
 def scores(doc: Doc) -> dict[str, list[float]]:
     found = {key: list(group.attrs.get("scores", [])) for key, group in doc.spans.items()}
-    found["relations"] = [relation["score"] for relation in relations_of(doc)]
-    found["salience"] = [value["score"] for value in salience_of(doc)]
-    found |= tracks_of(doc)[1]
+    values = {"relations": relations_of(doc), "salience": salience_of(doc)}
+    found |= {key: [value["score"] for value in own] for key, own in values.items()} | tracks_of(doc)[1]
+    found["keywords"] = (doc._.keyword_scores if Doc.has_extension("keyword_scores") else None) or []
     if Span.has_extension("kb_ents"):
         found["kb_ents"] = [score for ent in doc.ents for _, score in ent._.kb_ents or ()]
     return found

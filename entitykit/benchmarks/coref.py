@@ -25,6 +25,7 @@ from thinc.api import Config
 from entitykit.benchmarks.parts import Part, Result, Settings, find_files, mean
 from entitykit.benchmarks.pipelines import ENCODER, read_config
 from entitykit.benchmarks.training import Task, run_seeds, work_folder, write_docs
+from entitykit.corpora.given_speakers import give_speakers
 from entitykit.corpora.read import read_docs
 from entitykit.scoring.coref import clusters_in
 from entitykit.scoring.gap import PUBLISHED, decide, score_gap
@@ -81,8 +82,11 @@ CHANGES: Mapping[str, Change] = {
     "_gate": _model(update="gate"),
     "_antecedents": _antecedents,
     "_tokens": _tokens,
+    "_speakers": _model(speakers=True),
 }
 """What is changed of the config; the first is the config as it stands."""
+OF_GUM = ("", "_speakers")
+"""The changes that are measured on GUM, which has talks; all others on LitBank, which does not say who speaks."""
 
 
 def measure_litbank(settings: Settings, *, form: str) -> Result:
@@ -91,10 +95,10 @@ def measure_litbank(settings: Settings, *, form: str) -> Result:
     return _measure("litbank", settings, form=form, further=further)
 
 
-def measure_gum(settings: Settings) -> Result:
-    """Train on GUM and score its test part, and GAP's."""
-    path = find_files(settings, "gap/gap-test.tsv")[0]
-    return _measure("gum", settings, form="", further=partial(_gap, path, settings.quick))
+def measure_gum(settings: Settings, *, form: str) -> Result:
+    """Train on GUM and score its test part, and GAP's by the config as it stands."""
+    further = None if form else partial(_gap, find_files(settings, "gap/gap-test.tsv")[0], settings.quick)
+    return _measure("gum", settings, form=form, further=further)
 
 
 def _measure(data: str, settings: Settings, *, form: str, further: Further | None) -> Result:
@@ -104,7 +108,7 @@ def _measure(data: str, settings: Settings, *, form: str, further: Further | Non
         settings = replace(settings, seeds=settings.seeds[:1], max_steps=settings.max_steps or QUICK_STEPS)
     with work_folder(settings) as work:
         train, dev, test = (
-            write_docs(work / "corpora" / f"{data}-coref-{split}.spacy", _read(data, split, settings))
+            write_docs(work / "corpora" / f"{data}-coref-{split}.spacy", _read(data, split, settings), user_data=True)
             for split in ("train", "dev", "test")
         )
         task = Task(
@@ -143,8 +147,9 @@ def _score(pipeline: Path, task: Task, *, further: Further | None) -> dict[str, 
 
 
 def _unread(doc: Doc) -> Example:
-    """The words of a document, to be annotated, and the document."""
-    return Example(Doc(doc.vocab, words=[token.text for token in doc], spaces=[bool(token.whitespace_) for token in doc]), doc)
+    """The words of a document, to be annotated, with who says them if that is known, and the document."""
+    words = Doc(doc.vocab, words=[token.text for token in doc], spaces=[bool(token.whitespace_) for token in doc])
+    return give_speakers(Example(words, doc))
 
 
 def _memories_and_names(nlp: Language, docs: Sequence[Doc]) -> dict[str, float]:
@@ -224,6 +229,7 @@ _KEYS = [
     *(f"litbank_conll_f1_{name}" for name in BOUNDED),
     *(f"litbank_major_{average}_f1_{form}" for form in FORMS for average in ("macro", "micro")),
 ]
+_GAP_KEYS = ["gap_f1", "gap_feminine_f1", "gap_masculine_f1", "gap_bias"]
 PARTS = [
     *(
         Part(
@@ -232,6 +238,14 @@ PARTS = [
             not form,
         )
         for form in CHANGES
+        if form not in OF_GUM or not form
     ),
-    Part((*(f"gum_{key}" for key in SCORES), "gap_f1", "gap_feminine_f1", "gap_masculine_f1", "gap_bias"), measure_gum, False),
+    *(
+        Part(
+            tuple([f"gum_{key}{form}" for key in SCORES] + ([] if form else _GAP_KEYS)),
+            partial(measure_gum, form=form),
+            False,
+        )
+        for form in OF_GUM
+    ),
 ]

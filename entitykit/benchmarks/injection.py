@@ -2,9 +2,9 @@
 
 NER on CoNLL04 (flat, `configs/ner.cfg`) and LitBank (nested, `configs/ner_nested.cfg`) with the same encoder, data, optimizer
 and steps; only the encoder's injection differs, and for `spert` the head, which then classifies all spans. The figures are
-strict micro F1 on the test set, the mean over seeds. `gold` and `gold_pooled` are given the test set's spans and only name their
-types. All learn with products in bfloat16 where the processor has them. The forms `…_pretrained` begin with an encoder whose entity tokens have found masked entities again for a while
-(`entitykit.benchmarks.pretrained`).
+strict micro F1 on the test set, the mean over seeds. `gold` and `gold_pooled` are given the test set's spans and only name
+their types. The forms `…_pretrained` begin with an encoder whose entity tokens have found masked entities again for a while
+(`entitykit.benchmarks.pretrained`). All learn with products in bfloat16 where the processor has them.
 """
 
 from __future__ import annotations

@@ -106,12 +106,23 @@ _BC5CDR = ("Development", "Test", "Training")
 
 
 def prepare_elevant(settings: Settings, work: Path, name: str) -> LinkData:
-    """WikiFair or NewsFair, with a knowledge base of what the other sets link; `train` are these sets."""
+    """WikiFair or NewsFair, with a knowledge base of what the other sets link; `train` are these sets.
+
+    Labels within others, and others of the same place, may be found and need not be: ELEVANT counts them as one with these.
+    """
     docs = {key: _read(settings, file, "elevant") for key, file in ELEVANT.items()}
+    for doc in docs[name]:
+        doc.spans[OPTIONAL] = [*doc.spans.get(OPTIONAL, ()), *_alternatives(doc)]
     others = [doc for key, own in docs.items() if key != name for doc in own]
     labels = [label for doc in others for label in doc.user_data["elevant"]["labels"]]
     titles = {str(label["entity_id"]): str(label["name"]) for label in labels if label.get("name")}
     return _link_data(name, entities_of(others, titles), others, docs[name], work)
+
+
+def _alternatives(doc: Doc) -> list[Span]:
+    """The entities that are not in `doc.ents`."""
+    widest = {(ent.start, ent.end, ent.kb_id) for ent in doc.ents}
+    return [span for span in doc.spans.get(ENTITIES, ()) if (span.start, span.end, span.kb_id) not in widest]
 
 
 def _read(settings: Settings, file: str, format: str) -> list[Doc]:  # noqa: A002 - as `read_docs` calls it

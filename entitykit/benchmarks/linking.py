@@ -3,7 +3,7 @@
 WordNet's mentions are given and linked to any of 40,943 described entities, by vectors alone, or only to their namesakes, by
 the alias table. BC5CDR's are given; what is linked to is what the training part names. In WikiFair and NewsFair mentions are
 found, too: by the names that a knowledge base of the other sets has; the figures are InKB micro F1 with strong matches, what
-this knowledge base does not have being NIL.
+this knowledge base does not have being NIL. `entitykit.benchmarks.link_texts` links them with a model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from spacy.training import Example
 from spacy.util import load_config, load_model_from_config
 from thinc.api import Config
 
-from entitykit.benchmarks import training
+from entitykit.benchmarks import link_texts, training
+from entitykit.benchmarks.keywords import keywords_part
 from entitykit.benchmarks.link_data import (
     ELEVANT,
     LinkData,
@@ -313,9 +314,11 @@ PARTS = [
     ),
     Part(tuple(f"wordnet_untrained_{score}" for score in ("recall64", "acc", "namesakes_acc")), measure_untrained, False),
     *(Part(_baseline_keys(name, "acc", "recall64"), partial(measure_given, name=name)) for name in ("wordnet", "bc5cdr")),
+    keywords_part(train_pipeline),
     Part(("bc5cdr_bi_acc",), measure_bc5cdr),
     *(
         Part((*_baseline_keys(name, "f1"), f"{name}_mentions_r"), partial(measure_elevant, name=name))
         for name in list(ELEVANT)[:2]
     ),
+    link_texts.PART,
 ]

@@ -110,6 +110,7 @@ def blink(
     entity_pieces: int = PIECES,
     batch_pieces: int = 4096,
     storage: str = "fp32",
+    bf16: bool = False,
 ) -> Model[LinkInput, LinkOutput]:
     """Make BLINK's bi-encoder, registered as ``entitykit.Blink.v1``: it reads by itself, and needs no shared encoder.
 
@@ -122,6 +123,7 @@ def blink(
         entity_pieces: pieces of a name and its description, special ones included.
         batch_pieces: pieces that run through a tower at once; this bounds its memory.
         storage: precision of saved weights: ``fp32``, ``fp16`` or ``int8``.
+        bf16: compute in bfloat16 on CUDA devices; on CPUs that have instructions for it, multiply in bfloat16 in training.
 
     Raises:
         ConfigError: E585 for settings that cannot be.
@@ -136,7 +138,7 @@ def blink(
             "entitykit-blink-tower",
             _no_forward,
             attrs={"reading": reading},
-            shims=[TorchShim(build_encoder, group="encoder", storage=cast(Storage, storage))],
+            shims=[TorchShim(build_encoder, group="encoder", storage=cast(Storage, storage), bf16=bf16)],
         )
         for _ in range(2)
     ]

@@ -53,7 +53,8 @@ def cross_encoder(
 
     Args:
         tok2vec: ``entitykit.EntityEncoder.v1``, which is the cross-encoder's own and learns with it; or
-            ``entitykit.EncoderListener.v1``: the encoder that it hears reads the pairs, too.
+            ``entitykit.EncoderListener.v1``: the encoder that it hears reads the pairs, too. Of either, `bf16` is how pairs are
+            read, and `batch_pieces` bounds how many are learned at once: as many, or those of one mention.
         pooling: what stands for a pair: its ``first`` piece, as in BLINK, or the ``mean``.
         form: of a mention's context: ``marked`` in its place, or ``prefixed`` to its text.
         context_pieces: pieces of a mention in context, special ones included.

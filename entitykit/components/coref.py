@@ -16,7 +16,8 @@ from spacy.training import Example
 from thinc.api import Model
 from torch import Tensor
 
-from entitykit.bridge.coref import EntityMemory, Found, find_named, link_mentions
+from entitykit.bridge.coref import find_named, link_mentions
+from entitykit.bridge.coref_memory import EntityMemory, Found
 from entitykit.bridge.encoder import EncoderInput
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.linking import heard_encoder
@@ -30,6 +31,7 @@ from entitykit.components.clusters import (
     telling_words,
 )
 from entitykit.components.gold import Place, group_spans
+from entitykit.components.speakers import check_speakers, said_by
 from entitykit.decoding.coref import MemorySettings, group_mentions
 from entitykit.errors import error
 from entitykit.models.antecedent_coref import AntecedentCoref
@@ -142,9 +144,11 @@ class Coref(TorchPipe):
         return ()
 
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
-        """Check that there are clusters to learn from."""
+        """Check that there are clusters to learn from, and somebody who speaks if the head is to compare speakers."""
         if examples and not len(gold_clusters(examples).spans.starts):
             raise error("E106", name=self.name, keys=f"{PREFIX}_1, {PREFIX}_2, …")
+        if examples and settings.get("speakers"):
+            check_speakers([eg.predicted for eg in examples], self.name)
 
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> GivenMentions:
         """Spans that documents have, and in training the gold mentions with their entities."""
@@ -154,8 +158,13 @@ class Coref(TorchPipe):
             torch.cat([gold.spans.starts, own.starts]),
             torch.cat([gold.spans.ends, own.ends]),
             torch.cat([gold.entities, torch.full_like(own.starts, NO_ENTITY)]),
-            torch.from_numpy(telling_words(docs)),
+            *self._compared_by(docs),
         )
+
+    def _compared_by(self, docs: Sequence[Doc]) -> tuple[Tensor, Tensor]:
+        """What words of a batch are compared by, and those who say them if the head compares these."""
+        speaking = docs if self.head.settings.speakers else ()
+        return torch.from_numpy(telling_words(docs)), torch.from_numpy(said_by(speaking))
 
     def targets(self, examples: Sequence[Example], output: CorefOutput) -> tuple[Tensor, ...]:
         """Which spans are mentions, and whether their documents are annotated."""
@@ -292,8 +301,8 @@ class Coref(TorchPipe):
     def _say(self, docs: Sequence[Doc], places: Sequence[Sequence[Place]]) -> Named:
         """What names say that have these places in documents, which lie end to end: the means of these."""
         starts, ends = torch.tensor([place for own in places for place in own]).unbind(1)
-        unknown, telling = torch.full_like(starts, NO_ENTITY), torch.from_numpy(telling_words(docs))
-        output: CorefOutput = self.model.predict(HeadInput(docs, GivenMentions(starts, ends, unknown, telling)))
+        given = GivenMentions(starts, ends, torch.full_like(starts, NO_ENTITY), *self._compared_by(docs))
+        output: CorefOutput = self.model.predict(HeadInput(docs, given))
         n = sum(map(len, docs)) + 1
         rows = torch.searchsorted((output.spans.starts * n + output.spans.ends).cpu(), starts * n + ends)
         by_name = rows.split([len(own) for own in places])

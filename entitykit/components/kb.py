@@ -18,7 +18,8 @@ from entitykit.errors import error, warn
 class KBPipe(WithKB, TorchPipe):
     """A trainable component that learns from gold links to a knowledge base.
 
-    A task adds the hook `check_settings`, and `_texts`: what composes the texts that the component reads.
+    A task adds the hook `check_settings`, and `_texts`: what composes the texts that the component reads,
+    or none.
 
     Args:
         *args: see `TorchPipe`.
@@ -26,7 +27,7 @@ class KBPipe(WithKB, TorchPipe):
         **kwargs: see `TorchPipe`.
     """
 
-    _texts: Any
+    _texts: Any = None
 
     def __init__(self, *args: Any, kb: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -79,11 +80,13 @@ class KBPipe(WithKB, TorchPipe):
         _ = self.store
         self.begin_anew()
         super().initialize(get_examples, nlp=nlp, labels=[])
-        _ = self._texts.reader  # what is wrong with the encoder is said here
+        if self._texts is not None:
+            _ = self._texts.reader  # what is wrong with the encoder is said here
 
     def begin_anew(self) -> None:
         """Forget what was made with other weights."""
-        self._texts.forget()
+        if self._texts is not None:
+            self._texts.forget()
 
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
         """Warn if there are no gold links, and of those to entities that the knowledge base does not have."""
@@ -121,7 +124,8 @@ class KBPipe(WithKB, TorchPipe):
     def restored(self) -> None:
         """Begin anew with what was read, and open the knowledge base where it was, unless the config has one."""
         self.restore_kb(self.cfg)
-        self._texts.forget()
+        if self._texts is not None:
+            self._texts.forget()
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "KBPipe":
         """Read what `to_disk` wrote; the knowledge base is opened where it was, unless the config has one."""

@@ -3,17 +3,16 @@
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
 import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples
 from thinc.api import Model, Optimizer, set_dropout_rate
 
+from entitykit.bridge.keywords import THRESHOLD
 from entitykit.bridge.link_texts import LinkTexts, Place
 from entitykit.bridge.linking import Floats, LinkInput
 from entitykit.bridge.texts import Ids
@@ -24,10 +23,18 @@ from entitykit.components.gold import NIL
 from entitykit.components.indexed import IndexedPipe
 from entitykit.components.links import Explanation, GoldLink, Linked, Scored, explain_link, soft_targets, write_links
 from entitykit.components.nils import NIL_CLUSTERS, group_again, leave_vectors, name_unknown, register_nils, unlinked
-from entitykit.decoding.coherence import decide_together
+from entitykit.components.seen import Seen, give_keywords, sources_of, weigh_coherence
 from entitykit.errors import error, warn
 from entitykit.knowledge.augment import Augmenter
-from entitykit.knowledge.candidates import SOURCES, Mention, all_sources, find_candidates, hard_negatives, word_query
+from entitykit.knowledge.candidates import (
+    KEYWORDS,
+    SOURCES,
+    find_candidates,
+    hard_negatives,
+    keywords_of,
+    word_query,
+)
+from entitykit.knowledge.store_reader import LEAST
 from entitykit.models.bi_encoder import LinkOutput
 from entitykit.models.cross_encoder import distillation_loss
 
@@ -39,6 +46,11 @@ DEFAULT_CONFIG = {
     "kb": None,
     "mentions": "ents",
     "candidates": {"alias": 32, "fuzzy": 0, "words": 0, "dense": 64},
+    "normalised": True,
+    "least_prior": 0.0,
+    "least_similarity": LEAST,
+    "keywords": KEYWORDS,
+    "keyword_threshold": THRESHOLD,
     "threshold": 0.0,
     "prior_weight": 0.0,
     "coherence": 0.0,
@@ -70,6 +82,11 @@ def make_linker(
     kb: Any,
     mentions: str,
     candidates: dict[str, int],
+    normalised: bool,
+    least_prior: float,
+    least_similarity: float,
+    keywords: int,
+    keyword_threshold: float,
     threshold: float,
     prior_weight: float,
     coherence: float,
@@ -96,6 +113,12 @@ def make_linker(
         mentions: where mentions are: ``ents`` or a span group.
         candidates: how many candidates each source may give for a mention: ``alias``, ``fuzzy``, ``words`` and ``dense``, which
             needs `Linker.build_index`.
+        normalised: names that ``alias`` finds may differ as `entitykit.knowledge.text.normalise` says; otherwise in nothing.
+        least_prior: least p(entity | mention) of what ``alias`` finds.
+        least_similarity: least similarity of the names that ``fuzzy`` finds, above 0, up to 1.
+        keywords: so many words of the context, at most, does ``words`` search for beside the mention's: those with the highest
+            probabilities where `entitykit_keywords` has read the document, else the nearest ones.
+        keyword_threshold: least of these probabilities; 0 as published: the likeliest words, however improbable they are.
         threshold: least probability of a link; below it a mention is NIL.
         prior_weight: what the logarithm of p(entity | mention) counts beside the bi-encoder's score, whichever source has found
             the entity; of one that the mention does not name by any alias it is taken for 0.0001.
@@ -121,6 +144,11 @@ def make_linker(
     settings = {
         "mentions": mentions,
         "candidates": dict(candidates),
+        "normalised": normalised,
+        "least_prior": least_prior,
+        "least_similarity": least_similarity,
+        "keywords": keywords,
+        "keyword_threshold": keyword_threshold,
         "threshold": threshold,
         "prior_weight": prior_weight,
         "coherence": coherence,
@@ -136,24 +164,6 @@ def make_linker(
         "distill_temperature": distill_temperature,
     }
     return Linker(nlp.vocab, model, name, settings=settings, kb=kb, augment=augment, scorer=scorer)
-
-
-class Seen(NamedTuple):
-    """What is known of mentions before they are decided.
-
-    Attributes:
-        texts: as candidates are searched for.
-        scored: their candidates, each by itself.
-        mentions: *(n_mentions, size)* their vectors.
-        rows: *(n_entities,)* of all candidates, which rise.
-        entities: *(n_entities, size)* their vectors.
-    """
-
-    texts: list[Mention]
-    scored: list[list[Scored]]
-    mentions: Floats
-    rows: NDArray[np.int64]
-    entities: Floats
 
 
 class Decided(NamedTuple):
@@ -195,14 +205,19 @@ class Linker(IndexedPipe, DecidingPipe):
                 expected = "numbers of at least 0 for " + ", ".join(SOURCES)
                 raise error("E109", name=self.name, setting="candidates", found=f"{source} = {limit}", expected=expected)
         self.check_index()
-        self.check_least(threshold=0, prior_weight=0, coherence=0, keep=1, negatives=0, mine_every=0, distill=0)
-        if self.settings["distill"] > 1:
-            raise error("E109", name=self.name, setting="distill", found=self.settings["distill"], expected="0 to 1")
-        if not -1 <= (similarity := self.settings["nil_similarity"]) <= 1:
-            raise error("E109", name=self.name, setting="nil_similarity", found=similarity, expected="-1 to 1")
-        if not self.settings["distill_temperature"] > 0:
-            found = self.settings["distill_temperature"]
-            raise error("E109", name=self.name, setting="distill_temperature", found=found, expected="above 0")
+        self.check_least(threshold=0, prior_weight=0, coherence=0, keep=1, keywords=0, negatives=0, mine_every=0)
+        s = self.settings
+        expected_of = {
+            "least_prior": (0 <= s["least_prior"] <= 1, "0 to 1"),
+            "least_similarity": (0 < s["least_similarity"] <= 1, "above 0, up to 1"),
+            "keyword_threshold": (0 <= s["keyword_threshold"] <= 1, "0 to 1"),
+            "distill": (0 <= s["distill"] <= 1, "0 to 1"),
+            "distill_temperature": (s["distill_temperature"] > 0, "above 0"),
+            "nil_similarity": (-1 <= s["nil_similarity"] <= 1, "-1 to 1"),
+        }
+        for setting, (is_fine, allowed) in expected_of.items():
+            if not is_fine:
+                raise error("E109", name=self.name, setting=setting, found=s[setting], expected=allowed)
         if self.augment is not None and self.model.attrs["settings"]["mention"] != "context":
             expected = 'none, or mention = "context" in its model'
             raise error("E109", name=self.name, setting="augment", found="set", expected=expected)
@@ -311,8 +326,10 @@ class Linker(IndexedPipe, DecidingPipe):
         limits = dict(self.settings["candidates"])
         if self.index is None:
             limits["dense"] = 0
+        if limits.get("words"):
+            mentions = give_keywords(docs, places, mentions, self.settings)
         with self.store.reading():
-            found = find_candidates(all_sources(self.store, self.index), limits, mentions)
+            found = find_candidates(sources_of(self.settings, self.store, self.index), limits, mentions)
             rows = np.array(sorted({each.row for own in found for each in own}), dtype=np.int64)
             entities = self._texts.vectors(self.store, rows, self.index)
             ids = dict(zip(rows.tolist(), self.store.ids(rows), strict=True))
@@ -326,28 +343,8 @@ class Linker(IndexedPipe, DecidingPipe):
         return Seen(mentions, scored, vectors, rows, entities)
 
     def _weigh_coherence(self, places: Sequence[Place], seen: Seen) -> list[list[Scored]]:
-        """Candidates with what the entities of their documents that are decided before say of them."""
-        weight, found = self.settings["coherence"], list(seen.scored)
-        if not weight:
-            return found
-        for _, numbers in groupby(range(len(places)), key=lambda i: places[i].doc):
-            own = list(numbers)
-            rows = [np.array([each.row for each in seen.scored[i]], dtype=np.int64) for i in own]
-            there = np.unique(np.concatenate(rows))
-            together = decide_together(
-                [np.array([each.probability for each in seen.scored[i]]) for i in own],
-                [np.searchsorted(there, each) for each in rows],
-                seen.entities[np.searchsorted(seen.rows, there)],
-                self.calibration,
-                weight=weight,
-                threshold=self.settings["threshold"],
-            )
-            for i, values in zip(own, together.coherence, strict=True):
-                found[i] = [
-                    each._replace(probability=each.probability + weight * value, coherence=value)
-                    for each, value in zip(seen.scored[i], values.tolist(), strict=True)
-                ]
-        return found
+        weight, threshold = self.settings["coherence"], self.settings["threshold"]
+        return weigh_coherence(places, seen, self.calibration, weight=weight, threshold=threshold)
 
     def _weighed_prior(self, prior: float | None) -> float:
         weight = self.settings["prior_weight"]
@@ -372,6 +369,7 @@ class Linker(IndexedPipe, DecidingPipe):
         seen = self._see([span.doc], places)
         link = self.decide(place, self._weigh_coherence(places, seen)[0])
         rows = [each.row for each in link.candidates]
+        (mention,) = give_keywords([span.doc], [place], seen.texts[:1], self.settings)
         with self.store.reading():
-            entities, words = self.store.entities(rows), self.store.word_scores(word_query(seen.texts[0]), rows)
-        return explain_link(span, link, entities, self.settings["threshold"], words=words)
+            entities, words = self.store.entities(rows), self.store.word_scores(word_query(mention), rows)
+        return explain_link(span, link, entities, self.settings["threshold"], words=words, keywords=keywords_of(mention))

@@ -121,6 +121,7 @@ class Explanation:
         nil: probability of NIL.
         threshold: least probability of a link.
         candidates: the most probable first.
+        keywords: words of the context that count for `sparse` beside the mention's, the likeliest or nearest first.
     """
 
     text: str
@@ -128,6 +129,7 @@ class Explanation:
     nil: float
     threshold: float
     candidates: tuple[ExplainedCandidate, ...]
+    keywords: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = ("", "id", "name", "prior", "fuzzy", "sparse", "dense", "coherence", "rerank", "score", "description")
@@ -150,6 +152,8 @@ class Explanation:
             for row in [head, *rows]
         ]
         title = f"{self.text!r}: {self.id or 'NIL'} (NIL {self.nil:.3f}, threshold {self.threshold:.3f})"
+        if self.keywords:
+            title += f", keywords: {' '.join(self.keywords)}"
         return "\n".join(line.rstrip() for line in [title, *lines])
 
 
@@ -236,7 +240,13 @@ def left_candidates(span: Span) -> list[tuple[str, float]] | None:
 
 
 def explain_link(
-    span: Span, link: Linked, entities: Sequence[Entity], threshold: float, *, words: Mapping[int, float]
+    span: Span,
+    link: Linked,
+    entities: Sequence[Entity],
+    threshold: float,
+    *,
+    words: Mapping[int, float],
+    keywords: Sequence[str] = (),
 ) -> Explanation:
     """Show a link, and what a reranker has made of it.
 
@@ -246,6 +256,7 @@ def explain_link(
         entities: its candidates.
         threshold: the linker's least probability of a link.
         words: BM25 of candidates, by row.
+        keywords: words of the context that these count.
     """
     reranked = span._.get(RERANKED)
     rerank = {} if reranked is None else {id_: score for id_, _, score in reranked["candidates"]}
@@ -266,12 +277,12 @@ def explain_link(
         )
         for each, entity in zip(link.candidates, entities, strict=True)
     ]
-    if not rerank:
-        return Explanation(text=span.text, id=link.id, nil=link.nil, threshold=threshold, candidates=tuple(rows))
-    rows.sort(key=lambda each: -each.score)
-    nil, threshold = reranked["nil"], reranked["threshold"]
-    id_ = rows[0].id if rows and rows[0].score >= max(threshold, nil) else ""
-    return Explanation(text=span.text, id=id_, nil=nil, threshold=threshold, candidates=tuple(rows))
+    id_, nil = link.id, link.nil
+    if rerank:
+        rows.sort(key=lambda each: -each.score)
+        nil, threshold = reranked["nil"], reranked["threshold"]
+        id_ = rows[0].id if rows and rows[0].score >= max(threshold, nil) else ""
+    return Explanation(text=span.text, id=id_, nil=nil, threshold=threshold, candidates=tuple(rows), keywords=tuple(keywords))
 
 
 def register_links() -> None:

@@ -39,8 +39,9 @@ def parse(
     `salientEntities`) and `mentions`: token offsets `start` and `end`, the `pieces` of a discontinuous mention, and all fields
     of the bracket as published (group, information status, salience, minimal span, identity, …). Where all of them have it,
     `doc.user_data["salience"]` rates the entities: `id`, the group, `entity`, its identity or empty, `score`, the number of
-    summaries of the document that name it, and `mentions`, start and end in tokens. Documents whose words are all underscores
-    (reddit) are skipped.
+    summaries of the document that name it, and `mentions`, start and end in tokens. Where sentences have a `# speaker`,
+    `doc.user_data["speakers"]` has one per word, empty where there is none. Documents whose words are all underscores (reddit)
+    are skipped.
 
     Args:
         path: the file.
@@ -107,6 +108,7 @@ def _document(
         user_data={
             "gum": {"genre": genre, "meta": meta, "mentions": [_as_json(mention) for mention in kept]},
             **_ratings(kept),
+            **_speakers(sentences),
         },
         notes=list(_notes(sentences, mentions, path, ids)),
         skip=skip,
@@ -149,6 +151,11 @@ def _ratings(mentions: Sequence[EntityMention]) -> dict[str, Any]:
         entity["entity"] = entity["entity"] or title(mention.fields.get(IDENTITY, ""))
         entity["mentions"].append([mention.start, mention.end])
     return {"salience": list(rated.values())}
+
+
+def _speakers(sentences: Sequence[Sentence]) -> dict[str, Any]:
+    speakers = [sentence.comments.get("speaker", "") for sentence in sentences for _ in sentence.words]
+    return {"speakers": speakers} if any(speakers) else {}
 
 
 def _identifier(mention: EntityMention, ids: Mapping[str, str] | None) -> str:

@@ -167,14 +167,23 @@ class Memory:
         """Whether a new entity needs the cell of another one."""
         return 0 < self.settings.capacity <= self._n_cells
 
-    def choose(self, scores: Floats, *, new: float = 0.0, keep: Floats | None = None, keep_new: float = np.inf) -> Step:
+    def choose(
+        self,
+        scores: Floats,
+        *,
+        cells: Ints | None = None,
+        new: float = 0.0,
+        keep: Floats | None = None,
+        keep_new: float = np.inf,
+    ) -> Step:
         """Decide what to do with a mention.
 
         The highest score wins; of equal ones new before join, and the first cell. A new entity in a full memory takes the cell
         that `settings.forget` says, unless `keep_new` is below that cell's `keep`: then the mention is ignored.
 
         Args:
-            scores: of the mention against each cell, `(n_cells,)`.
+            scores: of the mention against cells, `(n_scores,)`.
+            cells: which ones, `(n_scores,)`, sorted; the others are not joined. None: all.
             new: score of starting an entity.
             keep: how much each cell is worth keeping, `(n_cells,)`; needed to forget what was learned to. None: all are worth
                 the same, and less than the mention.
@@ -184,13 +193,15 @@ class Memory:
             InputError: E351 for scores of another shape, E354 for scores that are NaN.
             ConfigError: E352 if cells are to be forgotten by scores that are not given.
         """
-        if len(scores) != self._n_cells or scores.ndim != 1:
-            raise error("E351", found=scores.shape, expected=f"({self._n_cells},)")
-        _check_numbers(scores)
+        n = self._n_cells if cells is None else len(cells)
+        if len(scores) != n or scores.ndim != 1:
+            raise error("E351", found=scores.shape, expected=f"({n},)")
         best = int(scores.argmax()) if len(scores) else NONE
         best_score = float(scores[best]) if len(scores) else -np.inf
+        if np.isnan(best_score):  # NaN is the highest for argmax
+            _check_numbers(scores)
         if best_score > new:
-            return Step("join", best)
+            return Step("join", best if cells is None else int(cells[best]))
         if not self.is_full:
             return Step("new", self._n_cells)
         cell = self._victim(keep)

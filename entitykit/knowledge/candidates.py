@@ -38,12 +38,14 @@ class Mention(NamedTuple):
         left: text before it.
         right: text behind it.
         vector: *(width,)* for the dense source; none: it finds nothing.
+        keywords: words of the context for the source of words; none: `nearest_words`.
     """
 
     text: str
     left: str = ""
     right: str = ""
     vector: NDArray[np.float32] | None = None
+    keywords: Sequence[str] | None = None
 
 
 @dataclass(slots=True)
@@ -81,18 +83,21 @@ class AliasSource:
     Args:
         store: the entities.
         normalised: names may differ as `entitykit.knowledge.text.normalise` says; otherwise in nothing.
+        least: least p(entity | name).
     """
 
     name = "alias"
 
-    def __init__(self, store: StoreReader, *, normalised: bool = True) -> None:
-        self._store, self._normalised = store, normalised
+    def __init__(self, store: StoreReader, *, normalised: bool = True, least: float = 0.0) -> None:
+        self._store, self._normalised, self._least = store, normalised, least
 
     def find(self, mentions: Sequence[Mention], limit: int) -> list[Found]:
         """Look all names up at once."""
         texts = list(dict.fromkeys(mention.text for mention in mentions))
-        matches = dict(zip(texts, self._store.by_alias_batch(texts, normalised=self._normalised), strict=True))
-        return [[(match.row, match.prior) for match in matches[mention.text][:limit]] for mention in mentions]
+        named = self._store.by_alias_batch(texts, normalised=self._normalised)
+        found = [[(match.row, match.prior) for match in matches[:limit] if match.prior >= self._least] for matches in named]
+        by_text = dict(zip(texts, found, strict=True))
+        return [by_text[mention.text] for mention in mentions]
 
 
 class FuzzySource:
@@ -122,7 +127,7 @@ class WordSource:
 
     Args:
         store: the entities.
-        keywords: chooses words of the context; none: `nearest_words`.
+        keywords: chooses words of the context; none: the mention's own, see `Mention`.
     """
 
     name = "words"
@@ -171,8 +176,13 @@ class DenseSource:
 
 
 def word_query(mention: Mention, keywords: Callable[[Mention], Sequence[str]] | None = None) -> str:
-    """What the store is searched by for words: the mention, and keywords of its context, by default `nearest_words`."""
-    return " ".join([mention.text, *(nearest_words if keywords is None else keywords)(mention)])
+    """What the store is searched by for words: the mention, and keywords of its context, by default the mention's own."""
+    return " ".join([mention.text, *(keywords_of(mention) if keywords is None else keywords(mention))])
+
+
+def keywords_of(mention: Mention) -> Sequence[str]:
+    """The keywords that a mention has, or else `nearest_words`."""
+    return nearest_words(mention) if mention.keywords is None else mention.keywords
 
 
 def nearest_words(mention: Mention, limit: int = KEYWORDS) -> list[str]:
@@ -180,8 +190,17 @@ def nearest_words(mention: Mention, limit: int = KEYWORDS) -> list[str]:
     left, right = _WORD.findall(mention.left)[::-1], _WORD.findall(mention.right)
     longest = max(len(left), len(right))
     pairs = zip(left + [""] * (longest - len(left)), right + [""] * (longest - len(right)), strict=True)
-    words = dict.fromkeys(word for pair in pairs for word in pair if len(word) > 1 and word.lower() not in STOP)
+    words = dict.fromkeys(word for pair in pairs for word in pair if _tells(word))
     return list(words)[:limit]
+
+
+def telling_words(text: str) -> list[str]:
+    """Words of a text that may tell something, one after the other."""
+    return [word for word in _WORD.findall(text) if _tells(word)]
+
+
+def _tells(word: str) -> bool:
+    return len(word) > 1 and word.lower() not in STOP
 
 
 def find_candidates(
@@ -213,9 +232,28 @@ def find_candidates(
     return [list(own.values()) for own in union]
 
 
-def all_sources(store: StoreReader, index: Nearest | None) -> list[CandidateSource]:
-    """One source of each kind; without an index, there is no dense one."""
-    sources: list[CandidateSource] = [AliasSource(store), FuzzySource(store), WordSource(store)]
+def all_sources(
+    store: StoreReader,
+    index: Nearest | None,
+    *,
+    normalised: bool = True,
+    least_prior: float = 0.0,
+    least_similarity: float = LEAST,
+) -> list[CandidateSource]:
+    """One source of each kind; without an index, there is no dense one.
+
+    Args:
+        store: the entities.
+        index: of their vectors; or none.
+        normalised: see `AliasSource`.
+        least_prior: see there, `least`.
+        least_similarity: see `FuzzySource`, `least`.
+    """
+    sources: list[CandidateSource] = [
+        AliasSource(store, normalised=normalised, least=least_prior),
+        FuzzySource(store, least=least_similarity),
+        WordSource(store),
+    ]
     return sources if index is None else [*sources, DenseSource(store, index)]
 
 

@@ -51,6 +51,9 @@ QUERY_TABLES = (
 )
 """Tables of a connection that cut words as the table `words` does."""
 
+DESCRIPTION_COUNTS = "CREATE VIRTUAL TABLE IF NOT EXISTS temp.description_counts USING fts5vocab(main, words, col)"
+"""A table of a connection that says how many names, aliases and descriptions have each word."""
+
 _HASH = 2**20
 _HASH_BUILT = 2**26
 """Bytes of an index that are held in memory before they are written: SQLite's own number, and one to build with."""

@@ -33,6 +33,12 @@ def ids_of(connection: sqlite3.Connection, rows: ArrayLike) -> dict[int, str]:
     return dict(connection.execute(query, (dumps(np.unique(rows).tolist()),)))
 
 
+def descriptions(connection: sqlite3.Connection, rows: ArrayLike) -> dict[int, str]:
+    """Descriptions by row; rows without entity are left out."""
+    query = "SELECT e.row, e.description FROM json_each(?) AS j CROSS JOIN entities AS e ON e.row = j.value"
+    return dict(connection.execute(query, (dumps(np.unique(rows).tolist()),)))
+
+
 def fetch(connection: sqlite3.Connection, rows: ArrayLike) -> dict[int, Entity]:
     """Entities by row; rows without entity are left out."""
     chosen = f"WHERE row IN {dumps(np.unique(rows).tolist()).replace('[', '(').replace(']', ')')}"

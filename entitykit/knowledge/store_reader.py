@@ -17,6 +17,7 @@ from entitykit.knowledge.connection import Database
 from entitykit.knowledge.entities import Entity, Phrase
 from entitykit.knowledge.schema import newest_meta, read_meta
 from entitykit.knowledge.store_search import AliasMatch, FuzzyMatch, Links, TextMatch
+from entitykit.knowledge.store_words import K1, B, description_scores
 
 T = TypeVar("T")
 
@@ -143,6 +144,12 @@ class StoreReader:
         with self._database.reading() as connection:
             return np.isin(rows, list(read.ids_of(connection, rows)))
 
+    def described(self, rows: ArrayLike) -> NDArray[np.bool_]:
+        """Whether rows *(n,)* have an entity with a description."""
+        with self._database.reading() as connection:
+            found = read.descriptions(connection, rows)
+        return np.array([bool(found.get(row)) for row in np.asarray(rows, dtype=np.int64).tolist()], dtype=bool)
+
     def changed(self, since: int) -> NDArray[np.int64]:
         """Rows that were added, updated or removed after a version, in order: what an index of that version must look at."""
         with self._database.reading() as connection:
@@ -215,6 +222,31 @@ class StoreReader:
         """
         with self._database.reading() as connection:
             return search.word_scores(connection, query, rows, postings=postings)
+
+    def description_scores(
+        self, words: Sequence[Sequence[str]], rows: Sequence[int], *, k1: float = K1, b: float = B
+    ) -> list[NDArray[np.float64]]:
+        """What each of some words adds to the BM25 score of an entity's description among all descriptions.
+
+        Names and aliases do not count. Words count in all their forms, as in `by_words`; those that half of the descriptions
+        have, or more, add nothing.
+
+        Args:
+            words: some for each entity; in the place of a word may stand any text, whose words add up.
+            rows: of the entities *(n,)*.
+            k1: how much more a word that occurs often says.
+            b: how much less it says in a long description.
+
+        Returns:
+            Of each entity what its words add *(n_words,)*.
+
+        Raises:
+            InputError: E506 for rows without entity.
+        """
+        with self._database.reading() as connection:
+            descriptions = read.descriptions(connection, rows)
+            self._all(rows, descriptions)
+            return description_scores(connection, words, rows, descriptions, k1=k1, b=b)
 
     def by_ngrams(self, text: str, limit: int, *, least: float = LEAST) -> list[FuzzyMatch]:
         """Find entities by names that share character trigrams with a text.

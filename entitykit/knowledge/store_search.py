@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from entitykit.knowledge.schema import QUERY_TABLES
 from entitykit.knowledge.store_read import ids_of
+from entitykit.knowledge.store_words import cut_texts
 from entitykit.knowledge.store_write import dumps
 from entitykit.knowledge.text import dice, fold, grams, normalise
 
@@ -198,18 +198,10 @@ def _bm25(connection: sqlite3.Connection, match: str, rows: Sequence[int] | None
 
 def _entities_with(connection: sqlite3.Connection, words: Sequence[str]) -> NDArray[np.int64]:
     """How many entities have each word, as the index counts it: with other forms of the word, without diacritics."""
-    for table in QUERY_TABLES:
-        connection.execute(table)
-    connection.execute("SAVEPOINT query")
-    connection.executemany("INSERT INTO temp.query (rowid, text) VALUES (?, ?)", enumerate(words))
-    select = "SELECT q.doc, coalesce((SELECT w.doc FROM word_counts AS w WHERE w.term = q.term), 0) FROM temp.query_terms AS q"
-    found = connection.execute(select).fetchall()
-    connection.execute("ROLLBACK TO query")
-    connection.execute("RELEASE query")
-    counts = np.zeros(len(words), dtype=np.int64)
-    for i, n in found:
-        counts[i] += n
-    return counts
+    cut = cut_texts(connection, words)
+    select = "SELECT value, (SELECT doc FROM word_counts WHERE term = value) AS n FROM json_each(?) WHERE n NOT NULL"
+    having = dict(connection.execute(select, (dumps({term for own in cut for term in own}),)))
+    return np.array([sum(having.get(term, 0) for term in own) for own in cut], dtype=np.int64)
 
 
 def _rarest(connection: sqlite3.Connection, wanted: frozenset[str], least: int) -> list[str]:

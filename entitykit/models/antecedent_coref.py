@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from entitykit.models.coref import Asked, Mentions, OnlineCoref, OnlineCorefSettings, Taught, score_table
-from entitykit.models.coref_pairs import distances, name_kinds
+from entitykit.models.coref_pairs import distances, name_kinds, speaker_kinds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,9 @@ class AntecedentCoref(OnlineCoref):
         """
         entity, mention = self.scorer.of_entities(vectors), self.scorer.of_mentions(vectors)
         distance = distances(found.starts[rows] - found.starts[before], found.ends[before] > found.starts[rows])
-        kinds = name_kinds(found.words.rows(before), found.words.rows(rows))
-        return self.scorer(entity.rows(before), mention.rows(rows), distance, torch.zeros_like(rows), kinds)
+        words = found.words.rows(before), found.words.rows(rows)
+        kinds = name_kinds(*words), speaker_kinds(*words) if self.settings.speakers else None
+        return self.scorer(entity.rows(before), mention.rows(rows), distance, torch.zeros_like(rows), *kinds)
 
     def _teach(self, vectors: Tensor, gold: Mentions, entities: Tensor) -> tuple[Taught, Asked | None]:
         n = torch.arange(len(entities), device=entities.device)

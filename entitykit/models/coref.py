@@ -16,7 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entitykit.models.coref_pairs import COUNTS, PairScorer, Words, buckets, distances, kinds_of_names, relations, words_of
+from entitykit.models.coref_pairs import (
+    COUNTS,
+    PairScorer,
+    Words,
+    buckets,
+    distances,
+    kinds_of_names,
+    kinds_of_speakers,
+    relations,
+    same_speakers,
+    words_of,
+)
 from entitykit.models.linear import Linear
 from entitykit.models.ner import proposals_of
 from entitykit.models.spans import document_bounds, end_states, entity_states, in_blocks, join_spans
@@ -40,6 +51,7 @@ class OnlineCorefSettings:
         hidden: hidden units of the score.
         update: what a further mention makes of an entity: the `mean` of all, or EntityNLM's learned `gate`.
         names: compare words, too.
+        speakers: compare who speaks, too, where documents say it.
         size_width: size of the embedding of a span's width.
         max_width: widths above count as this one.
         dropout: probability in training.
@@ -56,6 +68,7 @@ class OnlineCorefSettings:
     hidden: int = 128
     update: str = "mean"
     names: bool = True
+    speakers: bool = False
     size_width: int = 25
     max_width: int = 26
     dropout: float = 0.2
@@ -99,6 +112,11 @@ class Named(NamedTuple):
         """Some of them."""
         return Named(self.vectors[rows], self.words.rows(rows))
 
+    def and_others(self, others: Named) -> Named:
+        """These, and others behind them."""
+        words = Words(*(torch.cat(pair) for pair in zip(self.words, others.words, strict=True)))
+        return Named(torch.cat([self.vectors, others.vectors]), words)
+
 
 class Taught(NamedTuple):
     """Gold mentions of a batch against the gold entities before them.
@@ -127,11 +145,14 @@ class Asked(NamedTuple):
         rows: *(n_asked,)* the mentions that name them.
         static: *(n, n_asked)* how well mentions fit what names say; 0 is the score of no entity asked for.
         hybrid: *(n, n_asked)* the same with the mentions that the entities have had.
+        absent: the same two *(n, n_names)* against names that their documents do not have, -inf where they are not asked for
+            these; none if no document is asked for such.
     """
 
     rows: Tensor
     static: Tensor
     hybrid: Tensor
+    absent: Sequence[Tensor] | None = None
 
 
 class OnlineCoref(nn.Module):
@@ -152,8 +173,9 @@ class OnlineCoref(nn.Module):
         self.mention_outer = Linear(s.size, 1)
         self.describe = Linear(n_in, s.size)
         self.norm = nn.LayerNorm(s.size)
+        compared = {"names": s.names, "speakers": s.speakers}
         self.scorer = PairScorer(
-            size=s.size, match=s.match, hidden=s.hidden, names=s.names, keeps=s.keep_weight > 0, dropout=s.dropout
+            size=s.size, match=s.match, hidden=s.hidden, **compared, keeps=s.keep_weight > 0, dropout=s.dropout
         )
         self.gate = Linear(s.size, s.size, bias=False) if s.update == "gate" else None
 
@@ -168,7 +190,7 @@ class OnlineCoref(nn.Module):
         spans = join_spans(proposals_of(states), own) if self.settings.proposed else join_spans(own, own)
         described = in_blocks(lambda block: self._score(states, block), spans)
         logits, vectors = described[:, 0], described[:, 1:]
-        words = words_of(given.names, spans.starts, spans.ends)
+        words = words_of(given.names, given.speakers, spans.starts, spans.ends)
         taught, asked = None, None
         if (given.entities != NO_ENTITY).any():
             rows, entities = _gold_rows(spans, given, sum(states.lengths) + 1)
@@ -206,7 +228,7 @@ class OnlineCoref(nn.Module):
             result = result.index_copy(0, now, self.updated(result[previous], vectors[now], rank[now, None]))
         return result
 
-    def updated(self, entity: Tensor, mention: Tensor, count: Tensor) -> Tensor:
+    def updated(self, entity: Tensor, mention: Tensor, count: Tensor | float) -> Tensor:
         """An entity's vector after a further mention.
 
         By a gate as in EntityNLM (Ji et al. 2017): δ = σ(hᵀ W e / √size), e ← δ e + (1 − δ) h, scaled to length √size, about
@@ -215,7 +237,7 @@ class OnlineCoref(nn.Module):
         Args:
             entity: *(n, size)*.
             mention: *(n, size)*.
-            count: *(n, 1)* mentions that it has had.
+            count: *(n, 1)* mentions that it has had, or one number.
         """
         if self.gate is None:
             return entity + (mention - entity) / (count + 1)
@@ -232,16 +254,23 @@ class OnlineCoref(nn.Module):
         counts = (entities[:, None] == entities).tril().sum(1)
         distance = distances(gold.starts[mentions] - gold.starts[versions], gold.ends[versions] > gold.starts[mentions])
         count = buckets(counts[versions], COUNTS)
-        known = self._known_names(gold, entities)[mentions, versions]
-        scores = self.scorer(entity.rows(versions), mention.rows(mentions), distance, count, known)
+        known = [None if kinds is None else kinds[mentions, versions] for kinds in self._known_words(gold, entities)]
+        scores = self.scorer(entity.rows(versions), mention.rows(mentions), distance, count, *known)
         keep = self.scorer.keep(entity.said[versions], distance, count) if self.settings.keep_weight else None
         return Taught(entities, previous, mentions, versions, scores, keep), None
 
-    def _known_names(self, gold: Mentions, entities: Tensor) -> Tensor:
-        """Of each mention (row) and version of an entity (column), how the words are the same *(n, n)*."""
+    def _known_words(self, gold: Mentions, entities: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Of each mention (row) and version of an entity (column), how words and speakers compare *(n, n)*."""
         same = (entities[:, None] == entities).tril().float()
-        of_mentions = relations(Words(*(part[:, None] for part in gold.words)), gold.words)
-        return kinds_of_names([(same @ holds.float()).T > 0 for holds in of_mentions], gold.words.names[:, None])
+        before = Words(*(part[:, None] for part in gold.words))
+
+        def of_any(found: Sequence[Tensor]) -> list[Tensor]:
+            return [(same @ holds.float()).T > 0 for holds in found]
+
+        names = kinds_of_names(of_any(relations(before, gold.words)), gold.words.names[:, None])
+        if not self.settings.speakers:
+            return names, None
+        return names, kinds_of_speakers(of_any(same_speakers(before, gold.words)))
 
     def loss(self, output: CorefOutput, is_mention: Tensor, known: Tensor) -> Tensor:
         """Cross-entropy of spans, per gold mention; of the entity of each gold mention; and of whether an entity comes again.

@@ -1,8 +1,9 @@
-"""How well a mention fits an entity (`PairScorer`), from both, their product, distance, count and words."""
+"""How well a mention fits an entity (`PairScorer`), from both, their product, distance, count, words and speakers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -16,28 +17,38 @@ DISTANCES = (1, 2, 3, 5, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 """Words since an entity's last mention from which a bucket begins; bucket 0 is for a mention that overlaps it."""
 NEVER = len(DISTANCES) + 2
 """The bucket for an entity that has not been mentioned yet."""
+FEW = 128
+"""Rows up to which torch's product is faster."""
 COUNTS = (1, 2, 3, 4, 6, 10, 20, 40)
 """Mentions of an entity from which a bucket begins."""
 NO_NAME, OTHER_NAME, OTHER_PROPER, SAME_WORD, SAME_LAST, SAME_NAME = range(6)
 """How a mention's words compare with those of an entity: none of them tells; they differ; they differ, and both are written as
 proper names are; the first word of one is the first or the last of the other; the last is the same; all are. An entity counts
 as the mention of it that is most like."""
+NO_SPEAKER, OTHER_SPEAKER, SAME_SPEAKER, SAME_SAYING = range(4)
+"""How a mention's speaker compares with those of an entity's mentions: the one, or all of the others, are not known; it is none
+of them; it is one of them; and that one has said the same words for it. In a talk between two, each of them is *I* for the one
+and *you* for the other, so that both have spoken of both, but neither has called both *I*."""
 
 
 class Words(NamedTuple):
-    """By which words mentions are compared: numbers for those that tell who is meant, 0 for none.
+    """By which words, and whose, mentions are compared: numbers for those that tell who is meant, 0 for none.
 
     Attributes:
         names: *(n,)* what stands for all words of a span that tell, in any order.
         firsts: *(n,)* for the first of them.
         lasts: *(n,)* for the span's last word, if it tells.
         proper: *(n,)* whether that one has a capital.
+        speakers: *(n,)* who says the span's first word; 0 where nobody is known to.
+        sayings: *(n,)* what stands for all words of the span as they are said by their speakers, in any order.
     """
 
     names: Tensor
     firsts: Tensor
     lasts: Tensor
     proper: Tensor
+    speakers: Tensor
+    sayings: Tensor
 
     def rows(self, rows: Tensor | slice) -> Words:
         """Some of them."""
@@ -60,8 +71,15 @@ class Side(NamedTuple):
         return Side(self.said[rows], self.keys[rows])
 
 
+class _Linear(Linear):
+    """`Linear`, but torch's own for few rows, as they come mention after mention: oneDNN would take longer to begin."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if len(x) > FEW else F.linear(x, self.weight, self.bias)
+
+
 class PairScorer(nn.Module):
-    """How well a mention fits an entity: a network over both, their product, distance, count and words; and the product itself.
+    """How well a mention fits an entity: a network over both, their product and all that is compared; and the product itself.
 
     How much that counts is learned for each kind of words: what an encoder makes of Lisbon and of Porto is much alike.
 
@@ -70,24 +88,27 @@ class PairScorer(nn.Module):
         match: of the projections whose product says how well the two fit.
         hidden: hidden units.
         names: compare words, too.
+        speakers: compare who speaks, too.
         keeps: learn whether an entity is mentioned again.
         dropout: probability in training.
     """
 
-    def __init__(self, *, size: int, match: int, hidden: int, names: bool, keeps: bool, dropout: float) -> None:
+    def __init__(self, *, size: int, match: int, hidden: int, names: bool, speakers: bool, keeps: bool, dropout: float) -> None:
         super().__init__()
-        self.entity, self.mention = Linear(size, hidden), Linear(size, hidden, bias=False)
-        self.entity_key, self.mention_key = Linear(size, match), Linear(size, match)
-        self.product = Linear(match, hidden, bias=False)
+        self.entity, self.mention = _Linear(size, hidden), _Linear(size, hidden, bias=False)
+        self.entity_key, self.mention_key = _Linear(size, match), _Linear(size, match)
+        self.product = _Linear(match, hidden, bias=False)
         self.distance = nn.Embedding(NEVER + 1, hidden)
         self.count = nn.Embedding(len(COUNTS) + 1, hidden)
         self.name = nn.Embedding(SAME_NAME + 1, hidden) if names else None
         self.trust = nn.Parameter(torch.ones(SAME_NAME + 1)) if names else None
         self.dropout = nn.Dropout(dropout)
-        self.outer = Linear(hidden, 1)
-        self.again = Linear(hidden, 1) if keeps else None
-        for table in (self.distance, self.count, *([self.name] if self.name is not None else [])):
-            nn.init.normal_(table.weight, std=0.02)
+        self.outer = _Linear(hidden, 1)
+        self.again = _Linear(hidden, 1) if keeps else None
+        self.speaker = nn.Embedding(SAME_SAYING + 1, hidden) if speakers else None
+        for table in (self.distance, self.count, self.name, self.speaker):
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.02)
 
     def of_entities(self, vectors: Tensor) -> Side:
         """What entities say *(n, size)*."""
@@ -97,8 +118,10 @@ class PairScorer(nn.Module):
         """What mentions say *(n, size)*."""
         return Side(self.mention(vectors), self.mention_key(vectors))
 
-    def forward(self, entity: Side, mention: Side, distance: Tensor, count: Tensor, name: Tensor) -> Tensor:
-        """Scores *(n,)*.
+    def forward(
+        self, entity: Side, mention: Side, distance: Tensor, count: Tensor, name: Tensor, speaker: Tensor | None = None
+    ) -> Tensor:
+        """Scores *(n,)*, part of which is the product of keys by itself: it is cheap enough to choose candidates by.
 
         Args:
             entity: n entities.
@@ -106,14 +129,21 @@ class PairScorer(nn.Module):
             distance: *(n,)* of `distances`.
             count: *(n,)* bucket of `COUNTS`.
             name: *(n,)* `NO_NAME` to `SAME_NAME`.
+            speaker: *(n,)* `NO_SPEAKER` to `SAME_SAYING`, which count if they are compared; none: nobody is known to speak.
         """
         product = entity.keys * mention.keys
-        hidden = entity.said + mention.said + self.product(self.dropout(product)) + self.distance(distance) + self.count(count)
+        hidden = entity.said + mention.said + self.product(self._dropped(product)) + self.distance(distance) + self.count(count)
         if self.name is not None:
             hidden = hidden + self.name(name)
-        scored: Tensor = self.outer(self.dropout(F.gelu(hidden))).squeeze(1)
-        alike = likeness(entity.keys, mention.keys)
+        if self.speaker is not None:
+            hidden = hidden + self.speaker(torch.full_like(name, NO_SPEAKER) if speaker is None else speaker)
+        scored: Tensor = self.outer(self._dropped(F.gelu(hidden))).squeeze(1)
+        alike = product.sum(-1) / product.shape[-1] ** 0.5
         return scored + (alike if self.trust is None else alike * self.trust[name])
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        dropped: Tensor = self.dropout(x) if self.training else x
+        return dropped
 
     def keep(self, said: Tensor, distance: Tensor, count: Tensor) -> Tensor:
         """Logits *(n,)* of being mentioned again, which a bounded memory goes by.
@@ -131,14 +161,14 @@ class PairScorer(nn.Module):
         return self.again(F.gelu(said.detach() + self.distance(distance) + self.count(count))).squeeze(1)
 
 
-def likeness(entity_keys: Tensor, mention_keys: Tensor) -> Tensor:
-    """The product of keys by itself *(n,)*: the part of a score that is cheap enough to choose candidates by."""
-    return (entity_keys * mention_keys).sum(-1) / entity_keys.shape[-1] ** 0.5
-
-
 def buckets(numbers: Tensor, edges: tuple[int, ...]) -> Tensor:
     """The bucket of each number: how many edges it reaches."""
-    return torch.bucketize(numbers, torch.tensor(edges, device=numbers.device), right=True)
+    return torch.bucketize(numbers, _edges(edges, numbers.device), right=True)
+
+
+@cache
+def _edges(edges: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(edges, device=device)
 
 
 def distances(words: Tensor, overlap: Tensor) -> Tensor:
@@ -146,11 +176,12 @@ def distances(words: Tensor, overlap: Tensor) -> Tensor:
     return (buckets(words, DISTANCES) + 1).masked_fill(overlap, 0)
 
 
-def words_of(numbers: Tensor, starts: Tensor, ends: Tensor) -> Words:
+def words_of(numbers: Tensor, speakers: Tensor, starts: Tensor, ends: Tensor) -> Words:
     """What spans are compared by.
 
     Args:
         numbers: *(n_words,)* even for a word that tells who is meant, and one more if it has a capital; 0 for other words.
+        speakers: *(n_words, 2)* of `GivenMentions`, or none.
         starts: *(n,)* first words of spans.
         ends: *(n,)* their ends, exclusive.
     """
@@ -163,7 +194,12 @@ def words_of(numbers: Tensor, starts: Tensor, ends: Tensor) -> Words:
     known = firsts < ends
     last = numbers[ends - 1]
     first_words = torch.where(known, plain[torch.where(known, firsts, 0)], 0)
-    return Words(before[ends] - before[starts], first_words, last & -2, (last & 1).bool())
+    names = before[ends] - before[starts]
+    if not len(speakers):
+        return Words(names, first_words, last & -2, (last & 1).bool(), torch.zeros_like(starts), torch.zeros_like(starts))
+    who, said = speakers[starts, 0], F.pad(speakers[:, 1].cumsum(0), (1, 0))
+    sayings = torch.where(who != 0, said[ends] - said[starts], 0)
+    return Words(names, first_words, last & -2, (last & 1).bool(), who, sayings)
 
 
 def name_kinds(of: Words, words: Words) -> Tensor:
@@ -192,3 +228,24 @@ def kinds_of_names(found: Sequence[Tensor], names: Tensor) -> Tensor:
     for kind, holds in zip((OTHER_PROPER, SAME_WORD, SAME_LAST, SAME_NAME), found, strict=True):
         kinds = torch.where(holds, kind, kinds)
     return kinds.masked_fill(names == 0, NO_NAME)
+
+
+def speaker_kinds(of: Words, words: Words) -> Tensor:
+    """How speakers compare, `NO_SPEAKER` to `SAME_SAYING`, in the shape to which all are broadcast.
+
+    Args:
+        of: of entities.
+        words: of mentions.
+    """
+    return kinds_of_speakers(same_speakers(of, words))
+
+
+def same_speakers(of: Words, words: Words) -> tuple[Tensor, ...]:
+    """Whether the speakers of both are known, are the same, and say the same words."""
+    same = (of.speakers == words.speakers) & (of.speakers != 0)
+    return (of.speakers != 0) & (words.speakers != 0), same, same & (of.sayings == words.sayings)
+
+
+def kinds_of_speakers(found: Sequence[Tensor]) -> Tensor:
+    """`NO_SPEAKER` to `SAME_SAYING` from what `same_speakers` found: each holds only where the one before does."""
+    return torch.stack([holds.long() for holds in found]).sum(0)

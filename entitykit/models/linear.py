@@ -53,19 +53,41 @@ class _OneDnnLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         precision = _PRECISION.get()
-        x, weight = x.to(precision), weight.to(precision)
+        n_rows = len(x)
+        x, weight = _padded(x, precision), weight.to(precision)
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
-        return _product(x, weight, bias if bias is None else bias.to(precision)).float()
+        return _product(x, weight, bias if bias is None else bias.to(precision))[:n_rows].float()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        dy = grads[0].to(x.dtype).contiguous()
-        dx = _product(dy, weight.t()).float() if ctx.needs_input_grad[0] else None
+        dy = _padded(grads[0], x.dtype).contiguous()
+        dx = _product(dy, weight.t())[: len(grads[0])].float() if ctx.needs_input_grad[0] else None
         dw = _product(dy.t(), x.t()).float() if ctx.needs_input_grad[1] else None
         db = grads[0].sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
         return dx, dw, db
+
+
+def n_padded(n_rows: int) -> int:
+    """Rows of a product for which oneDNN has not to make another kernel for each number: 16 numbers per doubling, at least 8.
+
+    It keeps the kernels of a thousand shapes, 0.6 MB each, and each new one parts the free memory around it, so that a training
+    whose batches all differ would grow by gigabytes.
+    """
+    step = max(8, 1 << max(n_rows - 1, 0).bit_length() >> 5)
+    return -(-n_rows // step) * step
+
+
+def _padded(x: Tensor, precision: torch.dtype) -> Tensor:
+    """`x` in the given precision, with rows of zeros up to `n_padded`."""
+    n_rows, n_all = len(x), n_padded(len(x))
+    if n_rows == n_all:
+        return x.to(precision)
+    padded = x.new_empty(n_all, x.shape[1], dtype=precision)
+    padded[:n_rows] = x
+    padded[n_rows:] = 0.0
+    return padded
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

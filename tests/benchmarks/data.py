@@ -20,6 +20,7 @@ GUM_DOCUMENT = """# newdoc id = {name}
 # global.Entity = GRP-etype-infstat-salience-centering-minspan-link-identity
 # meta::genre = news
 # sent_id = 1
+# speaker = Ada
 1	Ada	Ada	PROPN	NNP	_	2	nsubj	_	Entity=(1-person-new-sssss-cf1-1-sgl)
 2	met	meet	VERB	VBD	_	0	root	_	_
 3	the	the	DET	DT	_	4	det	_	Entity=(2-person-new-nnnnn-cf2-2-sgl

@@ -145,3 +145,10 @@ def test_checkpoints_and_settings_that_cannot_be(checkpoint: Path, store: Entity
     for settings, code in (({"name": str(tmp_path / "none.bin")}, "E005"), ({"bert": str(tmp_path / "none")}, "E001")):
         with pytest.raises(CheckpointError, match=code):
             initialized(checkpoint, store, **settings)
+
+
+def test_bf16_is_of_the_towers(checkpoint: Path, store: EntityStore) -> None:
+    for bf16 in (False, True):
+        _, linker = initialized(checkpoint, store, bf16=bf16)
+        towers = linker.model.layers[0].layers
+        assert [tower.shims[0].bf16 for tower in towers] == [bf16, bf16]

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
+from entitykit.components.linker import Linker
+from entitykit.errors import ConfigError
 from entitykit.knowledge.entities import Alias, Entity
 from entitykit.knowledge.store import EntityStore
-from tests.components.test_linker import initialized, store
+from tests.components.test_linker import LINKER, initialized, make, store
 
 __all__ = ["store"]
 
@@ -65,3 +68,56 @@ def test_priors_count_without_the_source_of_names(tiny_bert: Path, store: Entity
         found.append([id_ for id_, _ in doc.ents[0]._.kb_ents])
     assert found[0] != found[1]
     assert found[1][:40] == [f"N{i}" for i in range(40)]
+
+
+def found(linker: Linker, nlp: Language, text: str, **settings: float) -> set[str]:
+    """Ids of the candidates of a mention at the beginning of a text, with other settings than those of the linker."""
+    before = dict(linker.settings)
+    linker.settings |= settings
+    words = text.split()
+    doc = nlp(Doc(nlp.vocab, words=words, ents=["B-X"] + ["O"] * (len(words) - 1)))
+    linker.settings = before
+    return {id_ for id_, _ in doc.ents[0]._.kb_ents}
+
+
+def test_limits_of_the_sources(tiny_bert: Path, store: EntityStore) -> None:
+    """By names: how exactly, and how probably they name an entity, or how like they are; by words: how many of the context."""
+    store.add(
+        [Entity(id="D1", name="Don", aliases=(Alias("Don", 9),)), Entity(id="D2", name="Don"), Entity(id="D3", name="Dont")]
+    )
+    nlp, linker, _ = initialized(tiny_bert, store, candidates={"alias": 9, "dense": 0})
+    assert found(linker, nlp, "DON") == {"D1", "D2"}
+    assert found(linker, nlp, "DON", normalised=False) == set()
+    assert found(linker, nlp, "Don", normalised=False) == {"D1", "D2"}
+    assert found(linker, nlp, "DON", least_prior=0.2) == {"D1"}
+    assert found(linker, nlp, "DON", least_prior=0.9) == {"D1"}
+    assert found(linker, nlp, "DON", least_prior=0.95) == set()
+    linker.settings["candidates"] = {"fuzzy": 9}
+    assert found(linker, nlp, "Donts") == {"D1", "D2", "D3"}
+    assert found(linker, nlp, "Donts", least_similarity=0.51) == {"D3"}
+    assert found(linker, nlp, "Donts", least_similarity=0.8) == set()
+    linker.settings["candidates"] = {"words": 9}
+    assert found(linker, nlp, "X sank a ship in the north") == {"Q2", "Q3"}
+    assert found(linker, nlp, "X sank a ship in the north", keywords=2) == {"Q3"}
+    assert found(linker, nlp, "X sank a ship in the north", keywords=0) == set()
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong", "expected"),
+    [
+        ("least_prior", 1.1, "0 to 1"),
+        ("least_prior", -0.1, "0 to 1"),
+        ("least_similarity", 0.0, "above 0, up to 1"),
+        ("least_similarity", 1.1, "above 0, up to 1"),
+        ("keywords", -1, "at least 0"),
+        ("keyword_threshold", 1.1, "0 to 1"),
+        ("keyword_threshold", -0.1, "0 to 1"),
+        ("distill", 1.5, "0 to 1"),
+        ("distill", -0.5, "0 to 1"),
+        ("distill_temperature", 0.0, "above 0"),
+        ("nil_similarity", -1.5, "-1 to 1"),
+    ],
+)
+def test_limits_that_cannot_be(tiny_bert: Path, store: EntityStore, setting: str, wrong: float, expected: str) -> None:
+    with pytest.raises(ConfigError, match=f"E109.* {setting} of '{LINKER}' is {wrong}; expected {expected}"):
+        make(tiny_bert, store, **{setting: wrong})

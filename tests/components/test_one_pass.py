@@ -10,7 +10,7 @@ from entitykit.html_coref import find_chains
 from entitykit.html_salience import salient_entities
 from tests.pipelines import SENTENCES, annotations, counted_passes, initialized, train
 
-TASKS = ("mentions", "nested", "relations", "coref_major", "salience", "tracker", "cross_document", "linker_state")
+TASKS = ("mentions", "nested", "relations", "coref_major", "salience", "tracker", "cross_document", "keywords", "linker_state")
 ANNOTATORS = ["tests_capitals", "tests_names", "tests_phrases"]
 ENCODER = {
     "entities": {
@@ -55,6 +55,7 @@ def test_all_tasks_annotate_in_one_pass_and_on_one_page(tiny_bert: Path) -> None
         assert "vectors" in doc.spans["cross_document"].attrs
         assert doc._.relations is not None
         assert doc._.salience is not None
+        assert len(doc._.keyword_scores) == len(doc)
         assert doc._.entity_states is not None
     page = render_html(docs)
     assert page.count("<article>") == len(docs)

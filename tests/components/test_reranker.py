@@ -15,94 +15,31 @@ from spacy.training import Example
 from spacy.util import registry
 
 from entitykit.components.cluster_links import link_clusters
-from entitykit.components.linker import Linker
-from entitykit.components.reranker import Reranker
-from entitykit.corpora.distilled_links import distilled_links
 from entitykit.errors import ConfigError, EntityKitWarning
 from entitykit.knowledge.augment import Augmenter
-from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
-from tests.pipelines import (
-    BI_ENCODER,
-    CROSS_ENCODER,
-    OURS,
-    encoder_config,
-    encoder_gradient,
-    encoder_weights,
-    fast_optimizer,
-    train,
+from tests.pipelines import BI_ENCODER, OURS, encoder_gradient, encoder_weights, train
+from tests.rerankers import (
+    ENCODER,
+    LINKER,
+    RERANKER,
+    build_saved,
+    build_store,
+    initialized,
+    make,
+    make_examples,
+    teach,
 )
-
-ENCODER, LINKER, RERANKER = "entitykit_encoder", "entitykit_linker", "entitykit_reranker"
-
-TEXTS = [
-    ("Mary Jones went to New York", [(0, 2, "Q1"), (4, 6, "Q2")]),
-    ("on the river New York sank", [(3, 5, "Q3")]),
-    ("in New York the river is long", [(1, 3, "Q2"), (4, 5, "NIL")]),
-]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> EntityStore:
-    store = EntityStore.create(tmp_path_factory.mktemp("reranker") / "kb")
-    store.add(
-        [
-            Entity(id="Q1", name="Mary Jones", description="a mayor"),
-            Entity(id="Q2", name="New York", description="a city in the north"),
-            Entity(id="Q3", name="New York", description="a ship of long ago"),
-            Entity(id="Q4", name="New York", description="a song"),
-        ]
-    )
-    return store
-
-
-def make(
-    checkpoint: Path, store: EntityStore, *, own: bool = True, linker: dict[str, Any] | None = None, **config: Any
-) -> Language:
-    nlp = spacy.blank("xx")
-    encoder = encoder_config(checkpoint)
-    kb = {"@misc": "entitykit.KB.v1", "path": str(store.folder)}
-    nlp.add_pipe(ENCODER, config=encoder)
-    nlp.add_pipe(LINKER, config={"kb": kb, "model": BI_ENCODER | {"tok2vec": OURS}, **(linker or {})})
-    model = CROSS_ENCODER | {"tok2vec": encoder["model"] if own else OURS} | config.pop("model", {})
-    nlp.add_pipe(RERANKER, config={"kb": kb, "model": model, **config})
-    return nlp
-
-
-def make_examples(nlp: Language) -> list[Example]:
-    found = []
-    for text, links in TEXTS:
-        predicted, reference = (Doc(nlp.vocab, words=text.split()) for _ in range(2))
-        reference.set_ents([Span(reference, a, b, label="X", kb_id=id_) for a, b, id_ in links])
-        predicted.set_ents([Span(predicted, a, b, label="X") for a, b, _ in links])
-        found.append(Example(predicted, reference))
-    return found
-
-
-def initialized(checkpoint: Path, store: EntityStore, **options: Any) -> tuple[Language, Linker, Reranker]:
-    nlp = make(checkpoint, store, **options)
-    nlp.initialize(lambda: make_examples(nlp))
-    linker, reranker = nlp.get_pipe(LINKER), nlp.get_pipe(RERANKER)
-    assert isinstance(linker, Linker)
-    assert isinstance(reranker, Reranker)
-    return nlp, linker, reranker
-
-
-def teach(nlp: Language, steps: int) -> list[dict[str, float]]:
-    """Train the reranker alone, as configs/reranker.cfg does."""
-    others = [ENCODER, LINKER]
-    optimizer = fast_optimizer(encoder_learn_rate=2e-3)
-    return train(nlp, make_examples(nlp), steps, optimizer=optimizer, exclude=others, annotates=others)
+    return build_store(tmp_path_factory.mktemp("reranker") / "kb")
 
 
 @pytest.fixture(scope="module")
 def saved(tiny_bert: Path, store: EntityStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline whose reranker knows the examples, and whose linker knows nothing."""
-    nlp, linker, _ = initialized(tiny_bert, store)
-    linker.build_index()
-    teach(nlp, 80)
-    nlp.to_disk(tmp_path_factory.mktemp("saved") / "nlp")
-    return tmp_path_factory.getbasetemp() / "saved0" / "nlp"
+    return build_saved(tiny_bert, store, tmp_path_factory.mktemp("saved") / "nlp")
 
 
 def read(nlp: Language) -> list[Doc]:
@@ -245,6 +182,40 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(tiny_bert: Path, store
         torch.testing.assert_close(gradients[other], gradients[0], rtol=1e-3, atol=1e-6)
 
 
+def test_no_more_is_in_memory_than_the_bound(tiny_bert: Path, store: EntityStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of which the graph is kept: as many as the encoder reads at once, or those of one mention."""
+    nlp, _, reranker = initialized(tiny_bert, store)
+    examples = make_examples(nlp)
+    for eg in examples:
+        eg.predicted = nlp.get_pipe(LINKER)(nlp.get_pipe(ENCODER)(eg.predicted))
+    reader = reranker._texts.reader
+    kept: list[int] = []
+    read, backward = reader.read, torch.Tensor.backward
+
+    def watched(sequences: list[Any], *, learns: bool = False) -> torch.Tensor:
+        assert learns
+        kept.append(sum(map(len, sequences)))
+        return read(sequences, learns=learns)
+
+    monkeypatch.setattr(reader, "read", watched)
+    reader.batch_pieces = 10_000
+    reranker.update(examples, losses={})
+    (whole,) = kept
+
+    def learned(loss: torch.Tensor) -> None:
+        kept.append(0)
+        backward(loss)
+
+    monkeypatch.setattr(torch.Tensor, "backward", learned)
+    for bound, n_parts in ((whole - 1, 2), (1, 3)):  # three mentions have candidates
+        kept.clear()
+        reader.batch_pieces = bound
+        reranker.update(examples, losses={})
+        assert kept[1::2] == [0] * n_parts  # each part is learned before the next is read
+        assert (len(kept), sum(kept)) == (2 * n_parts, whole)
+        assert max(kept) <= bound or n_parts == 3
+
+
 def test_a_frozen_shared_encoder_gets_nothing(tiny_bert: Path, store: EntityStore) -> None:
     nlp, _, reranker = initialized(tiny_bert, store, own=False)
     before, head = encoder_weights(nlp), reranker.model.to_bytes()
@@ -331,53 +302,3 @@ def test_descriptions_are_read(saved: Path, tiny_bert: Path, store: EntityStore)
     assert [nlp.get_pipe(name)._texts.augment.describe for name in (LINKER, RERANKER)] == [describe] * 2
     with pytest.raises(ConfigError, match="E109.*augment"):
         make(tiny_bert, store, linker={"augment": augment, "model": BI_ENCODER | {"tok2vec": OURS, "mention": "state"}})
-
-
-def make_student(checkpoint: Path, store: EntityStore, **settings: Any) -> tuple[Language, Linker]:
-    nlp = spacy.blank("xx")
-    nlp.add_pipe(ENCODER, config=encoder_config(checkpoint))
-    kb = {"@misc": "entitykit.KB.v1", "path": str(store.folder)}
-    nlp.add_pipe(LINKER, config={"kb": kb, "model": BI_ENCODER | {"tok2vec": OURS}, **settings})
-    nlp.initialize(lambda: make_examples(nlp))
-    linker = nlp.get_pipe(LINKER)
-    assert isinstance(linker, Linker)
-    return nlp, linker
-
-
-def test_a_student_learns_the_probabilities(saved: Path, tiny_bert: Path, store: EntityStore) -> None:
-    """Of its teacher, which reads each document once; without the gold entities' loss, it learns nothing else."""
-    nlp, linker = make_student(tiny_bert, store, distill=1.0, distill_temperature=1.0, negatives=0)
-    reader = distilled_links(lambda nlp: make_examples(nlp), saved, top_k=3)
-    examples = list(reader(nlp))
-    teacher = reader._nlp
-    assert teacher is not None
-    reader._nlp = None
-    assert [eg.reference.ents[0]._.kb_ents for eg in reader(nlp)] == [eg.reference.ents[0]._.kb_ents for eg in examples]
-    assert reader._nlp is None
-    assert all(len(ent._.kb_ents) <= 3 for eg in examples for ent in eg.reference.ents)
-    assert [(e.kb_id_, e.label_) for e in examples[0].reference.ents] == [("Q1", "X"), ("Q2", "X")]
-    wanted = dict(examples[1].reference.ents[0]._.kb_ents)
-    history = train(nlp, examples, 60)
-    assert history[-1][LINKER] < 0.05 * history[0][LINKER]
-    linker.build_index()
-    explained = linker.explain(nlp(make_examples(nlp)[1].predicted).ents[0])
-    found = {each.id: each.score for each in explained.candidates if each.id in wanted}
-    assert {id_: p / sum(found.values()) for id_, p in found.items()} == pytest.approx(
-        {id_: p / sum(wanted.values()) for id_, p in wanted.items()}, abs=0.1
-    )
-
-
-def test_a_student_without_a_teacher(tiny_bert: Path, store: EntityStore, tmp_path: Path, saved: Path) -> None:
-    nlp, _ = make_student(tiny_bert, store, distill=0.5)
-    with pytest.warns(EntityKitWarning, match="W592"):
-        train(nlp, make_examples(nlp), 2)
-    for path in (None, tmp_path / "nothing"):
-        with pytest.raises(ConfigError, match="E596"):
-            list(distilled_links(lambda nlp: make_examples(nlp), path)(nlp))
-    with pytest.raises(ConfigError, match="E596.*no candidates"):
-        list(distilled_links(lambda nlp: make_examples(nlp), saved, disable=[LINKER, RERANKER])(nlp))
-    with pytest.raises(ConfigError, match="E213"):
-        distilled_links(lambda nlp: make_examples(nlp), saved, top_k=0)
-    for settings in ({"distill": 1.5}, {"distill": -1.0}, {"distill_temperature": 0.0}):
-        with pytest.raises(ConfigError, match="E109.*distill"):
-            make_student(tiny_bert, store, **settings)

@@ -71,6 +71,7 @@ def test_the_configs_of_the_readme_are_there() -> None:
         "linking.cfg",
         "linking_head.cfg",
         "linking_distilled.cfg",
+        "linking_keywords.cfg",
         "reranker.cfg",
         "mentions.cfg",
         "ner.cfg",

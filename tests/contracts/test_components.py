@@ -52,6 +52,7 @@ COMPONENTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "ner-nested-LUKE-tokens": ("nested_luke", {"decoder": "exact_nested"}),
     "dictionary-ents": ("dictionary", {}),
     "dictionary-group": ("dictionary", {"mentions": "phrases"}),
+    "keywords": ("keywords", {}),
     "linker-context": ("linker", {}),
     "linker-document": ("linker", {"coherence": 3.0, "nil_clusters": True}),
     "linker-state": ("linker_state", {"candidates": {"alias": 8, "fuzzy": 4, "words": 4, "dense": 4}, "threshold": 0.2}),

@@ -17,6 +17,7 @@ from entitykit.models.antecedent_coref import build_antecedent_coref
 from entitykit.models.cluster_relations import ClusterRelationOutput, build_cluster_relations
 from entitykit.models.coref import CorefOutput, build_online_coref
 from entitykit.models.cross_document import MentionVectors, build_cross_document
+from entitykit.models.keywords import KeywordOutput, build_keywords
 from entitykit.models.major_entities import build_major_entities
 from entitykit.models.mentions import build_tommer
 from entitykit.models.ner import NEROutput, build_span_ner, build_spert
@@ -38,6 +39,7 @@ Output = (
     | MentionVectors
     | SalienceOutput
     | TrackerOutput
+    | KeywordOutput
 )
 
 WIDTH, PROBE_LAYER = 12, 1
@@ -71,6 +73,7 @@ HEADS = {
         build_typed_tommer, {"probe_layer": PROBE_LAYER, "rank": 4, "window": 3, "hidden": 8, "threshold": 0.0}, 2
     ),
     "SpERT": Case(build_spert, {"max_width": 3, "context": 2}, 3),
+    "Keywords": Case(build_keywords, {"hidden": 8}, 1),
     "SpERTRelations": Case(build_spert_relations, {"entity_types": ["X"], "hidden": 8}, 1, pairs=True),
     "SpERTRelations-published": Case(
         build_spert_relations,
@@ -89,8 +92,12 @@ HEADS = {
     ),
     "OnlineCoref": Case(build_online_coref, COREF, 1, mentions=True),
     "OnlineCoref-gate": Case(build_online_coref, COREF | {"update": "gate"}, 1, mentions=True),
+    "OnlineCoref-speakers": Case(build_online_coref, COREF | {"speakers": True}, 1, mentions=True),
     "AntecedentCoref": Case(build_antecedent_coref, COREF, 1, mentions=True),
     "MajorEntities": Case(build_major_entities, COREF | {"least": 2}, 1, mentions=True),
+    "MajorEntities-absent": Case(
+        build_major_entities, COREF | {"least": 2, "absent": 2, "absent_share": 1.0, "speakers": True}, 1, mentions=True
+    ),
     "CrossDocument": Case(build_cross_document, {"hidden": 8}, 2),
     "CrossDocument-projection": Case(build_cross_document, {"hidden": 8, "projection": 4, "document": False}, 1),
     "ClusterRelations": Case(
@@ -151,7 +158,9 @@ def given_spans(case: Case, lengths: Sequence[int]) -> Any:
         words = torch.arange(sum(lengths))
         entities = [2 * document + i % 2 for document, n in enumerate(lengths) for i in range(n)]
         names = [i % 6 for n in lengths for i in range(n)]
-        return GivenMentions(words, words + 1, *(torch.tensor(part, dtype=torch.long) for part in (entities, names)))
+        spoken = [(i % 3, i % 3 * (1 + i % 2)) for n in lengths for i in range(n)]
+        parts = [torch.tensor(part, dtype=torch.long) for part in (entities, names, spoken)]
+        return GivenMentions(words, words + 1, *parts[:2], parts[2].reshape(-1, 2))
     if case.pairs:
         words = torch.arange(sum(lengths))
         tails = [first + (i + 2) % n for n, first in zip(lengths, _firsts(lengths), strict=True) for i in range(n)]
@@ -200,6 +209,8 @@ def _firsts(lengths: Sequence[int]) -> list[int]:
 
 def scored(output: Output) -> dict[tuple[int, ...], Tensor]:
     """Each span's scores, or each pair's."""
+    if isinstance(output, KeywordOutput):
+        return {(i, i + 1): logit for i, logit in enumerate(output.logits)}
     if isinstance(output, TrackerOutput):  # moments behind a step are known by its word
         moments = output.batch.step_counts.nonzero()[:, 0].tolist()
         cells = output.places.split(output.batch.cell_counts.tolist())
@@ -237,6 +248,9 @@ def loss(head: Any, output: Output) -> Tensor:
             rows = torch.arange(len(targets))
             seen = (rows, torch.arange(len(output.evidence(rows))) % 3 == 0)
         return head.loss(output, targets, known, *seen)
+    if isinstance(output, KeywordOutput):
+        words = torch.arange(len(output.logits))
+        return head.loss(output, words, words % 3 == 0)
     if isinstance(output, TrackerOutput):
         tags = torch.full((len(output.tags),), TAGS.index("E"))
         return head.loss(output, tags, torch.arange(len(tags)) % 2, tags > 0)

@@ -122,6 +122,14 @@ def test_salience(read: Read) -> None:
     assert "salience" not in doc.user_data
 
 
+def test_speakers(read: Read) -> None:
+    """One for each word of the sentences that have one, multi-word tokens and empty nodes aside."""
+    (doc,) = read(document(), "gum")
+    assert "speakers" not in doc.user_data
+    (doc,) = read(document(body=BODY.replace("# sent_id = 1\n", "# sent_id = 1\n# speaker = Eve\n# addressee = Ben\n")), "gum")
+    assert doc.user_data["speakers"] == ["Eve"] * 8 + [""] * 2
+
+
 def body(*cells: tuple[str, str, str]) -> str:
     """One sentence of (ID, form, Entity) without syntax."""
     rows = [f"{number}\t{form}" + "\t_" * 7 + (f"\tEntity={entity}\n" if entity else "\t_\n") for number, form, entity in cells]

@@ -36,9 +36,7 @@ class Watch:
 
         def counted(*args: Any, **options: Any) -> Any:
             opened = connect(*args, **options)
-            opened.execute(
-                "PRAGMA synchronous = OFF"
-            )  # unlike a machine without power, a killed process loses nothing
+            opened.execute("PRAGMA synchronous = OFF")  # unlike a machine without power, a killed process loses nothing
             opened.set_trace_callback(self.count)
             return opened
 

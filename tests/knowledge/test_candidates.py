@@ -11,11 +11,15 @@ from entitykit.errors import InputError
 from entitykit.knowledge.candidates import (
     AliasSource,
     DenseSource,
+    FuzzySource,
     Mention,
+    WordSource,
     all_sources,
     find_candidates,
     hard_negatives,
     nearest_words,
+    telling_words,
+    word_query,
 )
 from entitykit.knowledge.entities import Alias, Entity
 from entitykit.knowledge.entity_index import EntityIndex
@@ -94,6 +98,28 @@ def test_keywords_are_the_nearest_words() -> None:
     mention = Mention("x", left="far away the old Seine", right="of Texas, is big")
     assert nearest_words(mention) == ["Seine", "old", "Texas", "away", "big", "far"]
     assert nearest_words(mention, 2) == ["Seine", "old"]
+
+
+def test_limits_of_names(store: EntityStore) -> None:
+    def ids(source: AliasSource | FuzzySource, text: str) -> list[str]:
+        return store.ids([row for row, _ in source.find([Mention(text)], 9)[0]])
+
+    assert ids(AliasSource(store), "PARIS") == ["P1", "P2"]
+    assert ids(AliasSource(store, normalised=False), "PARIS") == []
+    assert ids(AliasSource(store, least=0.5), "PARIS") == ["P1"]
+    assert ids(FuzzySource(store), "Parish") == ["P3", "P1", "P2"]
+    assert ids(FuzzySource(store, least=0.9), "Parish") == ["P3"]
+
+
+def test_keywords_of_a_mention_are_asked_with(store: EntityStore) -> None:
+    mention = Mention("Paris", right="is far from Texas", keywords=["district"])
+    assert word_query(mention) == "Paris district"
+    assert word_query(mention, lambda mention: ["town"]) == "Paris town"
+    assert word_query(mention._replace(keywords=None)) == "Paris far Texas"
+    assert word_query(mention._replace(keywords=())) == "Paris"
+    (found,) = WordSource(store).find([mention], 9)
+    assert "P3" in store.ids([row for row, _ in found])
+    assert telling_words("The Seine's, of a well-known_river I") == ["Seine", "well", "known", "river"]
 
 
 def test_hard_negatives(store: EntityStore) -> None:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entitykit.bridge import coref as bridge
-from entitykit.bridge.coref import Found, link_mentions
+from entitykit.bridge.coref import link_mentions
+from entitykit.bridge.coref_memory import Found
 from entitykit.models.antecedent_coref import AntecedentCoref, build_antecedent_coref
 from entitykit.models.coref import CorefOutput
-from tests.reference.test_coref import GOLD, LENGTHS, SIZE, WIDTH, given, kind_of, states
+from tests.reference.test_coref import GOLD, LENGTHS, SIZE, WIDTH, given, kind_of, speaker_kind, states
 from tests.reference.test_major_entities import document, score
 
 __all__ = ["states"]
@@ -21,11 +22,11 @@ ENTITIES = [entity for _, _, entity in GOLD]
 MOST = 3
 
 
-@pytest.fixture
-def head() -> AntecedentCoref:
+@pytest.fixture(params=[False, True], ids=["", "speakers"])
+def head(request: pytest.FixtureRequest) -> AntecedentCoref:
     torch.manual_seed(4)
     settings = {"width": WIDTH, "size": SIZE, "match": 4, "hidden": 6, "size_width": 3, "max_width": 4, "dropout": 0.0}
-    built = build_antecedent_coref(settings | {"proposed": False, "antecedents": MOST, "labels": []})
+    built = build_antecedent_coref(settings | {"proposed": False, "antecedents": MOST, "speakers": request.param, "labels": []})
     for parameter in built.parameters():
         nn.init.normal_(parameter, std=0.5)
     return built
@@ -43,7 +44,7 @@ def by_hand(head: AntecedentCoref, output: CorefOutput) -> dict[tuple[int, int],
             if document(before) == document(row):
                 words = start - GOLD[before][0]
                 distance = 0 if GOLD[before][1] > start else 1 + sum(words >= edge for edge in (1, 2, 3, 5, 8, 16, 32))
-                numbers = distance, 0, kind_of(before, row)
+                numbers = distance, 0, kind_of(before, row), speaker_kind(before, row)
                 found[row, before] = score(head, output.vectors[before], output.vectors[row], *numbers)  # type: ignore[arg-type]
     return found
 

@@ -8,10 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entitykit.bridge.coref import EntityMemory, Found
+from entitykit.bridge.coref_memory import EntityMemory, Found
 from entitykit.decoding.coref import MemorySettings, Step
 from entitykit.models.coref import NO_ENTITY, CorefOutput, OnlineCoref, build_online_coref
-from entitykit.models.coref_pairs import NO_NAME, OTHER_NAME, OTHER_PROPER, SAME_LAST, SAME_NAME, SAME_WORD
+from entitykit.models.coref_pairs import (
+    NO_NAME,
+    NO_SPEAKER,
+    OTHER_NAME,
+    OTHER_PROPER,
+    OTHER_SPEAKER,
+    SAME_LAST,
+    SAME_NAME,
+    SAME_SAYING,
+    SAME_SPEAKER,
+    SAME_WORD,
+)
 from entitykit.types import TOP, GivenMentions, WordStates
 
 WIDTH, SIZE = 10, 8
@@ -37,12 +48,17 @@ GOLD = [
 # of each word; odd for one with a capital
 NAMES = [4, 8, 0, 5, 0, 0, 9, 0, 0, 0, 9, 0, 3, 0, 5, 4, 9, 0, 9, 0, 5, 9, 0, 9, 0, 7]
 
+# of each word: who says it, 0 for nobody, and which word it is
+WHO = [1, 1, 2, 1, 1, 2, 2, 2, 0, 0, 1, 1, 2, 2, 0, 1, 1, 1, 2, 2, 1, 2, 1, 2, 2, 2]
+SAID = [3, 3, 5, 3, 1, 5, 8, 2, 6, 3, 8, 1, 9, 4, 2, 1, 7, 3, 4, 6, 7, 1, 5, 4, 6, 4]
 
-@pytest.fixture(params=["mean", "gate"])
+
+@pytest.fixture(params=["mean", "gate", "speakers"])
 def head(request: pytest.FixtureRequest) -> OnlineCoref:
     torch.manual_seed(0)
     settings = {"width": WIDTH, "size": SIZE, "match": 4, "hidden": 6, "size_width": 3, "max_width": 4, "dropout": 0.0}
-    built = build_online_coref(settings | {"proposed": False, "update": request.param, "labels": []})
+    form = {"speakers": True} if request.param == "speakers" else {"update": request.param}
+    built = build_online_coref(settings | {"proposed": False, **form, "labels": []})
     for parameter in built.parameters():
         nn.init.normal_(parameter, std=0.5)
     return built
@@ -56,7 +72,8 @@ def states() -> WordStates:
 def given(rows: list[int] | None = None) -> GivenMentions:
     chosen = [GOLD[row] for row in (rows if rows is not None else range(len(GOLD)))]
     starts, ends, entities = (torch.tensor(column) for column in zip(*chosen, strict=True))
-    return GivenMentions(starts, ends, entities, torch.tensor(NAMES))
+    spoken = torch.tensor([(who, who and 100 * who + word) for who, word in zip(WHO, SAID, strict=True)])
+    return GivenMentions(starts, ends, entities, torch.tensor(NAMES), spoken)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -79,6 +96,20 @@ def kind_of(before: int, row: int) -> int:
     return OTHER_PROPER if NAMES[own_end - 1] % 2 and NAMES[end - 1] % 2 else OTHER_NAME
 
 
+def speaker_kind(before: int, row: int) -> int:
+    """How the speakers of two gold mentions compare, from the definitions."""
+    (own_start, own_end, _), (start, end, _) = GOLD[row], GOLD[before]
+    if not (WHO[own_start] and WHO[start]):
+        return NO_SPEAKER
+    if WHO[own_start] != WHO[start]:
+        return OTHER_SPEAKER
+    own, other = (
+        sorted((who, word) for who, word in zip(WHO[a:b], SAID[a:b], strict=True) if who)
+        for a, b in ((own_start, own_end), (start, end))
+    )
+    return SAME_SAYING if own == other else SAME_SPEAKER
+
+
 def by_hand(head: OnlineCoref, vectors: Tensor) -> dict[tuple[int, int], Tensor]:
     """Scores of every mention against every entity before it, from the definitions, one at a time."""
     p, s = dict(head.scorer.named_parameters()), {}
@@ -98,6 +129,8 @@ def by_hand(head: OnlineCoref, vectors: Tensor) -> dict[tuple[int, int], Tensor]
             )
             hidden = p["entity.weight"] @ e + p["entity.bias"] + p["mention.weight"] @ g + p["product.weight"] @ product
             hidden = hidden + p["distance.weight"][distance] + p["count.weight"][count] + p["name.weight"][kind]
+            if head.settings.speakers:
+                hidden = hidden + p["speaker.weight"][max(speaker_kind(before, row) for before in other["rows"])]
             s[row, other["row"]] = (p["outer.weight"] @ gelu(hidden) + p["outer.bias"])[0]
             s[row, other["row"]] = s[row, other["row"]] + p["trust"][kind] * product.sum() / len(product) ** 0.5
         found = entities.setdefault(entity, {"count": 0, "rows": [], "sum": 0})
@@ -168,6 +201,7 @@ def online(head: OnlineCoref, output: CorefOutput, **settings: object) -> tuple[
 def test_all_kinds_of_words_are_met() -> None:
     pairs = [(before, row) for row in range(len(GOLD)) for before in range(row)]
     assert {kind_of(*pair) for pair in pairs} == set(range(SAME_NAME + 1))
+    assert {speaker_kind(*pair) for pair in pairs} == set(range(SAME_SAYING + 1))
 
 
 @pytest.mark.parametrize("compared", [0, 64])
@@ -195,6 +229,32 @@ def test_the_online_loop_scores_as_training_does(
         for cell, other in enumerate(dict.fromkeys(entities[:row])):
             np.testing.assert_allclose(scores[0][cell], expected[8 + row, 8 + versions[other]].item(), rtol=1e-4, atol=1e-5)
         seen[entity] = row
+
+
+def test_who_speaks_counts_only_where_it_is_asked_for(states: WordStates) -> None:
+    """And where nobody is known to, all is as it is for one unknown speaker of a head that asks."""
+    settings = {"width": WIDTH, "size": SIZE, "proposed": False, "labels": []}
+    torch.manual_seed(0)
+    plain = build_online_coref(settings).eval()
+    torch.manual_seed(0)
+    asking = build_online_coref(settings | {"speakers": True}).eval()
+    more = {name for name, _ in asking.named_parameters()} - {name for name, _ in plain.named_parameters()}
+    assert more == {"scorer.speaker.weight"}
+    asking.load_state_dict(plain.state_dict(), strict=False)
+    nobody = given()._replace(speakers=torch.zeros(N_WORDS, 2, dtype=torch.long))
+    nothing = given()._replace(speakers=torch.zeros(0, 2, dtype=torch.long))
+
+    def scores(head: OnlineCoref, spoken: GivenMentions) -> Tensor:
+        taught = head(states, spoken).taught
+        assert taught is not None
+        return taught.scores
+
+    torch.testing.assert_close(scores(plain, given()), scores(plain, nothing))
+    torch.testing.assert_close(scores(asking, nobody), scores(asking, nothing))
+    assert (scores(asking, given()) - scores(asking, nothing)).abs().max() > 1e-4
+    with torch.no_grad():
+        asking.scorer.speaker.weight[NO_SPEAKER] = 0  # type: ignore[union-attr]
+    torch.testing.assert_close(scores(asking, nothing), scores(plain, nothing))
 
 
 def test_mentions_without_an_entity_teach_nothing_but_that_they_are_given(head: OnlineCoref, states: WordStates) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from entitykit.models import linear as module
-from entitykit.models.linear import Linear, bf16_products, linear, linear_gelu
+from entitykit.models.linear import Linear, bf16_products, linear, linear_gelu, n_padded
 from tests.util import can_multiply_in_bf16
 
 SIZES = st.integers(1, 70)
@@ -79,10 +79,35 @@ def test_onednn_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_product", count)
     layer = Linear(4, 3)
     layer(torch.randn(5, 4, requires_grad=True)).sum().backward()
-    assert calls == [(5, 4), (5, 3), (3, 5)]
+    assert calls == [(8, 4), (8, 3), (3, 8)]  # see `n_padded`
     with torch.no_grad():
         layer(torch.randn(5, 4))
     assert len(calls) == 4
+
+
+@given(st.integers(1, 100_000))
+def test_numbers_of_rows(n_rows: int) -> None:
+    padded = n_padded(n_rows)
+    assert n_rows <= padded < max(n_rows * 17 / 16, n_rows + 8)
+    assert n_padded(padded) == padded
+    assert len({n_padded(n) for n in range(1025, 2049)}) == 16
+
+
+@pytest.mark.skipif(not module._HAS_ONEDNN, reason="this build of torch has no oneDNN")
+def test_few_kernels_for_many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shape that oneDNN has not seen costs memory that is not given back."""
+    shapes = set()
+    product = module._product
+
+    def count(x: Tensor, weight: Tensor, *args: object) -> Tensor:
+        shapes.add((*x.shape, *weight.shape))
+        return product(x, weight, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_product", count)
+    layer = Linear(4, 3)
+    for n_rows in range(513, 1025):
+        layer(torch.ones(n_rows, 4, requires_grad=True)).sum().backward()
+    assert len(shapes) == 3 * 16
 
 
 @pytest.mark.skipif(not can_multiply_in_bf16(), reason="oneDNN has no bfloat16 on this processor")
