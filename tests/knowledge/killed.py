@@ -1,11 +1,21 @@
-"""Kill a process before each of its calls to a disk: for scripts in processes of their own, which fork and end their forks."""
+"""Processes that are killed before each of their calls to the disk, one call later each time, and what they leave.
+
+Scripts run in processes of their own, which fork and kill their forks: torch's threads do not survive a fork.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
 
 
 class Watch:
@@ -25,11 +35,29 @@ class Watch:
     def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, whose calls are counted."""
 
-        def call(*args: Any) -> Any:
-            self.count(*args)
-            return function(*args)
+        def call(*args: Any, **options: Any) -> Any:
+            self.count()
+            return function(*args, **options)
 
         return call
+
+    def guard_disk(self) -> None:
+        """Count calls to the disk; a file that is not yet synced when the fork dies loses its last byte."""
+
+        def guard(function: Callable[..., Any]) -> Callable[..., Any]:
+            counted = self.guard(function)
+
+            def call(*args: Any, **options: Any) -> Any:
+                if self.calls + 1 == self.last and isinstance(args[0], int):
+                    found = os.fstat(args[0])
+                    if stat.S_ISREG(found.st_mode) and found.st_size:
+                        os.ftruncate(args[0], found.st_size - 1)
+                return counted(*args, **options)
+
+            return call
+
+        # a killed process, unlike a machine without power, loses nothing that it wrote
+        os.fsync, os.replace, os.unlink = map(guard, (lambda number: None, os.replace, os.unlink))
 
     def connecting(self, connect: Callable[..., Any]) -> Callable[..., Any]:
         """The function that opens a SQLite file, whose statements are counted."""
@@ -85,3 +113,38 @@ def killed_everywhere(work: Callable[[str, Watch], None], folder: str, step: int
         n_done = max(os.read(reading, 100), default=0)
         os.close(reading)
         yield End(status, n_done, path)
+
+
+def kill_at_each_step(work: Callable[[str, Callable[[], None]], None], found: Callable[[str], Any]) -> None:
+    """Print, for each fork, what `run_killed` gives.
+
+    Args:
+        work: is given a folder that is not there, and what to call after each save.
+        found: what can be loaded from a folder, as JSON.
+    """
+
+    def guarded(path: str, watch: Watch) -> None:
+        watch.guard_disk()
+        steps = iter(range(1, 100))
+        work(path, lambda: watch.done(next(steps)))
+
+    for end in killed_everywhere(guarded, sys.argv[1]):
+        loaded = found(end.path)
+        files = sorted(name.partition("-")[0] for name in os.listdir(end.path))
+        sys.stdout.write(json.dumps([end.status, end.n_done, loaded, files]) + "\n")
+
+
+def run_killed(script: str, folder: Path, *arguments: str) -> list[list[Any]]:
+    """Run a script that has `work` and `found`, as `kill_at_each_step` takes them.
+
+    Returns:
+        Of each fork, the last one unharmed: status, how many saves had returned, what was found, and files afterwards.
+    """
+    start = "import json, os, sys\nfrom tests.knowledge.killed import kill_at_each_step\n"
+    command = [sys.executable, "-c", start + script + "\nkill_at_each_step(work, found)\n", str(folder), *arguments]
+    threads = os.environ | {"OMP_NUM_THREADS": "2"}  # which forked processes do not have
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=threads, timeout=120)
+    assert run.returncode == 0, run.stderr
+    ends = [json.loads(line) for line in run.stdout.splitlines()]
+    assert {status for status, *_ in ends[:-1]} == {9}
+    return ends

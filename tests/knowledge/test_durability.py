@@ -51,7 +51,7 @@ OPERATIONS = [
 # Runs the operations in a fork that kills itself before its k-th call to the disk, for every k; a file that is not yet synced
 # loses its last byte. What was committed is printed, then the table is written again.
 KILLED = """
-import json, os, stat, sys
+import json, os, sys
 from entitykit.knowledge import vectors
 from tests.knowledge.killed import killed_everywhere
 vectors.RECENT = 3
@@ -59,17 +59,8 @@ os.fsync = lambda number: None  # a killed process, unlike a machine without pow
 folder, operations = sys.argv[1], json.loads(sys.argv[2])
 
 def work(path, watch):
-    def guard(function):
-        def call(*args):
-            if watch.calls + 1 == watch.last and isinstance(args[0], int):
-                found = os.fstat(args[0])
-                if stat.S_ISREG(found.st_mode) and found.st_size:
-                    os.ftruncate(args[0], found.st_size - 1)
-            return watched(*args)
-        watched = watch.guard(function)
-        return call
     table = vectors.VectorTable.create(path, 3)
-    os.fsync, os.replace, os.unlink = map(guard, (os.fsync, os.replace, os.unlink))
+    watch.guard_disk()
     for number, (name, ids, value) in enumerate(operations):
         getattr(table, name)(*([ids] if name != "compact" else []), *([[[value, 0, 0]] * len(ids)] if name == "put" else []))
         watch.done(number + 1)
