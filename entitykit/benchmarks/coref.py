@@ -76,17 +76,17 @@ def _as_it_is(config: Config) -> None:
     pass
 
 
-CHANGES: Mapping[str, Change] = {
-    "": _as_it_is,
-    "_no_names": _model(names=False),
-    "_gate": _model(update="gate"),
-    "_antecedents": _antecedents,
-    "_tokens": _tokens,
-    "_speakers": _model(speakers=True),
+CHANGES: Mapping[str, Mapping[str, Change]] = {
+    "litbank": {
+        "": _as_it_is,
+        "_no_names": _model(names=False),
+        "_gate": _model(update="gate"),
+        "_antecedents": _antecedents,
+        "_tokens": _tokens,
+    },
+    "gum": {"": _as_it_is, "_speakers": _model(speakers=True)},
 }
-"""What is changed of the config; the first is the config as it stands."""
-OF_GUM = ("", "_speakers")
-"""The changes that are measured on GUM, which has talks; all others on LitBank, which does not say who speaks."""
+"""What is changed of the config, by data set; the first is the config as it stands. LitBank does not say who speaks."""
 
 
 def measure_litbank(settings: Settings, *, form: str) -> Result:
@@ -103,7 +103,7 @@ def measure_gum(settings: Settings, *, form: str) -> Result:
 
 def _measure(data: str, settings: Settings, *, form: str, further: Further | None) -> Result:
     config = read_config(settings, "coref")
-    CHANGES[form](config)
+    CHANGES[data][form](config)
     if settings.quick:
         settings = replace(settings, seeds=settings.seeds[:1], max_steps=settings.max_steps or QUICK_STEPS)
     with work_folder(settings) as work:
@@ -237,8 +237,7 @@ PARTS = [
             partial(measure_litbank, form=form),
             not form,
         )
-        for form in CHANGES
-        if form not in OF_GUM or not form
+        for form in CHANGES["litbank"]
     ),
     *(
         Part(
@@ -246,6 +245,6 @@ PARTS = [
             partial(measure_gum, form=form),
             False,
         )
-        for form in OF_GUM
+        for form in CHANGES["gum"]
     ),
 ]

@@ -4,7 +4,7 @@ NER on CoNLL04 (flat, `configs/ner.cfg`) and LitBank (nested, `configs/ner_neste
 and steps; only the encoder's injection differs, and for `spert` the head, which then classifies all spans. The figures are
 strict micro F1 on the test set, the mean over seeds. `gold` and `gold_pooled` are given the test set's spans and only name
 their types. The forms `…_pretrained` begin with an encoder whose entity tokens have found masked entities again for a while
-(`entitykit.benchmarks.pretrained`). All learn with products in bfloat16 where the processor has them.
+(`entitykit.benchmarks.pretrained`). All learn with products in bfloat16 where the processor has them, but `pooled_float32`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Form(NamedTuple):
         spert: all spans are classified, and none proposed.
         pretrained: the encoder's entity tokens have been trained before, from the same layer on.
         proposals: spans for each word; none: as the config has it.
+        bf16: multiply in bfloat16 in training, where the processor does.
     """
 
     depth: float | None = None
@@ -46,11 +47,13 @@ class Form(NamedTuple):
     spert: bool = False
     pretrained: bool = False
     proposals: float | None = None
+    bf16: bool = True
 
 
 FORMS: Mapping[str, Form] = {
     "spert": Form(spert=True),
     "pooled": Form(),
+    "pooled_float32": Form(bf16=False),
     "tokens_0": Form(depth=0.0),
     "tokens_0_seen": Form(depth=0.0, seen=True),
     "tokens_half": Form(depth=0.5),
@@ -91,7 +94,7 @@ def measure_form(settings: Settings, *, data: str, form: str) -> Result:
 def inject(config: Config, form: Form) -> None:
     """Change a training config to a form."""
     encoder, head = config["components"][ENCODER], config["components"]["entitykit_ner"]["model"]
-    encoder["model"]["bf16"] = True
+    encoder["model"]["bf16"] = form.bf16
     entities: dict[str, Any] = encoder["model"]["entities"]
     if form.spert:
         encoder["model"]["entities"] = None

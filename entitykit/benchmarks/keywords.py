@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import spacy
 from spacy.training import Example
@@ -16,6 +15,7 @@ from spacy.util import load_config
 from thinc.api import Config
 
 from entitykit.benchmarks.link_data import K, LinkData, examples_of, prepare_wordnet
+from entitykit.benchmarks.link_training import train_pipeline
 from entitykit.benchmarks.parts import Part, Result, Settings, mean, progress
 from entitykit.benchmarks.pipelines import ENCODER, read_config
 from entitykit.benchmarks.training import work_folder
@@ -30,9 +30,6 @@ CONTEXT_PIECES = 128
 
 Choose = Callable[[Example, Place], Sequence[str]]
 """Gives the words of the context that a mention is searched by."""
-
-Train = Callable[[str, Config, LinkData, int, Settings, Path], Any]
-"""Trains on data with a seed, see `entitykit.benchmarks.linking.train_pipeline`."""
 
 
 def _predicted(threshold: float) -> Choose:
@@ -93,13 +90,8 @@ def keywords_config(settings: Settings, work: Path) -> Config:
     return config
 
 
-def measure_keywords(settings: Settings, *, train: Train) -> Result:
-    """Train once per seed, and search for WordNet's mentions by words in all ways.
-
-    Args:
-        settings: of the benchmark.
-        train: trains a config.
-    """
+def measure_keywords(settings: Settings) -> Result:
+    """Train once per seed, and search for WordNet's mentions by words in all ways."""
     if settings.quick:
         settings = replace(settings, seeds=settings.seeds[:1], max_steps=settings.max_steps or QUICK_STEPS)
     outcomes: dict[str, dict[str, float]] = {}
@@ -107,7 +99,7 @@ def measure_keywords(settings: Settings, *, train: Train) -> Result:
         data = prepare_wordnet(settings, work)
         config = keywords_config(settings, work)
         for seed in settings.seeds:
-            trained = train("wordnet-keywords", config, data, seed, settings, work)
+            trained = train_pipeline("wordnet-keywords", config, data, seed, settings, work)
             outcomes[str(seed)] = {**_score(trained.path, data), **trained.details}
             progress(f"wordnet keywords, seed {seed}: {outcomes[str(seed)]}")
     figures = {key: mean([own[key.removeprefix("wordnet_")] for own in outcomes.values()]) for key in KEYS}
@@ -128,11 +120,4 @@ def _score(path: Path, data: LinkData) -> dict[str, float]:
 
 KEYS = ("wordnet_keywords_ap", *(f"wordnet_{name}_{score}" for name in SEARCHES for score in ("acc", "recall64")))
 
-
-def keywords_part(train: Train) -> Part:
-    """What `entitykit benchmark linking` measures of keywords; `train` trains a config."""
-
-    def measure(settings: Settings) -> Result:
-        return measure_keywords(settings, train=train)
-
-    return Part(KEYS, measure, in_quick=False)
+PART = Part(KEYS, measure_keywords, in_quick=False)

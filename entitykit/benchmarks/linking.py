@@ -8,16 +8,11 @@ this knowledge base does not have being NIL. `entitykit.benchmarks.link_texts` l
 
 from __future__ import annotations
 
-import hashlib
-import json
-import resource
-import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import spacy
 from spacy.language import Language
@@ -25,8 +20,7 @@ from spacy.training import Example
 from spacy.util import load_config, load_model_from_config
 from thinc.api import Config
 
-from entitykit.benchmarks import link_texts, training
-from entitykit.benchmarks.keywords import keywords_part
+from entitykit.benchmarks import keywords, link_texts
 from entitykit.benchmarks.link_data import (
     ELEVANT,
     LinkData,
@@ -37,8 +31,9 @@ from entitykit.benchmarks.link_data import (
     prepare_elevant,
     prepare_wordnet,
 )
+from entitykit.benchmarks.link_training import Trained, train_pipeline
 from entitykit.benchmarks.parts import Figure, Part, Result, Settings, mean, progress
-from entitykit.benchmarks.pipelines import ENCODER, read_config
+from entitykit.benchmarks.pipelines import give_tokens, read_config
 from entitykit.benchmarks.training import work_folder
 from entitykit.errors import error
 from entitykit.knowledge.candidates import AliasSource, WordSource
@@ -61,62 +56,6 @@ def _words(store: EntityStore) -> WordSource:
 BASELINES: Mapping[str, Callable[[EntityStore], AliasSource | WordSource]] = {"prior": AliasSource, "bm25": _words}
 
 Scores = Mapping[str, Any]
-
-
-class Trained(NamedTuple):
-    """A pipeline that `spacy train` has made.
-
-    Attributes:
-        path: its folder.
-        details: `minutes` of training from the command to its end, and `cpu_minutes` of all cores together.
-    """
-
-    path: Path
-    details: Mapping[str, float]
-
-
-def train_pipeline(name: str, config: Config, data: LinkData, seed: int, settings: Settings, work: Path) -> Trained:
-    """Train on `data`, unless the work folder has what the same config, data and seed have given.
-
-    Args:
-        name: of the folder.
-        config: a training config with `paths.kb`.
-        data: what to learn.
-        seed: of the training.
-        settings: with its steps.
-        work: from `work_folder`.
-
-    Raises:
-        ConfigError: E445 if the training fails.
-    """
-    config = config.copy()
-    config["paths"]["kb"] = str(data.kb)
-    if settings.max_steps:
-        config["training"]["max_steps"] = settings.max_steps
-    text = config.to_str() + str(seed) + hashlib.sha256(data.train.read_bytes()).hexdigest()
-    path = work / "models" / f"{name}-seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    if path.exists():
-        progress(f"{path.name}: found in {path.parent}")
-        return Trained(path, json.loads((path / "minutes.json").read_text(encoding="utf-8")))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=work, prefix=f"{name}-seed{seed}-") as folder:
-        config.to_disk(Path(folder, "config.cfg"))
-        progress(f"training {name}, seed {seed}")
-        start, used = time.perf_counter(), _cpu_seconds()
-        paths = {"paths.train": str(data.train), "paths.dev": str(data.test), "system.seed": str(seed)}
-        training.spacy_train(Path(folder, "config.cfg"), Path(folder, "output"), paths)
-        minutes = {"minutes": time.perf_counter() - start, "cpu_minutes": _cpu_seconds() - used}
-        details = {key: round(seconds / 60, 2) for key, seconds in minutes.items()}
-        trained = Path(folder, "output", "model-last")
-        (trained / "minutes.json").write_text(json.dumps(details), encoding="utf-8")
-        trained.replace(path)
-    return Trained(path, details)
-
-
-def _cpu_seconds() -> float:
-    """Of all processes that were started and have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def score_linking(nlp: Language, examples: Sequence[Example], candidates: Mapping[str, int]) -> Scores:
@@ -166,10 +105,7 @@ def wordnet_one_pass(settings: Settings, work: Path, data: LinkData, seed: int, 
     config = read_config(settings, "linking")
     config["components"][LINKER]["model"]["mention"] = "state"
     if tokens:
-        encoder, of_names = config["components"][ENCODER], read_config(settings, "ner")["components"][ENCODER]
-        layer = of_names["model"]["entities"]["inject_layer"]
-        encoder["given"] = ["ents"]
-        encoder["model"]["entities"] = {"@misc": "entitykit.Entities.v1", "inject_layer": layer, "probe": False}
+        give_tokens(config, settings, ["ents"])
     return train_pipeline(f"wordnet-{'tokens' if tokens else 'pooled'}", config, data, seed, settings, work)
 
 
@@ -314,7 +250,7 @@ PARTS = [
     ),
     Part(tuple(f"wordnet_untrained_{score}" for score in ("recall64", "acc", "namesakes_acc")), measure_untrained, False),
     *(Part(_baseline_keys(name, "acc", "recall64"), partial(measure_given, name=name)) for name in ("wordnet", "bc5cdr")),
-    keywords_part(train_pipeline),
+    keywords.PART,
     Part(("bc5cdr_bi_acc",), measure_bc5cdr),
     *(
         Part((*_baseline_keys(name, "f1"), f"{name}_mentions_r"), partial(measure_elevant, name=name))

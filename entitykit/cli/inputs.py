@@ -20,12 +20,12 @@ from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
 from entitykit.corpora.files import BOM, member
+from entitykit.corpora.given_speakers import SPEAKERS
 from entitykit.decoding.procedures import PROCEDURE
 from entitykit.errors import EntityKitError, error, warn
 
 STDIN = "-"
 
-SPEAKERS = "speakers"
 GIVEN = (PROCEDURE, SPEAKERS)
 """What a document may bring along for components: a dict of `participants` and `steps`, as `entitykit_tracker` takes them; and
 a list with the speaker of each token, empty or None where nobody speaks, as the reader of CoNLL-2012 leaves it."""

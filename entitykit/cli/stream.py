@@ -12,7 +12,8 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import ignore_error, raise_error
 
-from entitykit.cli.inputs import SPEAKERS, Document, Failure, failure
+from entitykit.cli.inputs import Document, Failure, failure
+from entitykit.corpora.given_speakers import SPEAKERS, speakers_of
 from entitykit.errors import error
 
 Item: TypeAlias = Document | Failure
@@ -130,7 +131,7 @@ def _tokenize(nlp: Language, document: Document) -> Doc:
 
     Raises:
         InputError: E430 if it is too long.
-        CorpusError: E244 if it has another number of speakers than words.
+        InputError: E646 if it has another number of speakers than words.
     """
     content = document.content
     if isinstance(content, Doc):
@@ -139,12 +140,8 @@ def _tokenize(nlp: Language, document: Document) -> Doc:
         raise error("E430", n=len(content), limit=nlp.max_length)
     else:
         doc = nlp.make_doc(content)
-    given = dict(document.given or {})
-    if SPEAKERS in given:
-        given[SPEAKERS] = [name or "" for name in given[SPEAKERS]]
-        n_texts = sum(isinstance(name, str) for name in given[SPEAKERS])
-        if not n_texts == len(given[SPEAKERS]) == len(doc):
-            found = f"{len(given[SPEAKERS])} values, {n_texts} of which are texts or null"
-            raise error("E244", where=document.id, name=SPEAKERS, found=found, expected=f"{len(doc)}, one for each token")
+    given = document.given or {}
     doc.user_data.update(given)
+    if SPEAKERS in given:
+        doc.user_data[SPEAKERS] = speakers_of(doc)
     return doc

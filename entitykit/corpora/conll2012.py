@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from entitykit.corpora.clusters import cluster_groups
 from entitykit.corpora.files import read_lines
+from entitykit.corpora.given_speakers import SPEAKERS
 from entitykit.corpora.parsed import Mention, ParsedDoc
 from entitykit.errors import error
 
@@ -166,7 +167,7 @@ def _tags(part: Part) -> dict[str, Sequence[Any]]:
 
 def _speakers(part: Part) -> dict[str, Any]:
     speakers = _column(part, SPEAKER)
-    return {"speakers": speakers} if any(speakers) else {}
+    return {SPEAKERS: speakers} if any(speakers) else {}
 
 
 def _column(part: Part, column: int) -> list[str]:

@@ -11,6 +11,7 @@ from entitykit.corpora.brackets import Cell, EntityMention, read_header, read_me
 from entitykit.corpora.clusters import cluster_groups
 from entitykit.corpora.conllu import Sentence, Word, read_sentences
 from entitykit.corpora.files import read_lines
+from entitykit.corpora.given_speakers import SPEAKERS
 from entitykit.corpora.parsed import NIL, Mention, Note, ParsedDoc
 from entitykit.corpora.titles import title
 from entitykit.errors import error
@@ -155,7 +156,7 @@ def _ratings(mentions: Sequence[EntityMention]) -> dict[str, Any]:
 
 def _speakers(sentences: Sequence[Sentence]) -> dict[str, Any]:
     speakers = [sentence.comments.get("speaker", "") for sentence in sentences for _ in sentence.words]
-    return {"speakers": speakers} if any(speakers) else {}
+    return {SPEAKERS: speakers} if any(speakers) else {}
 
 
 def _identifier(mention: EntityMention, ids: Mapping[str, str] | None) -> str:

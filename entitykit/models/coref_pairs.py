@@ -17,8 +17,6 @@ DISTANCES = (1, 2, 3, 5, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 """Words since an entity's last mention from which a bucket begins; bucket 0 is for a mention that overlaps it."""
 NEVER = len(DISTANCES) + 2
 """The bucket for an entity that has not been mentioned yet."""
-FEW = 128
-"""Rows up to which torch's product is faster."""
 COUNTS = (1, 2, 3, 4, 6, 10, 20, 40)
 """Mentions of an entity from which a bucket begins."""
 NO_NAME, OTHER_NAME, OTHER_PROPER, SAME_WORD, SAME_LAST, SAME_NAME = range(6)
@@ -71,13 +69,6 @@ class Side(NamedTuple):
         return Side(self.said[rows], self.keys[rows])
 
 
-class _Linear(Linear):
-    """`Linear`, but torch's own for few rows, as they come mention after mention: oneDNN would take longer to begin."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if len(x) > FEW else F.linear(x, self.weight, self.bias)
-
-
 class PairScorer(nn.Module):
     """How well a mention fits an entity: a network over both, their product and all that is compared; and the product itself.
 
@@ -95,16 +86,16 @@ class PairScorer(nn.Module):
 
     def __init__(self, *, size: int, match: int, hidden: int, names: bool, speakers: bool, keeps: bool, dropout: float) -> None:
         super().__init__()
-        self.entity, self.mention = _Linear(size, hidden), _Linear(size, hidden, bias=False)
-        self.entity_key, self.mention_key = _Linear(size, match), _Linear(size, match)
-        self.product = _Linear(match, hidden, bias=False)
+        self.entity, self.mention = Linear(size, hidden), Linear(size, hidden, bias=False)
+        self.entity_key, self.mention_key = Linear(size, match), Linear(size, match)
+        self.product = Linear(match, hidden, bias=False)
         self.distance = nn.Embedding(NEVER + 1, hidden)
         self.count = nn.Embedding(len(COUNTS) + 1, hidden)
         self.name = nn.Embedding(SAME_NAME + 1, hidden) if names else None
         self.trust = nn.Parameter(torch.ones(SAME_NAME + 1)) if names else None
         self.dropout = nn.Dropout(dropout)
-        self.outer = _Linear(hidden, 1)
-        self.again = _Linear(hidden, 1) if keeps else None
+        self.outer = Linear(hidden, 1)
+        self.again = Linear(hidden, 1) if keeps else None
         self.speaker = nn.Embedding(SAME_SAYING + 1, hidden) if speakers else None
         for table in (self.distance, self.count, self.name, self.speaker):
             if table is not None:

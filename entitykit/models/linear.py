@@ -2,8 +2,9 @@
 
 torch sends single-precision products on x86 to MKL, which on AMD processors leaves more than half of the machine idle; oneDNN,
 which every torch build carries, does not (docs/benchmarks.md has the ratio that `entitykit benchmark encoder` measures). The
-operator is the one that torch's own compiler emits. Where it is missing, or the tensors are not float32 on a CPU, the layer is
-`torch.nn.Linear`. Within `bf16_products`, what is trained is multiplied in bfloat16 by processors with instructions for it.
+operator is the one that torch's own compiler emits. Where it is missing, for few numbers, and for others than float32 on a CPU,
+the layer is `torch.nn.Linear`. Within `bf16_products`, what is trained is multiplied in bfloat16 by processors that have
+instructions for it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_LEAST = 2**20
+"""Multiplications from which oneDNN pays: it takes about 30 µs to begin, in which torch's own product has made as many."""
 _PRECISION: ContextVar[torch.dtype] = ContextVar("_PRECISION", default=torch.float32)
 
 
@@ -127,5 +130,5 @@ def _needs_gradient(*tensors: Tensor | None) -> bool:
 
 
 def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
-    usable = _HAS_ONEDNN and x.dim() == 2 and x.shape[0] > 0
+    usable = _HAS_ONEDNN and x.dim() == 2 and x.shape[0] * weight.numel() > _LEAST
     return usable and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, weight))

@@ -115,6 +115,7 @@ def test_modes() -> None:
 def test_bf16_on_a_cpu_is_for_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions are those of single precision, and nobody is warned at every call."""
     monkeypatch.setattr(linear, "has_bf16_products", lambda: True)
+    monkeypatch.setattr(linear, "_LEAST", 0)
     shim = TorchShim(lambda settings: linear.Linear(3, 2), group="encoder", bf16=True)
     shim.create({})
     x = torch.tensor([[1.001, 2.003, 3.007]])

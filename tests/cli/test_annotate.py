@@ -368,8 +368,9 @@ def test_speakers_arrive_where_components_look(tmp_path: Path, n_process: int) -
     }
     assert found["d"]["meta"] == {"speakers": "Eve"}
     failed = read_json_lines(tmp_path / "errors.jsonl")
-    assert [(each["document_id"], each["error_code"]) for each in failed] == [("b", "E244"), ("c", "E244")]
-    assert "1 values, 1 of which are texts or null; expected 3, one for each token" in failed[0]["error"]
+    assert [(each["document_id"], each["error_code"]) for each in failed] == [("b", "E646"), ("c", "E646")]
+    assert "1 values, 0 of which are neither texts nor None; expected a list of 3" in failed[0]["error"]
+    assert "3 values, 1 of which are neither texts nor None" in failed[1]["error"]
 
 
 def test_a_recipe_with_its_participants(tmp_path: Path, tiny_bert: Path) -> None:

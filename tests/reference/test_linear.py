@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given
@@ -14,6 +16,14 @@ from entitykit.models.linear import Linear, bf16_products, linear, linear_gelu, 
 from tests.util import can_multiply_in_bf16
 
 SIZES = st.integers(1, 70)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _however_few() -> Iterator[None]:
+    """oneDNN multiplies small matrices, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_LEAST", 0)
+        yield
 
 
 def close(found: object, expected: object) -> None:
@@ -64,6 +74,21 @@ def test_other_precisions_go_to_torch() -> None:
     layer = Linear(4, 3).double()
     x = torch.randn(5, 4, dtype=torch.float64)
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+@pytest.mark.skipif(not module._HAS_ONEDNN, reason="this build of torch has no oneDNN")
+def test_torch_multiplies_few_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of as few as `_LEAST` products, it is done before oneDNN begins."""
+    monkeypatch.setattr(module, "_LEAST", 6 * 4 * 3)
+    products: list[int] = []
+    product = module._product
+    monkeypatch.setattr(module, "_product", lambda x, *rest: products.append(len(x)) or product(x, *rest))
+    layer = Linear(4, 3)
+    for n_rows in (6, 7):
+        x = torch.randn(n_rows, 4)
+        with torch.no_grad():
+            close(layer(x), F.linear(x, layer.weight, layer.bias))
+    assert products == [7]
 
 
 @pytest.mark.skipif(not module._HAS_ONEDNN, reason="this build of torch has no oneDNN")
