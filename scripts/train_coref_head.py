@@ -43,7 +43,7 @@ def main() -> None:
 def documents(data: Path, split: str) -> Iterator[Doc]:
     """The documents of one part of both corpora."""
     nlp = spacy.blank("en")
-    yield from read_docs(data / "gum" / "dep", "gum", nlp, ids=gum_ids(data / "gum" / "splits.md", split))
+    yield from read_docs(data / "gum" / "dep", "gum", nlp, ids=gum_ids(data / "gum" / "splits.md", split), clusters="all")
     yield from read_docs(data / "litbank" / "coref" / "conll", "litbank", nlp, split=split)
 
 

@@ -135,7 +135,7 @@ def _read(data: str, split: str, settings: Settings) -> list[Doc]:
     if data == "litbank":  # which reads all files and leaves out those of other parts
         docs = list(read_docs(folder, data, spacy.blank("en"), split=split))
         return docs[: limit or None]
-    return list(read_docs(folder, data, spacy.blank("en"), split=split, limit=limit))
+    return list(read_docs(folder, data, spacy.blank("en"), split=split, limit=limit, clusters="all"))
 
 
 def _score(pipeline: Path, task: Task, *, further: Further | None) -> dict[str, float]:

@@ -11,7 +11,8 @@ from entitykit.errors import error
 
 Scheme = Literal["bio", "iob1", "bioes", "bilou"]
 
-TAG = re.compile(r"(?P<outside>O)|(?P<prefix>[BIESLU])-(?P<label>.+)")
+TAG = re.compile(r"(?P<outside>O)|(?P<prefix>[BIESLU])-(?P<label>(?:(?!,[BIESLU]-|,O\b).)+)")
+"""One tag; several of one token, joined by commas as annotators left them, are none."""
 PREFIXES: dict[Scheme, str] = {"bio": "BI", "iob1": "BI", "bioes": "BIES", "bilou": "BILU"}
 TO_BIOES = str.maketrans("LU", "ES")
 
@@ -38,7 +39,7 @@ def parse_tag(text: str, *, where: str) -> Tag:
     """
     found = TAG.fullmatch(text)
     if found is None:
-        raise error("E211", where=where, found=text, expected="O or B-PER")
+        raise error("E211", where=where, found=text, expected="O or B-PER, one for each token")
     return Tag("O", "") if found["outside"] else Tag(found["prefix"], found["label"])
 
 

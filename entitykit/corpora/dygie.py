@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from entitykit.corpora.clusters import cluster_groups
 from entitykit.corpora.files import items, member, read_json_lines, typed
 from entitykit.corpora.parsed import Mention, ParsedDoc, Relation
 from entitykit.errors import error
@@ -32,7 +33,8 @@ class Sentence(NamedTuple):
 def parse(path: Path, *, unit: str = "document") -> Iterator[ParsedDoc]:
     """Read one record per line: `sentences`, `ner`, optionally `relations`, `clusters`, `doc_key`; offsets end inclusive.
 
-    Relations go to `doc.user_data["relations"]`, clusters to the span groups `coref_clusters_1`, `coref_clusters_2`, …
+    Relations go to `doc.user_data["relations"]`, clusters to the span groups `coref_clusters_1`, `coref_clusters_2`, …; one
+    empty group says that a document has none.
 
     Args:
         path: the file.
@@ -52,14 +54,13 @@ def parse(path: Path, *, unit: str = "document") -> Iterator[ParsedDoc]:
         if unit == "sentence":
             yield from (_sentence_doc(f"{name}-{i}", sentence, where) for i, sentence in enumerate(sentences, start=1))
             continue
-        clusters = member(record, "clusters", list, where=where, default=[])
         yield ParsedDoc(
             id=name,
             where=where,
             words=[word for sentence in sentences for word in sentence.words],
             sent_starts=[i == 0 for sentence in sentences for i in range(len(sentence.words))],
             entities=[mention for sentence in sentences for mention in sentence.entities],
-            groups={f"coref_clusters_{i}": _cluster(cluster, where) for i, cluster in enumerate(clusters, start=1)},
+            groups=_clusters(record, where),
             relations=[relation for sentence in sentences for relation in sentence.relations],
         )
 
@@ -92,10 +93,19 @@ def _relation(value: object, where: str) -> Relation:
     return Relation(head=[head, head_last + 1], tail=[tail, tail_last + 1], label=label)
 
 
+def _clusters(record: dict[str, object], where: str) -> dict[str, list[Mention]]:
+    """The groups; none for a record that does not speak of clusters."""
+    if record.get("clusters") is None:
+        return {}
+    return cluster_groups([_cluster(value, where) for value in member(record, "clusters", list, where=where)])
+
+
 def _cluster(value: object, where: str) -> Sequence[Mention]:
     mentions = [
         items(span, int, int, what="a mention", where=where) for span in typed(value, list, what="a cluster", where=where)
     ]
+    if not mentions:
+        raise error("E206", where=where, what="a cluster", found="[]", expected="a list of one mention at least")
     return [Mention(start, last + 1, "") for start, last in mentions]
 
 

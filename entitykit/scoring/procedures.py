@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from spacy.tokens import Doc
@@ -81,4 +82,10 @@ def _predicted(doc: Doc, gold: Grid, n_steps: int) -> Grid:
 
 
 def _named(participants: Sequence[str], states: Sequence[Sequence[str]]) -> Grid:
-    return {name: list(row) for name, row in zip(participants, states, strict=True)}
+    """The rows by name; of participants of one name the second has a number, and so on."""
+    grid: dict[str, Sequence[str]] = {}
+    seen: Counter[str] = Counter()
+    for name, row in zip(participants, states, strict=True):
+        seen[name] += 1
+        grid[name if seen[name] == 1 else f"{name} ({seen[name]})"] = list(row)
+    return grid

@@ -30,8 +30,8 @@ CLUSTER = re.compile(r"coref_clusters_(\d+)")
 Fact = tuple[str, str, str]
 """The head's and the tail's names as they are written in a text, and the relation."""
 
-Cluster = frozenset[tuple[int, int]]
-"""The places of a cluster's mentions."""
+Cluster = tuple[frozenset[tuple[int, int]], int]
+"""The places of a cluster's mentions, and how many clusters before it have the same."""
 
 
 class ClusterRelations(NamedTuple):
@@ -178,11 +178,14 @@ def _read(doc: Doc, values: Sequence[Any], positions: NDArray[np.int64], *, spli
     """
     clusters: dict[int, Cluster] = {}
     names: dict[Cluster, frozenset[str]] = {}
-    for key, group in doc.spans.items():
-        number = CLUSTER.fullmatch(key)
-        if number is not None:
-            cluster = clusters[int(number[1])] = frozenset(locate(span, positions) for span in group)
-            names[cluster] = frozenset(span.text for span in group)
+    numbers = sorted(int(found[1]) for found in map(CLUSTER.fullmatch, doc.spans) if found is not None)
+    same: Counter[frozenset[tuple[int, int]]] = Counter()
+    for number in numbers:
+        group = doc.spans[f"coref_clusters_{number}"]
+        places = frozenset(locate(span, positions) for span in group)
+        cluster = clusters[number] = places, same[places]
+        same[places] += 1
+        names[cluster] = frozenset(span.text for span in group)
     # without the white space around them, which belongs to either sentence
     sentences = {i: tuple(end // 2 for end in locate(sent, positions)) for i, sent in enumerate(doc.sents)} if split else {}
     evidence: dict[tuple[Cluster, Cluster, str], frozenset[Hashable]] = {}

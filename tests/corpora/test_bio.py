@@ -99,7 +99,7 @@ def test_mixed_schemes() -> None:
         detect_scheme([parse("S-A L-A")], path="x")
 
 
-@pytest.mark.parametrize("tag", ["", "X", "B", "B-", "b-PER", "PER", "OO", "-PER", "B_PER"])
+@pytest.mark.parametrize("tag", ["", "X", "B", "B-", "b-PER", "PER", "OO", "-PER", "B_PER", "B-PER,I-LOC", "B-PER,O"])
 def test_no_tag(tag: str) -> None:
     with pytest.raises(CorpusError, match=r"\[E211\] here: '.*' is no tag"):
         parse_tag(tag, where="here")

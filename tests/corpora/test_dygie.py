@@ -44,6 +44,15 @@ def test_blank_lines_and_optional_parts(read: Read) -> None:
     least = {"sentences": [["a"]], "ner": [[]]}
     docs = read(f"\n{json.dumps(least)}\r\n\r\n{json.dumps(ABSTRACT)}\r\n", "dygie")
     assert [doc.user_data["id"] for doc in docs] == ["corpus-2", "P1"]
+    assert set(docs[0].spans) == {"sc"}
+
+
+def test_no_clusters_and_clusters_that_were_not_looked_for(read: Read) -> None:
+    lines = [json.dumps({**ABSTRACT, "clusters": clusters}) for clusters in ([], None, [[[5, 5]], [[2, 2], [0, 0]]])]
+    none, unknown, two = read("\n".join(lines), "dygie")
+    assert offsets(none.spans["coref_clusters_1"]) == []
+    assert set(unknown.spans) == {"sc"}
+    assert [offsets(two.spans[f"coref_clusters_{i}"]) for i in (1, 2)] == [[(0, 1, ""), (2, 3, "")], [(5, 6, "")]]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +68,7 @@ def test_blank_lines_and_optional_parts(read: Read) -> None:
         ({"clusters": [[[0, 99]]]}, "E208", r"\[0, 100\)"),
         ({"relations": [[[0, 0, 1, 1, "\ud800"]], []]}, "E209", "half character"),
         ({"clusters": [[0, 1]]}, "E206", "a mention is 0; expected a list"),
+        ({"clusters": [[[2, 2]], []]}, "E206", r"a cluster is \[\]; expected a list of one mention"),
         ({"sentences": [["a"], "b"]}, "E206", "a sentence is 'b'"),
     ],
 )

@@ -91,6 +91,17 @@ def test_clusters_in_another_order_and_wrong_clusters() -> None:
     assert (found["rel_doc_p"], found["rel_doc_r"]) == (0.5, 0.25)
 
 
+def test_clusters_with_the_same_mentions_stay_apart() -> None:
+    """As the published scorer has it, which counts by numbers."""
+    doubled = [*CLUSTERS, CLUSTERS[1]]
+    eg = example([relation(1, 2, "born"), relation(1, 5, "born"), relation(5, 4, "in")], doubled)
+    for number, mentions in enumerate(doubled, start=1):
+        eg.reference.spans[f"coref_clusters_{number}"] = [Span(eg.reference, start, end) for start, end in mentions]
+    eg.reference.user_data["cluster_relations"] = [relation(1, 5, "born"), relation(2, 4, "in")]
+    found = document_scores([eg])
+    assert (found["rel_doc_p"], found["rel_doc_r"]) == (pytest.approx(1 / 3), 0.5)
+
+
 def test_the_same_relation_twice() -> None:
     found = document_scores([example([relation(1, 3, "met", 0), relation(1, 3, "met", 1)])])
     assert (found["rel_doc_p"], found["rel_doc_evidence_p"]) == (1.0, 1.0)
