@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import spacy
@@ -213,16 +214,16 @@ def _docred(path: Path, nlp: Language) -> Source:
 
 
 def _bc5cdr(folder: Path, nlp: Language) -> Source:
-    def docs(file: str, limit: int) -> Iterator[Doc]:
-        for doc in read_docs(folder / file, "pubtator", nlp, limit=limit):
+    def docs(file: str, first: int, last: int) -> Iterator[Doc]:
+        for doc in islice(read_docs(folder / file, "pubtator", nlp), first, last):
             yield from cut(doc, name_spans(doc, BC5CDR_LABELS, lambda span: span))
 
     return Source(
         "bc5cdr",
         {
-            "train": lambda: docs("CDR_DevelopmentSet.PubTator.txt", 300),
-            "dev": lambda: docs("CDR_TestSet.PubTator.txt", 30),
-            "test": lambda: docs("CDR_TestSet.PubTator.txt", 200),
+            "train": lambda: docs("CDR_DevelopmentSet.PubTator.txt", 0, 300),
+            "dev": lambda: docs("CDR_DevelopmentSet.PubTator.txt", 300, 330),
+            "test": lambda: docs("CDR_TestSet.PubTator.txt", 0, 200),
         },
         "public domain",
     )

@@ -31,8 +31,8 @@ from entitykit.scoring.salience_documents import compare_entities, match, rated_
 
 COMPONENT = "entitykit_salience"
 SALIENT = 0.5
-FOLDS = 5
-"""Wikinews documents whose number divided by this leaves 0 are for development."""
+PARTS = {"train": ("train", "dev"), "dev": ("test",)}
+"""The parts of Wikinews that are learned from, and the one for development."""
 
 
 def main() -> None:
@@ -77,8 +77,8 @@ def gum(folder: Path, split: str, nlp: Language) -> Iterator[Example]:
 
 def wikinews(folder: Path, split: str, nlp: Language) -> Iterator[Example]:
     """Wikinews; it rates what annotators have linked, and what they have not teaches nothing."""
-    for doc in read_docs(folder, "salience", nlp):
-        if (int(doc.user_data["id"]) % FOLDS == 0) == (split == "dev"):
+    for part in PARTS[split]:
+        for doc in read_docs(folder, "salience", nlp, split=part):
             yield rate(doc, nlp, lambda score: max(score - 1, 0.0) / 2, others=None)
 
 

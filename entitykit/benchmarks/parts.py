@@ -36,7 +36,7 @@ class Settings:
     Attributes:
         data: the folder with the corpora; None where the benchmark can do without.
         work: a folder that keeps what was trained and measured, so that a run that was cut off goes on; None: it starts anew.
-        configs: the folder with `ner.cfg` and `mentions.cfg`.
+        configs: the folder with the training configs.
         quick: measure on less data.
         seeds: one training each.
         max_steps: steps of a training; 0 for those of the config.

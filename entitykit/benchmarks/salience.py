@@ -4,9 +4,8 @@ Entities and their mentions are given. Figures are of the test set after the las
 entities at the threshold that is best on the development set, area under the ROC curve of all entities, and nDCG of the graded
 ratings, the mean over documents. Rated entities whose names the text does not have count as found by nobody, with a score of 0.
 
-Wikinews has no split of its own: documents whose number divided by 5 leaves 0 are for testing, those that leave 1 for
-development. GUM has one. Salient are entities with a mean rating of 2 of 3 and more (Wikinews), and those that 3 of 5 summaries
-and more name (GUM).
+The split of Wikinews, which has none of its own, is that of `entitykit.corpora.salience`. Salient are entities with a mean
+rating of 2 of 3 and more (Wikinews), and those that 3 of 5 summaries and more name (GUM).
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ from entitykit.scoring.salience_documents import Rated, compare_entities, rated_
 
 COMPONENT = "entitykit_salience"
 MEASURES = ("f1", "auc", "ndcg")
-FOLDS = 5
 EPOCHS = 15
 BATCH = 16
 HEAD_RATE = 1e-3
@@ -60,18 +58,16 @@ class Data(NamedTuple):
 
 
 def _wikinews(settings: Settings) -> Parts:
-    (path,) = find_files(settings, "salience/saliency-dataset.json")
-    parts: dict[int, list[Doc]] = {}
-    for doc in read_docs(path, "salience", spacy.blank("en")):
-        parts.setdefault(int(doc.user_data["id"]) % FOLDS, []).append(doc)
-    train = [doc for rest in range(2, FOLDS) for doc in parts.get(rest, [])]
-    return train, parts.get(1, []), parts.get(0, [])
+    return _parts(find_files(settings, "salience/saliency-dataset.json")[0], "salience")
 
 
 def _gum(settings: Settings) -> Parts:
-    (folder,) = {path.parent for path in find_files(settings, "gum/dep/*.conllu")}
+    return _parts(find_files(settings, "gum/dep")[0], "gum")
+
+
+def _parts(path: Path, data: str) -> Parts:
     nlp = spacy.blank("en")
-    train, dev, test = (list(read_docs(folder, "gum", nlp, split=split)) for split in ("train", "dev", "test"))
+    train, dev, test = (list(read_docs(path, data, nlp, split=split)) for split in ("train", "dev", "test"))
     return train, dev, test
 
 

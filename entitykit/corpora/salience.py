@@ -11,9 +11,15 @@ from typing import Any
 from entitykit.corpora.files import member, read_json, read_json_lines, typed
 from entitykit.corpora.parsed import Mention, ParsedDoc
 from entitykit.corpora.titles import title
+from entitykit.errors import error
 
 DATASET = "saliency-dataset.json"
 ENTITIES = "wikinews-entities.json"
+
+SPLITS = ("test", "dev", "train")
+FOLDS = 5
+"""The data set has no split: articles whose number divided by this leaves 0 are for testing, those that leave 1 for
+development."""
 
 HEADLINE = "headline"
 DATELINE = "dateline"
@@ -23,7 +29,7 @@ Names = tuple[str, list[str]]
 """Title of an entity, and how it is mentioned, in lower case."""
 
 
-def parse(path: str | Path) -> Iterator[ParsedDoc]:
+def parse(path: str | Path, *, split: str = "") -> Iterator[ParsedDoc]:
     """Read the articles of `saliency-dataset.json`, with the names of entities from `wikinews-entities.json` beside it.
 
     The text is the headline and the paragraphs, without the dateline, two line ends between them.
@@ -35,10 +41,14 @@ def parse(path: str | Path) -> Iterator[ParsedDoc]:
 
     Args:
         path: the folder, or `saliency-dataset.json` in it.
+        split: `train`, `dev` or `test`, see `FOLDS`; empty for all.
 
     Raises:
+        ConfigError: E213 for another split.
         CorpusError: E204 to E207 for the files and their values, E238 if a file cannot be read.
     """
+    if split and split not in SPLITS:
+        raise error("E213", option="split", found=split, expected=", ".join(SPLITS))
     file = Path(path)
     file = file / DATASET if file.is_dir() else file
     names = _read_names(file.with_name(ENTITIES))
@@ -63,6 +73,7 @@ def parse(path: str | Path) -> Iterator[ParsedDoc]:
             groups=groups,
             user_data={"salience": rated},
             annotated=(),
+            selected=split in ("", SPLITS[min(identifier % FOLDS, 2)]),
         )
 
 

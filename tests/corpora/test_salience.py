@@ -8,8 +8,8 @@ import pytest
 from spacy.language import Language
 
 from entitykit.corpora.read import read_docs
-from entitykit.corpora.salience import find_names
-from entitykit.errors import CorpusError
+from entitykit.corpora.salience import SPLITS, find_names
+from entitykit.errors import ConfigError, CorpusError
 
 ARTICLE: dict[str, Any] = {
     "docId": 4,
@@ -54,6 +54,15 @@ def test_ratings_and_mentions(folder: Path, nlp: Language) -> None:
     ]
     assert [len(doc.spans[key]) for key in ("entity_2", "entity_3")] == [0, 0]
     assert not doc.has_annotation("ENT_IOB")
+
+
+def test_split(folder: Path, nlp: Language) -> None:
+    lines = "\n".join(json.dumps({**ARTICLE, "docId": number}) for number in range(4, 12))
+    (folder / "saliency-dataset.json").write_text(lines, encoding="utf-8")
+    parts = {split: [doc.user_data["id"] for doc in read_docs(folder, "salience", nlp, split=split)] for split in SPLITS}
+    assert parts == {"test": ["5", "10"], "dev": ["6", "11"], "train": ["4", "7", "8", "9"]}
+    with pytest.raises(ConfigError, match=r"\[E213\] The option split is 'all'"):
+        next(read_docs(folder, "salience", nlp, split="all"))
 
 
 def test_the_file_itself(folder: Path, nlp: Language) -> None:

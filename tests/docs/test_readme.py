@@ -47,7 +47,7 @@ def run(command: str, folder: Path) -> str:
 def after(folder: Path, tiny_bert: Path) -> Path:
     """The folder after all commands, in their order. What is shortened: the training runs two steps on a tiny checkpoint."""
     for command in COMMANDS:
-        if command.startswith("make "):  # they run this test
+        if command.startswith(("make ", "pip ")):  # they run this test, or install what is installed
             continue
         if command.startswith("spacy train"):
             command += (
