@@ -57,7 +57,7 @@ class AdamW(Optimizer):
         rates = {"encoder": encoder_learn_rate, "head": head_learn_rate, "probe": probe_learn_rate}
         self.scales = {group: value / head_learn_rate for group, value in rates.items()}
         self.weight_decay = weight_decay
-        self.moments: dict[int, list[torch.optim.Optimizer]] = {}
+        self.moments: dict[int, tuple[nn.Module, list[torch.optim.Optimizer]]] = {}
 
     def step_module(self, key: int, group: str, module: nn.Module) -> None:
         """Apply and clear a module's gradients.
@@ -70,11 +70,12 @@ class AdamW(Optimizer):
         parameters = [p for p in module.parameters() if p.grad is not None]
         if not parameters:
             return
-        if key not in self.moments:
-            self.moments[key] = _torch_optimizers(module, self.weight_decay, (self.b1, self.b2), self.eps)
+        if key not in self.moments or self.moments[key][0] is not module:
+            self._begin(key, module)
         if self.grad_clip:
             clip_gradients(parameters, self.grad_clip)
-        for optimizer in self.moments[key]:
+        torch.autograd.graph.increment_version(parameters)  # which the fused step leaves out, and fingerprints look at
+        for optimizer in self.moments[key][1]:
             for param_group in optimizer.param_groups:
                 param_group["lr"] = self.learn_rate * self.scales["probe" if param_group.get("of_probe") else group]
             optimizer.step()
@@ -82,11 +83,20 @@ class AdamW(Optimizer):
         if self.averages is not None:
             self._average(key, module)
 
+    def _begin(self, key: int, module: nn.Module) -> None:
+        """Begin with a module, also with one that has taken the place of another, as when weights were loaded."""
+        self.moments[key] = module, _torch_optimizers(module, self.weight_decay, (self.b1, self.b2), self.eps)
+        for table in (self.averages, self.nr_update):
+            for name in [name for name in table or () if name[0] == key]:
+                del table[name]
+
     @torch.no_grad()
     def _average(self, key: int, module: nn.Module) -> None:
         """The decay that thinc uses: little memory in the first steps, 0.9999 in the long run."""
         averages: Any = self.averages
         for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
             step = self.nr_update[key, name] = self.nr_update[key, name] + 1
             if (key, name) not in averages:
                 averages[key, name] = parameter.detach().clone()

@@ -93,18 +93,20 @@ class WordPieces:
     def __call__(self, docs: Sequence[Doc]) -> Pieces:
         """Split every word of the documents."""
         lengths = [len(doc) for doc in docs]
-        attributes = np.concatenate([doc.to_array([ORTH, SPACY]).reshape(-1, 2) for doc in docs]).astype(np.uint64)
+        columns = [doc.to_array([ORTH, SPACY]).reshape(-1, 2).astype(np.uint64) for doc in docs]
+        attributes = np.concatenate([np.zeros((0, 2), dtype=np.uint64), *columns])
         orths, spaces = attributes[:, 0], attributes[:, 1]
         glued = np.zeros(len(orths), dtype=np.uint64)
         if self._style != "none" and len(orths):
             glued[1:] = 1 - spaces[:-1]
             glued[np.cumsum([0, *lengths[:-1]])[np.array(lengths) > 0]] = 0
-        keys, first, inverse = np.unique(orths ^ glued, return_index=True, return_inverse=True)
+        # not only hashes: words that are spaCy's own symbols have neighbouring numbers
+        keys, first, inverse = np.unique((orths << np.uint64(1)) ^ glued, return_index=True, return_inverse=True)
         if len(self._rows) + len(keys) > _CACHE_WORDS:
             self._forget()
-        strings = docs[0].vocab.strings if docs else None
         new = [(key, i) for key, i in zip(keys.tolist(), first.tolist(), strict=True) if key not in self._rows]
-        if new and strings is not None:
+        if new:
+            strings = docs[0].vocab.strings
             self._learn([(key, strings[int(orths[i])], bool(glued[i])) for key, i in new])
         rows = np.array([self._rows[key] for key in keys.tolist()], dtype=np.int64)[inverse.reshape(-1)]
         counts = self._counts[rows]

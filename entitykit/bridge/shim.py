@@ -141,7 +141,7 @@ class TorchShim(Shim):
         return dump_weights(self._model.state_dict(), self.settings, storage=self.storage)
 
     def from_bytes(self, data: bytes, *, path: str = "bytes") -> TorchShim:
-        """Build the module and load what `to_bytes` gave.
+        """Build the module and load what `to_bytes` gave; what cannot be loaded leaves the shim as it was.
 
         Raises:
             CheckpointError: E005 if the bytes are damaged, or do not fit the module; E010 for weights that are not finite.
@@ -150,10 +150,11 @@ class TorchShim(Shim):
         if not settings:
             return self
         try:
-            self.create(settings)
-            self.module.load_state_dict(tensors)
+            module = self.build(settings)
+            module.load_state_dict(tensors)
         except (RuntimeError, TypeError, KeyError) as reason:
             raise error("E005", path=path, reason=" ".join(str(reason).split())[:300]) from reason
+        self.adopt(module, settings)
         return self
 
 

@@ -59,26 +59,26 @@ def cut_windows(
 def _cut(n_pieces: NDArray[np.int64], first: int, size: int, overlap: int, closing: NDArray[np.int64] | None) -> list[Window]:
     """Windows of one document whose first word has the number `first`."""
     ends = np.cumsum(n_pieces)  # pieces up to and including each word
+    begins, middles = ends - n_pieces, ends - n_pieces / 2
     n = len(n_pieces)
     if ends[-1] <= size:
         return [Window(first, first + n, first, first + n)]
     seen: list[tuple[int, int]] = []
     start = 0
     while True:
-        before = ends[start] - n_pieces[start]
-        end = int(np.searchsorted(ends, before + size, side="right"))
+        end = int(np.searchsorted(ends, begins[start] + size, side="right"))
         if end >= n:  # the last window reaches back, so that it is as full as the others
-            start = min(start, int(np.searchsorted(ends - n_pieces, ends[-1] - size, side="left")))
+            start = min(start, int(np.searchsorted(begins, ends[-1] - size, side="left")))
             seen.append((start, n))
             break
         seen.append((start, end))
         # the next window starts `overlap` pieces before this one's end or within the word there, but always further on
-        start = max(start + 1, int(np.searchsorted(ends - n_pieces, ends[end - 1] - overlap, side="right")) - 1)
+        start = max(start + 1, int(np.searchsorted(begins, ends[end - 1] - overlap, side="right")) - 1)
     borders = [0]
     for (_, left_end), (right_start, _) in pairwise(seen):
         # the middle of the shared pieces: words whose own middle is left of it have more context in the left window
-        low, high = ends[right_start] - n_pieces[right_start], ends[left_end - 1]
-        middle = int(np.searchsorted(ends - n_pieces / 2, (low + high) / 2, side="left"))
+        low, high = begins[right_start], ends[left_end - 1]
+        middle = int(np.searchsorted(middles, (low + high) / 2, side="left"))
         if closing is not None:
             inside = np.searchsorted(ends, [low + (high - low) / 4, high - (high - low) / 4], side="left")
             middle = _best_end(closing, middle, int(inside[0]), int(inside[1]))
@@ -118,6 +118,6 @@ def pack_windows(lengths: NDArray[np.int64], *, budget: int) -> list[NDArray[np.
             packs.append(order[start:i])
             start, total = i, 0
         total += length
-    if total:
+    if start < len(order):
         packs.append(order[start:])
     return packs

@@ -261,11 +261,15 @@ class OnlineCoref(nn.Module):
 
     def _known_words(self, gold: Mentions, entities: Tensor) -> tuple[Tensor, Tensor | None]:
         """Of each mention (row) and version of an entity (column), how words and speakers compare *(n, n)*."""
-        same = (entities[:, None] == entities).tril().float()
+        order = torch.argsort(entities, stable=True)
+        own = entities[order]
+        firsts = torch.searchsorted(own, own)
         before = Words(*(part[:, None] for part in gold.words))
 
         def of_any(found: Sequence[Tensor]) -> list[Tensor]:
-            return [(same @ holds.float()).T > 0 for holds in found]
+            """Whether it holds of a version's last mention or of one before, by running sums over each entity's mentions."""
+            sums = [F.pad(holds[order].cumsum(0, dtype=torch.int32), (0, 0, 1, 0)) for holds in found]
+            return [torch.empty_like(each[1:]).index_copy(0, order, each[1:] - each[firsts]).T > 0 for each in sums]
 
         names = kinds_of_names(of_any(relations(before, gold.words)), gold.words.names[:, None])
         if not self.settings.speakers:

@@ -109,9 +109,7 @@ class MajorEntities(OnlineCoref):
         counts = (entities[:, None] == entities).sum(1)
         rows = ((gold.words.names != 0) & (counts >= self.settings.least)).nonzero().squeeze(1)
         rows = rows[torch.randperm(len(rows), device=rows.device)]
-        first = torch.full((int(entities.max()) + 1 if len(entities) else 0,), len(rows), device=rows.device)
-        first = first.scatter_reduce(0, entities[rows], torch.arange(len(rows), device=rows.device), "amin")
-        rows = rows[first[first < len(rows)].sort().values]
+        rows = rows[_first_of_each(entities[rows])]
         rank = (gold.documents[rows][:, None] == gold.documents[rows]).tril().sum(1)
         return rows[rank <= self.settings.most]
 
@@ -119,9 +117,12 @@ class MajorEntities(OnlineCoref):
         """The names that are asked for, and those that documents without them are asked for *(n_mentions, n_names)*."""
         if not self.settings.absent:
             return own, None
-        names = own if self._before is None else own.and_others(self._before)
-        kept = names.rows(slice(REMEMBERED))  # those of the batch are the first
-        self._before = Named(kept.vectors.detach(), kept.words)
+        names = own
+        if self._before is not None:
+            names = own.and_others(self._before.rows(~torch.isin(self._before.words.names, own.words.names)))
+        if self.training:
+            kept = names.rows(_first_of_each(names.words.names)[:REMEMBERED])  # those of the batch are the first
+            self._before = Named(kept.vectors.detach(), kept.words)
         there = F.pad(gold.documents[:, None] == gold.documents[rows], (0, len(names.vectors) - len(rows)))
         alike = there | (kinds_of(names.words, gold.words) >= SAME_WORD)
         drawn = torch.zeros_like(alike)
@@ -195,3 +196,10 @@ def kinds_of(phrases: Words, mentions: Words) -> Tensor:
 def build_major_entities(settings: Mapping[str, Any]) -> MajorEntities:
     """Build the head from saved settings."""
     return MajorEntities(MajorEntitiesSettings(**{key: value for key, value in settings.items() if key != "labels"}))
+
+
+def _first_of_each(values: Tensor) -> Tensor:
+    """The first row of each value that there is, in order."""
+    different, number = values.unique(return_inverse=True)
+    rows = torch.arange(len(values), device=values.device)
+    return torch.full_like(different, len(values)).scatter_reduce(0, number, rows, "amin").sort().values

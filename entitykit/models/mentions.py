@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -275,9 +276,10 @@ def top_spans(
     n_columns = scores.shape[1]
     chosen = []
     start = 0
-    for length, n_counted in zip(lengths, lengths if counted is None else counted, strict=True):
+    n_valid = F.pad(output.valid.sum(1).cumsum(0), (1, 0))[list(accumulate(lengths, initial=0))].diff().tolist()
+    for length, n_counted, n_spans in zip(lengths, lengths if counted is None else counted, n_valid, strict=True):
         rows = scores[start : start + length].flatten()
-        n_wanted = min(math.ceil(n_counted * per_word), int(output.valid[start : start + length].sum()))
+        n_wanted = min(math.ceil(n_counted * per_word), n_spans)
         best = torch.topk(rows, n_wanted, sorted=False).indices.sort().values
         if threshold > 0:
             best = best[rows[best] >= math.log(threshold / (1 - threshold))]

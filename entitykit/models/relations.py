@@ -329,7 +329,9 @@ def add_negatives(entities: EntityPairs, proposed: Spans, states: WordStates, ra
         return entities
     weights = torch.ones(len(starts), device=device)
     if states.mentions is not None:
-        weights = states.mentions.band.detach()[ends - 1, ends - 1 - starts].sigmoid() + 1e-6
+        band, back = states.mentions.band.detach(), ends - 1 - starts
+        within = back < band.shape[1]  # given spans may be longer than those that the probe scores
+        weights = band[ends - 1, back.clamp_max(band.shape[1] - 1)].sigmoid().masked_fill(~within, 0.0) + 1e-6
     drawn = torch.multinomial(weights, n)
     starts, ends = starts[drawn], ends[drawn]
     types = torch.randint(1, n_types + 1, (n,), device=device) if n_types else torch.zeros(n, dtype=torch.long, device=device)

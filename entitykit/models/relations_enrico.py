@@ -159,7 +159,7 @@ class EnriCo(nn.Module):
             type_logits = self.type_of(_refine(self.spans, described, words, around))
             if s.n_types:
                 entities = entities._replace(types=type_logits[:, 1:].argmax(1) + 1)
-        logits = self._score(words, entities, described, bounds)
+        logits = self._score(words, entities, join(pairs), bounds)
         mentions = states.mentions if s.joint else None
         return EnriCoOutput(entities, logits, type_logits, seen_spans, span_logits, seen, pair_logits, n_far, mentions)
 
@@ -185,23 +185,23 @@ class EnriCo(nn.Module):
         described: Tensor = self.span(torch.cat(parts, dim=1))
         return described
 
-    def _joiner(self, words: Tensor, entities: EntityPairs, described: Tensor) -> Callable[[slice], Tensor]:
+    def _joiner(self, words: Tensor, entities: EntityPairs, described: Tensor) -> Callable[[slice | Tensor], Tensor]:
         """A function of rows that gives what pairs are before they are refined *(n_pairs, size)*."""
         gaps, gap_of = gaps_between(entities)
         between, of_heads, of_tails = self.between(words, gaps), self.head(described), self.tail(described)
 
-        def join(rows: slice) -> Tensor:
+        def join(rows: slice | Tensor) -> Tensor:
             heads, tails = entities.heads[rows], entities.tails[rows]
             return F.gelu(of_heads[heads] + of_tails[tails] + between[gap_of[rows], (heads > tails).long()])
 
         return join
 
-    def _score(self, words: Tensor, entities: EntityPairs, described: Tensor, bounds: Bounds) -> Tensor:
+    def _score(self, words: Tensor, entities: EntityPairs, joined: Tensor, bounds: Bounds) -> Tensor:
         sides = (entities.heads, entities.tails)
         starts = torch.minimum(*(entities.starts[side] for side in sides))
         ends = torch.maximum(*(entities.ends[side] for side in sides))
         around = _around(starts, ends, bounds, self.settings.context)
-        refined = _refine(self.pairs, self._joiner(words, entities, described)(slice(None)), words, around)
+        refined = _refine(self.pairs, joined, words, around)
         labels = self.reader(self.descriptions) if self.labels is None else self.labels
         return refined @ labels.T / self.settings.size**0.5 + self.bias
 

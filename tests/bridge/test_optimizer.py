@@ -228,6 +228,36 @@ def test_averages_by_hand() -> None:
     torch.testing.assert_close(optimizer.averages[shim.id, "layer.bias"], expected)
 
 
+def test_a_module_that_takes_the_place_of_another_is_trained() -> None:
+    """As after loading weights: neither moments nor averages of the one before are its own."""
+    shim, optimizer = make_shim(), make_optimizer(use_averages=True)
+    for _ in range(3):
+        step(shim, optimizer, torch.ones(2, 3))
+    shim.from_bytes(shim.to_bytes())
+    before = shim.module.layer.weight.detach().clone()
+    step(shim, optimizer, torch.ones(2, 3))
+    weight = shim.module.layer.weight
+    assert not torch.equal(weight, before)
+    assert weight.grad is None
+    assert torch.equal(optimizer.averages[shim.id, "layer.weight"], weight.detach())
+
+
+def test_frozen_weights_have_no_average() -> None:
+    shim, optimizer = make_shim(), make_optimizer(use_averages=True)
+    shim.module.unused.requires_grad_(False)
+    step(shim, optimizer, torch.ones(2, 3))
+    assert {name for _, name in optimizer.averages} == {"layer.weight", "layer.bias"}
+
+
+@pytest.mark.parametrize("group", RATES)
+def test_a_step_can_be_seen(group: str) -> None:
+    """Fingerprints tell by its version whether a weight has changed."""
+    shim, optimizer = make_shim(group), make_optimizer()
+    versions = [parameter._version for parameter in shim.module.layer.parameters()]
+    step(shim, optimizer, torch.ones(2, 3))
+    assert all(p._version > before for p, before in zip(shim.module.layer.parameters(), versions, strict=True))
+
+
 def test_no_averages_unless_asked() -> None:
     shim, optimizer = make_shim(), make_optimizer()
     step(shim, optimizer, torch.ones(2, 3))

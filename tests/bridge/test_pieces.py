@@ -132,6 +132,21 @@ def test_mark_of_a_preceding_space(request: pytest.FixtureRequest, family: str, 
     assert pieces == [*marked, mark + "river", "-", "xyz", mark + "of", *marked]
 
 
+def test_words_with_neighbouring_numbers(tiny_roberta: Path) -> None:
+    """spaCy's own symbols are numbered one after the other; nobody's pieces are another's, glued or not."""
+    split, tokens = splitter(tiny_roberta), AutoTokenizer.from_pretrained(tiny_roberta).convert_ids_to_tokens
+    words = ["TIME", "PERCENT", "DATE", "LAW", "PERSON", "NORP", "ORG", "FACILITY"]
+    numbers = [VOCAB.strings[word] for word in words]
+    assert any(a ^ 1 == b for a in numbers for b in numbers)
+    for spaces in ([True] * 8, [False] * 8):
+        pieces = ["".join(tokens(ids)) for ids in by_word(split, [doc(words, spaces)])]
+        assert pieces == ["Ġ" * (i == 0 or spaces[0]) + word for i, word in enumerate(words)]
+
+
+def test_no_documents(tiny_bert: Path) -> None:
+    assert splitter(tiny_bert)([]).ids.tolist() == []
+
+
 def test_mark_stays_where_the_vocabulary_has_no_piece_without(tiny_xlmr: Path) -> None:
     tokens = AutoTokenizer.from_pretrained(tiny_xlmr).convert_ids_to_tokens
     assert tokens(splitter(tiny_xlmr).split("rivers", glued=True)) == ["▁river", "s"]

@@ -100,6 +100,20 @@ def test_bytes_of_another_model(builder: Any) -> None:
         TorchShim(builder, group="head").from_bytes(make_shim().to_bytes())
 
 
+def test_bytes_that_do_not_fit_change_nothing() -> None:
+    shim = TorchShim(build_larger, group="head")
+    shim.create(SETTINGS)
+    before, other = shim.copy(), make_shim()
+    with pytest.raises(CheckpointError, match="E005"):
+        shim.from_bytes(other.to_bytes())
+    assert shim.settings == SETTINGS
+    assert equal(shim, before)
+    empty = TorchShim(build_larger, group="head")
+    with pytest.raises(CheckpointError, match="E005"):
+        empty.from_bytes(other.to_bytes())
+    assert not empty.is_built
+
+
 def test_modes() -> None:
     shim = make_shim()
     with shim.mode(is_train=True) as module:

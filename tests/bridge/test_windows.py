@@ -143,3 +143,8 @@ def test_packs_hold_each_window_once_within_the_budget(lengths: list[int], budge
     # no pack would fit in the one before it
     for left, right in pairwise(packs):
         assert sum(lengths[number] for number in left) + lengths[right[0]] > budget
+
+
+def test_windows_without_pieces_are_read_too() -> None:
+    assert [pack.tolist() for pack in pack_windows(np.zeros(3, dtype=np.int64), budget=4)] == [[0, 1, 2]]
+    assert pack_windows(np.zeros(0, dtype=np.int64), budget=4) == []

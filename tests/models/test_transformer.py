@@ -25,6 +25,16 @@ def test_word_shapes_start_at_nothing() -> None:
     assert changed.tolist() == [False, True, False, True, False]
 
 
+@torch.no_grad()
+def test_sequences_without_pieces() -> None:
+    encoder = make_encoder().eval()
+    (states,) = encoder(PACK, {2}).values()
+    (beside,) = encoder(PACK._replace(lengths=(0, 2, 0, 0, 3)), {2}).values()
+    assert torch.equal(states, beside)
+    nothing = Pack(*(part[:0] for part in PACK[:3]), (0, 0))
+    assert encoder(nothing, {2})[2].shape == (0, SIZES["width"])
+
+
 def test_word_shapes_learn_from_the_start() -> None:
     encoder = make_encoder(n_shapes=3)
     encoder(PACK, {2})[2].square().sum().backward()

@@ -206,6 +206,18 @@ def test_likelier_spans_are_drawn_first() -> None:
     assert joined.types.tolist() == [0, 0, 0]
 
 
+def test_spans_that_the_probe_does_not_score_are_unlikely() -> None:
+    """Given spans may be longer than its window."""
+    given = entities([(0, 1), (1, 3)], [(0, 1)])
+    band = torch.full((N_WORDS, 2), -30.0)
+    band[5, 1] = 30.0  # (4, 6)
+    states = make_states()._replace(mentions=MentionOutput(band, band > -99))
+    longer = Spans(torch.tensor([0, 2, 4]), torch.tensor([5, 6, 6]))
+    joined = add_negatives(given, longer, states, 0.5, 0)
+    assert list(zip(joined.starts.tolist(), joined.ends.tolist(), strict=True)) == [(0, 1), (1, 3), (4, 6)]
+    assert len(add_negatives(given, longer, states, 9.0, 0).starts) == 5
+
+
 def test_nothing_to_draw() -> None:
     given = entities([(0, 1), (1, 3)], [(0, 1)])
     assert add_negatives(given, Spans(given.starts, given.ends), make_states(), 9.0, 2) is given

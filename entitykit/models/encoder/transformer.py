@@ -147,7 +147,7 @@ class Attention(nn.Module):
                 (seeking_heads,) = self._heads(seeking, group)
                 token_keys, token_values = self._token_heads(tokens[:, 2 * self.width :], group.tokens)
                 parts.append(Part(seeking_heads, token_keys, token_values, group.padding))
-            outputs.append(attend(parts).transpose(1, 2).reshape(group.n_sequences * group.length, -1))
+            outputs.append(attend(parts).transpose(1, 2).reshape(group.n_sequences * group.length, self.width))
         return self.out(outputs[0] if len(outputs) == 1 else torch.cat(outputs))
 
     def read_entities(self, tokens: Tensor, keys: Tensor, groups: Sequence[Group]) -> Tensor:
@@ -177,7 +177,8 @@ class Attention(nn.Module):
     def _heads(self, x: Tensor, group: Group) -> Tensor:
         """*(n, k * width)* to *(k, n_sequences, heads, length, head width)* for the group's rows."""
         rows = x[group.start : group.start + group.n_sequences * group.length]
-        return rows.view(group.n_sequences, group.length, -1, self.n_heads, self.width // self.n_heads).permute(2, 0, 3, 1, 4)
+        k, width = x.shape[1] // self.width, self.width // self.n_heads
+        return rows.view(group.n_sequences, group.length, k, self.n_heads, width).permute(2, 0, 3, 1, 4)
 
     def _token_heads(self, x: Tensor, tokens: Tensor) -> Tensor:
         """*(n_entities, k * width)* to *(k, n_sequences, heads, most, head width)* for a group's tokens."""
@@ -292,7 +293,8 @@ class TransformerEncoder(nn.Module):
         cache = Cache(pack, x, [])
         for i, layer in enumerate(self._layers_from(first), start=first):
             x, e, keys = layer.with_entities(x, e, groups)
-            cache.keys.append(keys)
+            if keep_cache:
+                cache.keys.append(keys)
             if i + 1 in wanted:
                 states[i + 1] = x
         return Encoded({i: states[i] for i in layers}, e, cache if keep_cache else None, scores)
