@@ -128,7 +128,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E106": (
         ConfigError,
         "The training examples have no annotations for '{name}' under: {keys}. Check how the corpus was converted, or change the "
-        "component's annotate, spans_key or gold setting.",
+        "component's annotate, spans_key or gold setting; nlp.initialize() without examples has none: call it with a function that gives "
+        "some.",
     ),
     "E107": (
         OutputError,
@@ -202,6 +203,12 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         ConfigError,
         "'{name}' is to learn evidence, and no relation in doc.user_data['cluster_relations'] of the training examples has any. Train it on "
         "documents that have, or set evidence = false in [components.{name}.model].",
+    ),
+    "E124": (
+        ConfigError,
+        "Heads cannot take a copy of the shared encoder each, which replace_listeners asks for. Leave replace_listeners out and keep "
+        "entitykit_encoder in the pipeline; to leave it and its heads as they are, name them in [training] frozen_components, and it "
+        "in annotating_components, too.",
     ),
     "E130": (ConfigError, "The pretraining setting {setting} is {found}; expected {expected}."),
     "E131": (
@@ -470,7 +477,7 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E426": (OutputError, "Cannot write '{path}': it is a folder. Name a file in it, such as {path}/annotated.jsonl"),
     "E427": (
         InputError,
-        "The output '{path}' is also an input, or another output, such as errors.jsonl with its list of failures. Choose another name: "
+        "The output '{path}' is also an input, or another output, such as the list of failures. Choose another name: "
         "nothing replaces what the same run reads or writes.",
     ),
     "E428": (InputError, "The option {option} is {found}; expected {expected}."),
@@ -481,6 +488,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E430": (
         InputError,
         "The document has {n:,} characters; the limit is {limit:,}. Raise it with --max-length, or split the document.",
+    ),
+    "E431": (
+        OutputError,
+        "Cannot list failures in '{path}': something is there that is no such list, or cannot be read. Move it away, or choose another "
+        "name for the output.",
     ),
     "E440": (
         InputError,
@@ -525,7 +537,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     # 5: knowledge bases
     "E500": (
         CheckpointError,
-        "Cannot open the knowledge base '{path}': {reason}. Give a folder that `entitykit kb build` made.",
+        "Cannot open the knowledge base '{path}': {reason}. Give a folder that `entitykit kb build` made; a component NAME of a saved "
+        'pipeline takes it by spacy.load(PIPELINE, config={{"components": {{NAME: {{"kb": {{"@misc": "entitykit.KB.v1", "path": FOLDER}}}}}}}}).',
     ),
     "E501": (
         CheckpointError,
@@ -857,6 +870,7 @@ WARNINGS: dict[str, str] = {
     "W551": "The vector index was built for {built} vectors and holds {n}: it is slower than it could be, and its recall was not measured with "
     "these. Build it anew.",
     "W420": "Of the inputs, {n} occurred more than once, such as '{example}'. Each is read once.",
+    "W422": "Of the inputs, {n} have an unknown ending, such as '{example}'. Each is read as one plain text; JSON lines must end in .jsonl.",
     "W421": "{key} is left out: of {words:,} words, which are {pieces:,} pieces, fastcoref needs about {needed:,.0f} GB of memory, and "
     "{free:,.0f} GB are free. Our side is measured and stands in the JSON file.",
     # 5: knowledge bases

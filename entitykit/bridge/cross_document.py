@@ -13,10 +13,10 @@ from spacy.tokens import Doc
 from thinc.api import Model
 from torch import Tensor
 
-from entitykit.bridge.cross_encoder import text_encoder
 from entitykit.bridge.head import HeadInput, TorchHead
-from entitykit.bridge.listener import EncoderListener, request_layers
+from entitykit.bridge.listener import request_layers
 from entitykit.bridge.shim import TorchShim
+from entitykit.bridge.text_heads import in_parts, learning, text_encoder
 from entitykit.bridge.texts import Ids, TextReader
 from entitykit.errors import error, warn
 from entitykit.knowledge.candidates import Mention
@@ -82,7 +82,7 @@ class PairInput(NamedTuple):
     contexts: Sequence[Ids]
     spans: Pairs
     rows: Pairs
-    reader: PairReader
+    reader: MentionPairReader
 
     def texts(self, some: slice) -> tuple[list[Ids], Pairs]:
         """Texts of some pairs, both mentions in their contexts, one behind the other, and where in them these are.
@@ -134,7 +134,7 @@ def mention_pairs(
     )
 
 
-class PairReader(TextReader):
+class MentionPairReader(TextReader):
     """Reads pairs of mentions: both contexts in one sequence, with what the checkpoint puts between two texts."""
 
     def read_places(self, texts: Sequence[Ids], places: Pairs, *, learns: bool = False) -> Tensor:
@@ -179,10 +179,10 @@ class MentionTexts:
 
     def forget(self) -> None:
         """Begin anew, after weights were replaced."""
-        self._reader: PairReader | None = None
+        self._reader: MentionPairReader | None = None
 
     @property
-    def reader(self) -> PairReader:
+    def reader(self) -> MentionPairReader:
         """Reads pairs with the encoder.
 
         Raises:
@@ -190,7 +190,7 @@ class MentionTexts:
         """
         encoder = text_encoder(self.model.layers[0])
         if self._reader is None or self._reader.shim is not encoder.shims[0]:
-            reader = cast(PairReader, PairReader.of(encoder))
+            reader = cast(MentionPairReader, MentionPairReader.of(encoder))
             size = self.model.attrs["context_pieces"]
             if reader.joined_size(size, size) > reader.longest:
                 expected = f"half of the {reader.longest} pieces that the encoder can read"
@@ -240,36 +240,19 @@ def learn(model: MentionPairsModel, docs: Sequence[Doc], X: PairInput, same: Seq
     Returns:
         The loss, the mean over the pairs.
     """
-    tok2vec, shim = model.layers[0], cast(TorchShim, model.shims[0])
-    backprop: Callable[[Any], object] | None = None
-    learns, shims = True, [shim]
-    if text_encoder(tok2vec) is tok2vec:
-        shims.append(cast(TorchShim, tok2vec.shims[0]))
-    else:
-        _, backprop = tok2vec(docs, True)
-        learns = any(node.learns for node in tok2vec.walk() if isinstance(node, EncoderListener))
-    for each in shims:
-        if model.attrs["dropout_rate"] is not None:
-            each.set_dropout(model.attrs["dropout_rate"])
-    total = 0.0
-    for some in _parts(X):
-        states = X.reader.read_places(*X.texts(some), learns=learns).to(shim.device)
-        with shim.mode(is_train=True) as module:
-            head = cast(MentionPairs, module)
-            loss = head.loss(head(states).float(), torch.tensor(same[some], device=shim.device)) / len(same)
-        loss.backward()
-        total += float(loss.detach())
-    if backprop is not None:
-        backprop({})
+    shim, total = cast(TorchShim, model.shims[0]), 0.0
+    with learning(model, docs) as learns:
+        for some in _parts(X):
+            states = X.reader.read_places(*X.texts(some), learns=learns).to(shim.device)
+            with shim.mode(is_train=True) as module:
+                head = cast(MentionPairs, module)
+                loss = head.loss(head(states).float(), torch.tensor(same[some], device=shim.device)) / len(same)
+            loss.backward()
+            total += float(loss.detach())
     return total
 
 
 def _parts(X: PairInput) -> Iterator[slice]:
     """Pairs that are composed and read together: as many pieces as the encoder reads at once, or one pair."""
     lengths = np.array([len(each) for each in X.contexts], dtype=np.int64)
-    ends = np.cumsum(np.append(0, X.reader.joined_size(0, 0) + lengths[X.rows].sum(axis=1)))
-    first = 0
-    while first < len(X.rows):
-        last = int(np.searchsorted(ends, ends[first] + X.reader.batch_pieces, side="right")) - 1
-        yield slice(first, max(last, first + 1))
-        first = max(last, first + 1)
+    return in_parts(X.reader.joined_size(0, 0) + lengths[X.rows].sum(axis=1), X.reader.batch_pieces)

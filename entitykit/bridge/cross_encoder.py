@@ -13,15 +13,15 @@ from thinc.api import Model
 from torch import Tensor
 
 from entitykit.bridge.link_texts import Place, compose_mentions, mentions_in
-from entitykit.bridge.linking import FORMS, TextSettings, heard_encoder, text_settings
-from entitykit.bridge.listener import EncoderListener, request_layers
+from entitykit.bridge.linking import FORMS, TextSettings, text_settings
+from entitykit.bridge.listener import request_layers
 from entitykit.bridge.shim import TorchShim
+from entitykit.bridge.text_heads import in_parts, learning, text_encoder
 from entitykit.bridge.texts import POOLINGS, Ids, TextReader
 from entitykit.errors import error, warn
 from entitykit.knowledge.augment import Augmenter
 from entitykit.knowledge.entities import Entity
 from entitykit.models.cross_encoder import CrossEncoder, CrossEncoderSettings, build_cross_encoder
-from entitykit.models.encoder.transformer import TransformerEncoder
 
 
 class PairInput(NamedTuple):
@@ -84,23 +84,6 @@ def cross_encoder(
     )
 
 
-def text_encoder(tok2vec: Model[Any, Any]) -> Model[Any, Any]:
-    """The encoder that a listener inside `tok2vec` hears, or `tok2vec` itself.
-
-    Raises:
-        ConfigError: E595 if it is neither.
-    """
-    if _listens(tok2vec):
-        if all(node.encoder is None for node in tok2vec.walk() if isinstance(node, EncoderListener)):
-            raise error("E595", found="a listener that hears none")
-        return heard_encoder(tok2vec)
-    shim = tok2vec.shims[0] if tok2vec.shims else None
-    is_ours = isinstance(shim, TorchShim) and (not shim.is_built or isinstance(shim.module, TransformerEncoder))
-    if not is_ours or "reading" not in tok2vec.attrs:
-        raise error("E595", found=tok2vec.name)
-    return tok2vec
-
-
 def forward(model: CrossEncoderModel, X: PairInput, is_train: bool) -> tuple[Tensor, Callable[[Any], Any]]:
     """Scores *(n_pairs,)* for prediction; training goes by `learn`, for which not all pairs need be in memory."""
     shim = cast(TorchShim, model.shims[0])
@@ -121,26 +104,16 @@ def learn(model: CrossEncoderModel, docs: Sequence[Doc], X: PairInput, gold: Seq
     Returns:
         The loss, the mean over the mentions.
     """
-    tok2vec, shim = model.layers[0], cast(TorchShim, model.shims[0])
-    backprop: Callable[[Any], object] | None = None
-    learns = True
-    if _listens(tok2vec):
-        _, backprop = tok2vec(docs, True)
-        learns = any(node.learns for node in tok2vec.walk() if isinstance(node, EncoderListener))
-    for each in [shim] if backprop is not None else [shim, cast(TorchShim, tok2vec.shims[0])]:
-        if model.attrs["dropout_rate"] is not None:
-            each.set_dropout(model.attrs["dropout_rate"])
-    total = 0.0
-    for some, pairs in _parts(X):
-        with shim.mode(is_train=True) as module:
-            head = cast(CrossEncoder, module)
-            scores = head(X.reader.read(pairs, learns=learns).to(shim.device)).float()
-            counts, right = (torch.tensor(each[some], device=scores.device) for each in (X.counts, gold))
-            loss = head.loss(scores, counts, right) / len(X.counts)
-        loss.backward()
-        total += float(loss.detach())
-    if backprop is not None:
-        backprop({})
+    shim, total = cast(TorchShim, model.shims[0]), 0.0
+    with learning(model, docs) as learns:
+        for some, pairs in _parts(X):
+            with shim.mode(is_train=True) as module:
+                head = cast(CrossEncoder, module)
+                scores = head(X.reader.read(pairs, learns=learns).to(shim.device)).float()
+                counts, right = (torch.tensor(each[some], device=scores.device) for each in (X.counts, gold))
+                loss = head.loss(scores, counts, right) / len(X.counts)
+            loss.backward()
+            total += float(loss.detach())
     return total
 
 
@@ -148,12 +121,8 @@ def _parts(X: PairInput) -> Iterator[tuple[slice, Sequence[Ids]]]:
     """Mentions that are read together, and their pairs: as many pieces as the encoder reads at once, or one mention."""
     ends = np.cumsum([0, *X.counts])
     n_pieces = np.cumsum([0, *(len(pair) for pair in X.pairs)])[ends]
-    first = 0
-    while first < len(X.counts):
-        last = int(np.searchsorted(n_pieces, n_pieces[first] + X.reader.batch_pieces, side="right")) - 1
-        last = max(last, first + 1)
-        yield slice(first, last), X.pairs[ends[first] : ends[last]]
-        first = last
+    for some in in_parts(np.diff(n_pieces), X.reader.batch_pieces):
+        yield some, X.pairs[ends[some.start] : ends[some.stop]]
 
 
 class PairTexts:
@@ -215,7 +184,3 @@ class PairTexts:
         firsts = [context for context, own in zip(contexts, candidates, strict=True) for _ in own]
         seconds = [texts[entity.id] for own in candidates for entity in own]
         return PairInput(reader.joined(firsts, seconds), [len(own) for own in candidates], reader)
-
-
-def _listens(tok2vec: Model[Any, Any]) -> bool:
-    return any(isinstance(node, EncoderListener) for node in tok2vec.walk())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 import torch
@@ -76,9 +76,19 @@ def EntityEncoder(
             "dropout_rate": None,
             "pieces": None,
             "vectors": vectors,
+            "replace_listener_cfg": refuse_copy,
         },
         shims=[TorchShim(build, group="encoder", storage=storage, bf16=bf16)],
     )
+
+
+def refuse_copy(encoder: Mapping[str, Any], listener: Mapping[str, Any]) -> NoReturn:
+    """What spaCy calls before a head gets a copy of its encoder (``nlp.replace_listeners``), with the settings of both.
+
+    Raises:
+        ConfigError: E124, always: only the encoder's component gives heads the states that they read.
+    """
+    raise error("E124")
 
 
 def load_tokenizer(model: Model[Any, Any]) -> None:

@@ -135,7 +135,7 @@ def entqa(
     )
 
 
-class PairReader(TextReader):
+class PassageReader(TextReader):
     """Reads texts that have word shapes, too *(2, n_pieces)*, and pairs of a passage and an entity."""
 
     def splitter(self, most: int) -> WordPieces:
@@ -182,19 +182,19 @@ class PassageTexts(LinkTexts):
     _reader: TextReader | None
 
     @property
-    def reader(self) -> PairReader:
+    def reader(self) -> PassageReader:
         """Reads texts with the shared encoder.
 
         Raises:
             ConfigError: E583 if there is no encoder, E601 if it cannot read a passage and an entity at once.
         """
         encoder = heard_encoder(self.model.layers[0])
-        if not isinstance(self._reader, PairReader) or self._reader.shim is not encoder.shims[0]:
-            reader = PairReader.of(encoder, pooling=self.settings.pooling)
-            self._check_room(cast(PairReader, reader))
-            self._splitter = cast(PairReader, reader).splitter(self._longest_word(encoder))
+        if not isinstance(self._reader, PassageReader) or self._reader.shim is not encoder.shims[0]:
+            reader = PassageReader.of(encoder, pooling=self.settings.pooling)
+            self._check_room(cast(PassageReader, reader))
+            self._splitter = cast(PassageReader, reader).splitter(self._longest_word(encoder))
             self._reader = reader
-        return cast(PairReader, self._reader)
+        return cast(PassageReader, self._reader)
 
     @property
     def cutting(self) -> PassageSettings:
@@ -204,7 +204,7 @@ class PassageTexts(LinkTexts):
     def _longest_word(self, encoder: Model[Any, Any]) -> int:
         return min(int(encoder.attrs["reading"].max_word_pieces), self.cutting.passage_pieces)
 
-    def _check_room(self, reader: PairReader) -> None:
+    def _check_room(self, reader: PassageReader) -> None:
         cutting, entity = self.cutting, self.settings.entity_pieces
         encoder = heard_encoder(self.model.layers[0])
         found = reader.n_around(cutting.topic) + cutting.passage_pieces + cutting.topic * self._longest_word(encoder) + entity

@@ -115,7 +115,7 @@ def forward(model: Model[Any, Any], X: HeadInput, is_train: bool) -> tuple[Relat
     learns = is_train and any(node.learns for node in listeners)
     if is_train and model.attrs["dropout_rate"] is not None:
         shim.set_dropout(model.attrs["dropout_rate"])
-    reader = cast(PairReader, PairReader.of(heard_encoder(tok2vec)))
+    reader = cast(MarkedPairReader, MarkedPairReader.of(heard_encoder(tok2vec)))
     texts = reader.compose(X.docs, cast(EntityPairs, X.spans), size=model.attrs["pair_pieces"])
     if texts.cut.any():
         n, longest = int((texts.cut > 0).sum()), model.attrs["pair_pieces"]
@@ -147,7 +147,7 @@ class PairTexts(NamedTuple):
     cut: NDArray[np.int64]
 
 
-class PairReader(TextReader):
+class MarkedPairReader(TextReader):
     """Composes and reads texts of pairs; see `TextReader` for its arguments."""
 
     def compose(self, docs: Sequence[Doc], pairs: EntityPairs, *, size: int) -> PairTexts:

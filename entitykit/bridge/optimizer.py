@@ -86,8 +86,9 @@ class AdamW(Optimizer):
     def _begin(self, key: int, module: nn.Module) -> None:
         """Begin with a module, also with one that has taken the place of another, as when weights were loaded."""
         self.moments[key] = module, _torch_optimizers(module, self.weight_decay, (self.b1, self.b2), self.eps)
-        for table in (self.averages, self.nr_update):
-            for name in [name for name in table or () if name[0] == key]:
+        tables: list[Any] = [self.nr_update, {} if self.averages is None else self.averages]
+        for table in tables:
+            for name in [name for name in table if name[0] == key]:
                 del table[name]
 
     @torch.no_grad()

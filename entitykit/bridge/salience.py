@@ -14,10 +14,10 @@ from spacy.tokens import Doc
 from thinc.api import Model
 from torch import Tensor
 
-from entitykit.bridge.cross_encoder import text_encoder
 from entitykit.bridge.head import HeadInput, TorchHead
-from entitykit.bridge.listener import EncoderListener, request_layers
+from entitykit.bridge.listener import request_layers
 from entitykit.bridge.shim import TorchShim
+from entitykit.bridge.text_heads import in_parts, learning, text_encoder
 from entitykit.bridge.texts import POOLINGS, Ids, TextReader
 from entitykit.errors import error, warn
 from entitykit.models.salience import (
@@ -34,7 +34,7 @@ LEAST_PIECES = 16
 """Pieces of a document that a text must have room for."""
 
 
-class Named(NamedTuple):
+class MentionedEntity(NamedTuple):
     """An entity of a document.
 
     Attributes:
@@ -179,26 +179,16 @@ def learn(model: CrossModel, docs: Sequence[Doc], X: CrossInput, targets: Sequen
     Returns:
         The loss, the mean over the entities.
     """
-    tok2vec, shim = model.layers[0], cast(TorchShim, model.shims[0])
-    own = text_encoder(tok2vec) is tok2vec
-    backprop: Callable[[Any], object] | None = None
-    learns = True
-    if not own:
-        _, backprop = tok2vec(docs, True)
-        learns = any(node.learns for node in tok2vec.walk() if isinstance(node, EncoderListener))
-    for each in [shim, cast(TorchShim, tok2vec.shims[0])] if own else [shim]:
-        if model.attrs["dropout_rate"] is not None:
-            each.set_dropout(model.attrs["dropout_rate"])
-    total = 0.0
-    for part, own_targets in _parts(X, targets):
-        with shim.mode(is_train=True) as module:
-            states = X.reader.read(part.texts, learns=learns).to(shim.device)
-            logits = module(states, *_on(shim, part.rows, part.deciles, part.entities)).float()
-            loss = soft_bce(logits, torch.tensor(own_targets)) * (len(own_targets) / len(targets))
-        loss.backward()
-        total += float(loss.detach())
-    if backprop is not None:
-        backprop({})
+    shim, total = cast(TorchShim, model.shims[0]), 0.0
+    with learning(model, docs) as learns:
+        for part, own_targets in _parts(X, targets):
+            with shim.mode(is_train=True) as module:
+                states = X.reader.read(part.texts, learns=learns).to(shim.device)
+                logits = module(states, *_on(shim, part.rows, part.deciles, part.entities)).float()
+                grades = torch.tensor(own_targets, device=logits.device)
+                loss = soft_bce(logits, grades) * (len(own_targets) / len(targets))
+            loss.backward()
+            total += float(loss.detach())
     return total
 
 
@@ -210,17 +200,14 @@ def _parts(X: CrossInput, targets: Sequence[float]) -> Iterator[tuple[CrossInput
     """Entities that are read together: as many pieces as the encoder reads at once, or one entity."""
     n = len(targets)
     sizes = np.bincount(X.rows, weights=[len(text) for text in X.texts], minlength=n)
-    ends = np.cumsum([0, *sizes])
-    first = 0
-    while first < n:
-        last = max(int(np.searchsorted(ends, ends[first] + X.reader.batch_pieces, side="right")) - 1, first + 1)
+    for some in in_parts(sizes, X.reader.batch_pieces):
+        first, last = some.start, some.stop
         low, high = np.searchsorted(X.rows, [first, last]).tolist()
         of_mentions = (X.entities >= first) & (X.entities < last)
         part = CrossInput(
             X.texts[low:high], X.rows[low:high] - first, X.deciles[of_mentions], X.entities[of_mentions] - first, X.reader
         )
-        yield part, targets[first:last]
-        first = last
+        yield part, targets[some]
 
 
 class WordsRead(NamedTuple):
@@ -241,7 +228,7 @@ class WordsRead(NamedTuple):
         return cls(np.concatenate([np.zeros(0, dtype=np.int64), *words]), edges)
 
 
-class EntityReader(TextReader):
+class SalienceReader(TextReader):
     """Composes names of entities with windows of their documents, in which their mentions are marked."""
 
     def room(self, pieces: int, entity_pieces: int) -> int:
@@ -295,10 +282,10 @@ class EntityTexts:
 
     def forget(self) -> None:
         """Begin anew, after weights were replaced."""
-        self._reader: EntityReader | None = None
+        self._reader: SalienceReader | None = None
 
     @property
-    def reader(self) -> EntityReader:
+    def reader(self) -> SalienceReader:
         """Reads texts with the encoder.
 
         Raises:
@@ -306,10 +293,10 @@ class EntityTexts:
         """
         encoder = text_encoder(self.model.layers[0])
         if self._reader is None or self._reader.shim is not encoder.shims[0]:
-            self._reader = cast(EntityReader, EntityReader.of(encoder, pooling=self.model.attrs["texts"]["pooling"]))
+            self._reader = cast(SalienceReader, SalienceReader.of(encoder, pooling=self.model.attrs["texts"]["pooling"]))
         return self._reader
 
-    def input(self, docs: Sequence[Doc], entities: Sequence[Sequence[Named]]) -> CrossInput:
+    def input(self, docs: Sequence[Doc], entities: Sequence[Sequence[MentionedEntity]]) -> CrossInput:
         """Compose the texts of documents' entities.
 
         Raises:

@@ -51,12 +51,19 @@ class EncoderBatch:
         arrays = {name: torch2xp(tensor) for name, tensor in rows.items()}
         nothing: Sequence[Mapping[str, Any]] = [{} for _ in ends]
         tokens = nothing if states.entities is None else _split_tokens(states.entities, states.lengths)
-        return [
-            _word_data({**{name: array[end - n : end] for name, array in arrays.items()}, **of_tokens, **keys, _RUNS: runs}, n)
-            for n, end, of_tokens, keys, runs in zip(
-                states.lengths, ends, tokens, self.keys or nothing, _split_runs(states), strict=True
-            )
-        ]
+        found = []
+        for n, end, of_tokens, keys, runs in zip(
+            states.lengths, ends, tokens, self.keys or nothing, _split_runs(states), strict=True
+        ):
+            own = {name: _rows(array, end - n, end) for name, array in arrays.items()}
+            found.append(_word_data({**own, **of_tokens, **keys, _RUNS: runs}, n))
+        return found
+
+
+def _rows(array: Any, first: int, end: int) -> Any:
+    """One document's rows; a copy where they are less than half of the batch, which would otherwise be kept with them."""
+    rows = array[first:end]
+    return rows.copy() if 2 * len(rows) < len(array) else rows
 
 
 def _split_runs(states: WordStates) -> list[Any]:
@@ -76,7 +83,7 @@ def _split_tokens(entities: EntityTokens, lengths: Sequence[int]) -> list[dict[s
     found = []
     for low, high, first in zip(rows[:-1], rows[1:], firsts[:-1], strict=True):
         spans = {_SPANS: np.stack([starts[low:high], ends[low:high]], axis=1) - first}
-        found.append(spans if states is None else {_key(ENTITIES): states[low:high], **spans})
+        found.append(spans if states is None else {_key(ENTITIES): _rows(states, low, high), **spans})
     return found
 
 

@@ -20,13 +20,13 @@ from thinc.api import Model
 from torch import Tensor
 
 from entitykit.bridge import head
-from entitykit.bridge.cross_encoder import text_encoder
-from entitykit.bridge.entqa import PairReader
+from entitykit.bridge.entqa import PassageReader
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.listener import EncoderListener, request_layers
 from entitykit.bridge.pieces import Pieces, ranges
 from entitykit.bridge.procedures import Ints, Place, Procedure, Reading, pack_procedures
 from entitykit.bridge.shim import TorchShim
+from entitykit.bridge.text_heads import text_encoder
 from entitykit.decoding.tracker import may_follow, may_start
 from entitykit.errors import ConfigError, error, warn
 from entitykit.models.tracker import StateTrackerSettings, TrackerBatch, TrackerOutput, build_state_tracker
@@ -148,7 +148,7 @@ def _shared_readings(docs: Sequence[Doc], procedures: Sequence[Procedure]) -> li
     return found
 
 
-class StepReader(PairReader):
+class StepReader(PassageReader):
     """Reads texts piece by piece."""
 
     def read_rows(self, sequences: Sequence[Ints], *, learns: bool) -> Tensor:

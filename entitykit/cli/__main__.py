@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import io
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from entitykit import __version__
-from entitykit.errors import EntityKitError, EntityKitWarning
+from entitykit.errors import EntityKitError, EntityKitWarning, error
 
 COMMANDS = {
     "annotate": "find entities in texts, folders, JSON lines, Parquet or .spacy files",
@@ -38,12 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: that of the subcommand, 2 for an `EntityKitError`, 130 after Ctrl-C, 141 when nobody reads the output.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # tables are for people; files and documents are UTF-8 anyway
     try:
         command = next((argument for argument in arguments if argument in COMMANDS), None)
         args = parser(command).parse_args(arguments)
         with short_warnings():
             code: int = import_module(f"entitykit.cli.{args.command}").run(args)
-        sys.stdout.flush()
+        _flush()
     except EntityKitError as problem:
         print(f"entitykit: {problem}", file=sys.stderr)
         return USAGE_ERROR
@@ -51,10 +53,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("entitykit: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes standard output once more when it exits, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return BROKEN_PIPE
     return code
+
+
+def _flush() -> None:
+    """Write what was printed.
+
+    Raises:
+        OutputError: E425 if that cannot be done.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        _leave_stdout()
+        raise error("E425", path="standard output", reason=problem.strerror or problem) from problem
+
+
+def _leave_stdout() -> None:
+    import_module("entitykit.cli.outputs").leave_stdout()  # takes time to import and only this needs it
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """`entitykit annotate`: run a pipeline over files and write what it finds.
 
-One broken input never stops the run: it is listed in `errors.jsonl`, its neighbours are annotated, and the exit code says so.
+One broken input never stops the run: it is listed beside the output, its neighbours are annotated, and the exit code says so.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
 from tqdm import tqdm
 
+from entitykit.cli.failures import FailureLog, failures_path
 from entitykit.cli.inputs import Document, Failure, failure, is_text, read_documents, readable_files
-from entitykit.cli.outputs import STDOUT, FailureLog, Writer, check_outputs, failures_path, open_output
+from entitykit.cli.outputs import FORMATS, Writer, check_outputs, open_output, output_kind
 from entitykit.cli.stream import Result, annotate
 from entitykit.corpora.jsonl import all_entities
 from entitykit.errors import error
-
-FORMATS = {"jsonl": ".jsonl", "parquet": ".parquet", "spacy": ".spacy", "html": ".html"}
 
 # spaCy's limit of a million protects its parser's memory; a long novel has three.
 MAX_CHARACTERS = 10_000_000
@@ -35,8 +33,8 @@ Inputs are text files (.txt .md .text), JSON lines (.jsonl .ndjson), Parquet, Do
 text on standard input. JSON lines and Parquet need a text field; "id" is kept and all other fields go to "meta". Of DocBins the
 tokens are kept and the annotations are made anew."""
 
-EPILOG = """Exit code: 0 if all is well; 1 if something could not be read, annotated or written, each listed in errors.jsonl
-beside the output; 2 if nothing was written."""
+EPILOG = """Exit code: 0 if all is well; 1 if something could not be read, annotated or written, each listed in
+OUT.errors.jsonl, or on standard error if OUT is -; 2 if nothing was written."""
 
 
 @dataclass
@@ -121,12 +119,7 @@ def _check(args: argparse.Namespace) -> str:
             raise error("E428", option=f"--{option.replace('_', '-')}", found=getattr(args, option), expected="1 or more")
     if args.gpu is not None and args.n_process > 1:
         raise error("E428", option="--n-process", found=args.n_process, expected="1 together with --gpu")
-    by_ending = {ending: kind for kind, ending in FORMATS.items()}
-    kind: str = args.format or by_ending.get(Path(args.output).suffix.lower(), "jsonl")
-    if args.output == STDOUT:
-        if kind != "jsonl":
-            raise error("E428", option="--format", found=kind, expected="jsonl on standard output")
-        return kind
+    kind = output_kind(args.output, args.format)
     check_outputs([args.output, failures_path(args.output)], args.inputs)
     return kind
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from tqdm import tqdm
 
-from entitykit.cli.annotate import FORMATS, load_pipeline
+from entitykit.cli.annotate import load_pipeline
 from entitykit.cli.convert import print_table
-from entitykit.cli.inputs import Document, Failure, failure, read_documents, readable_files
-from entitykit.cli.outputs import STDOUT, FailureLog, Writer, check_outputs, failures_path, open_output, open_text
+from entitykit.cli.failures import FailureLog, failures_path
+from entitykit.cli.inputs import STDIN, Document, Failure, failure, read_documents, readable_files
+from entitykit.cli.outputs import FORMATS, STDOUT, Writer, check_outputs, check_writable, open_output, open_text, output_kind
 from entitykit.cli.stream import Result, annotate
 from entitykit.errors import error
 from entitykit.knowledge.cluster_schema import ClusterReport
@@ -28,15 +30,16 @@ DESCRIPTION = """Cluster the mentions of a growing corpus: the same entity has o
 
 Inputs are read as by `entitykit annotate`, and annotated by a pipeline with entitykit_cross_document. Their mentions join the
 clusters of the store, or begin new ones; ids that were given stay. A document with the id of one that is there takes its place,
-and one that has not changed is left as it is, so the same inputs may be given again. STORE is made if it is not there. With
---link all mentions of a cluster get one entity, or the provisional id of one that no knowledge base has."""
+and one that has not changed is left as it is, so the same inputs may be given again. The id of a text file is its path as
+typed, that of a text on standard input a digest of it. STORE is made if it is not there. With --link all mentions of a cluster
+get one entity, or the provisional id of one that no knowledge base has."""
 
 LINKS = "span._.kb_ents"
 """What components say that they assign that link."""
 
 EPILOG = """Every batch is a transaction: whatever happens, all batches that were written stay. Exit code: 0 if all is well; 1
-if something could not be read, annotated or written, each listed in errors.jsonl beside OUT, or on standard error; 2 if
-something else went wrong."""
+if something could not be read, annotated or written, each listed in OUT.errors.jsonl, or on standard error without such a file;
+2 if something else went wrong."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
             if args.export:
                 export(store, args.export)
             if args.info:
-                info(store)
+                with _printed(args):
+                    info(store)
     return 1 if n_failed else 0
 
 
@@ -91,10 +95,10 @@ def add(args: argparse.Namespace) -> int:
     links = Links.of(nlp, args.pipeline) if args.link else None
     failures, report = FailureLog(output), ClusterReport()
     failures.clear()
-    documents = read_documents(files, nlp.vocab, text_field=args.text_field)
+    documents = _each_once(map(_named, read_documents(files, nlp.vocab, text_field=args.text_field)))
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         spool, store = Path(folder, "documents.spacy"), None
-        results = stack.enter_context(closing(annotate(nlp, _each_once(documents), batch_size=32)))
+        results = stack.enter_context(closing(annotate(nlp, documents, batch_size=32)))
         shown = tqdm(results, unit=" documents", disable=args.quiet or None, file=sys.stderr)
         with open_output(str(spool), "spacy") as writer:
             for docs in _batches(shown, failures, args.batch_size):
@@ -107,7 +111,8 @@ def add(args: argparse.Namespace) -> int:
                         writer.write(doc)
         if args.output:
             _write(pipe, links, args, _read(spool, nlp), failures)
-    print_table([*report.rows(), ("failed", failures.n)])
+    with _printed(args):
+        print_table([*report.rows(), ("failed", failures.n)])
     return failures.n
 
 
@@ -150,12 +155,8 @@ class Links(NamedTuple):
 
 def export(store: ClusterStore, path: str) -> None:
     """Write clusters as JSON lines."""
-    lines = (f"{json.dumps(cluster, ensure_ascii=False)}\n" for cluster in store.export())
-    if path == STDOUT:
-        sys.stdout.writelines(lines)
-    else:
-        with open_text(path) as file:
-            file.writelines(lines)
+    with open_text(path) as file:
+        file.writelines(f"{json.dumps(cluster, ensure_ascii=False)}\n" for cluster in store.export())
 
 
 def info(store: ClusterStore) -> None:
@@ -186,9 +187,26 @@ def _check(args: argparse.Namespace) -> None:
         raise error("E428", option="--link", found="given without inputs", expected="documents to link")
     if args.batch_size < 1:
         raise error("E428", option="--batch-size", found=args.batch_size, expected="1 or more")
-    if args.output == STDOUT and args.format not in (None, "jsonl"):
-        raise error("E428", option="--format", found=args.format, expected="jsonl on standard output")
+    if args.output == args.export == STDOUT:
+        raise error("E428", option="--export", found=STDOUT, expected="a file beside --output -")
     check_outputs([args.output, failures_path(args.output or STDOUT), args.export], args.inputs)
+    if args.output is not None:
+        output_kind(args.output, args.format)
+    for path in (args.output, args.export):
+        if path is not None:
+            check_writable(path)
+
+
+def _printed(args: argparse.Namespace) -> redirect_stdout[TextIO]:
+    """Where tables go: not into what is written to standard output."""
+    return redirect_stdout(sys.stderr if STDOUT in (args.output, args.export) else sys.stdout)
+
+
+def _named(item: Document | Failure) -> Document | Failure:
+    """A document; what came on standard input has an id of its own, because another one may come tomorrow."""
+    if isinstance(item, Failure) or item.input != STDIN:
+        return item
+    return item._replace(id=hashlib.blake2b(str(item.content).encode(), digest_size=16).hexdigest())
 
 
 def _each_once(documents: Iterable[Document | Failure]) -> Iterator[Document | Failure]:
@@ -226,10 +244,8 @@ def _read(spool: Path, nlp: Language) -> Iterator[Doc]:
 
 def _write(pipe: Any, links: Links | None, args: argparse.Namespace, docs: Iterable[Doc], failures: FailureLog) -> None:
     """Write the documents with the ids that their clusters have when all are added."""
-    by_ending = {ending: kind for kind, ending in FORMATS.items()}
-    kind = "jsonl" if args.output == STDOUT else args.format or by_ending.get(Path(args.output).suffix.lower(), "jsonl")
     writer: Writer
-    with open_output(args.output, kind) as writer:
+    with open_output(args.output, output_kind(args.output, args.format)) as writer:
         if not (args.store / FILE).exists():
             return  # nothing could be annotated
         with ClusterStore.open(args.store, read_only=True) as store:

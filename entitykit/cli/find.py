@@ -14,8 +14,9 @@ from spacy.tokens import Doc, Span
 
 from entitykit.cli.annotate import load_pipeline
 from entitykit.cli.convert import print_table
+from entitykit.cli.failures import FailureLog, failures_path
 from entitykit.cli.inputs import Document, Failure, failure, read_documents, readable_files
-from entitykit.cli.outputs import STDOUT, FailureLog, check_outputs, failures_path, open_text
+from entitykit.cli.outputs import STDOUT, check_outputs, open_text
 from entitykit.cli.stream import annotate
 from entitykit.errors import error
 
@@ -31,8 +32,8 @@ The entities are named as the text names them; what is said of one after = is us
 needs an entitykit_coref with the model entitykit.MajorEntities.v1. Prints how often each is mentioned, on standard error if OUT
 is -; OUT is a table (CSV) of all mentions with their places in characters."""
 
-EPILOG = """Exit code: 0 if all is well; 1 if something could not be read, annotated or searched, each listed in errors.jsonl
-beside OUT, or on standard error; 2 if nothing was written."""
+EPILOG = """Exit code: 0 if all is well; 1 if something could not be read, annotated or searched, each listed in
+OUT.errors.jsonl, or on standard error without such a file; 2 if nothing was written."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -40,6 +40,9 @@ KINDS = {
     ".spacy": "docbin",
 }
 
+FAILURES = ".errors.jsonl"
+"""How the name of a list of failures ends, behind the name of the output."""
+
 
 class Document(NamedTuple):
     """Something to annotate.
@@ -101,8 +104,8 @@ def readable_files(inputs: Sequence[str], *, outputs: Iterable[str | Path | None
 def find_files(inputs: Sequence[str], *, without: Sequence[Path] = ()) -> list[str | Failure]:
     """List the files to read, in the order of the inputs; a folder's files are sorted by path.
 
-    Of a folder, all files with a known suffix are taken; names that start with a dot are passed over. A file that is reached
-    twice is read once.
+    Of a folder, all files with a known suffix are taken; names that start with a dot are passed over, and so are the lists of
+    failures of earlier runs. A file that is reached twice is read once.
 
     Args:
         inputs: files, folders, or `-` for standard input.
@@ -112,7 +115,7 @@ def find_files(inputs: Sequence[str], *, without: Sequence[Path] = ()) -> list[s
         Paths, and failures where there is nothing to read.
 
     Warns:
-        W420 if a file was reached twice.
+        W420 if a file was reached twice, W422 if the suffix of a named file is unknown.
     """
     seen = {os.path.realpath(path) for path in without}
     outputs = frozenset(seen)
@@ -134,6 +137,9 @@ def find_files(inputs: Sequence[str], *, without: Sequence[Path] = ()) -> list[s
             found.append(failure(error("E423", path=name, suffixes=" ".join(KINDS)), name))
     if repeated:
         warn("W420", n=len(repeated), example=repeated[0])
+    unknown = [path for path in found if isinstance(path, str) and Path(path).suffix.lower() not in ("", *KINDS)]
+    if unknown:
+        warn("W422", n=len(unknown), example=unknown[0])
     return found
 
 
@@ -143,7 +149,8 @@ def _walk(path: Path, enclosing: tuple[str, ...] = ()) -> Iterator[Path | Failur
         if not path.is_dir():
             if not path.exists() and not path.is_symlink():
                 raise error("E422", path=path, reason="it does not exist")
-            yield path
+            if not (enclosing and path.name.endswith(FAILURES) and is_failure_list(path)):
+                yield path
             return
         real = os.path.realpath(path)
         if real in enclosing:
@@ -153,6 +160,16 @@ def _walk(path: Path, enclosing: tuple[str, ...] = ()) -> Iterator[Path | Failur
                 yield from _walk(child, (*enclosing, real))
     except (OSError, EntityKitError) as problem:
         yield failure(problem, str(path))
+
+
+def is_failure_list(path: Path) -> bool:
+    """Whether a file can be read and begins as a list of failures does."""
+    try:
+        with path.open("rb") as file:
+            first = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and first.keys() >= {"input", "error"}
 
 
 def is_text(path: str) -> bool:
@@ -197,7 +214,7 @@ def _read_text(path: str) -> Document:
     except UnicodeDecodeError as problem:
         line = data.count(b"\n", 0, problem.start) + 1
         raise error("E204", path=path, line=line, reason=problem.reason, byte=f"0x{data[problem.start]:02x}") from problem
-    return Document(path, _printable(path), text)
+    return Document(path, printable(path), text)
 
 
 def _read_json_lines(path: str, text_field: str) -> Iterator[Document | Failure]:
@@ -247,7 +264,7 @@ def _read_docbin(path: str, vocab: Vocab) -> Iterator[Document | Failure]:
             doc = Doc(vocab, words=[token.text for token in given], spaces=spaces)
             own_id = _id(given.user_data)
             data = given.user_data
-            yield Document(path, own_id or f"{_printable(path)}:{number}", doc, number, data.get("meta"), _given(data))
+            yield Document(path, own_id or f"{printable(path)}:{number}", doc, number, data.get("meta"), _given(data))
     except OSError:
         raise
     except Exception as problem:  # as above
@@ -274,7 +291,7 @@ def _document(fields: Any, path: str, line: int, text_field: str) -> Document:
     if isinstance(meta, dict) and not meta.keys() & (others.keys() - {"meta"}):
         del others["meta"]
         others |= meta
-    return Document(path, own_id or f"{_printable(path)}:{line}", text, line, others, _given(others))
+    return Document(path, own_id or f"{printable(path)}:{line}", text, line, others, _given(others))
 
 
 def _given(values: Mapping[Any, Any]) -> dict[str, Any] | None:
@@ -307,6 +324,6 @@ def _json_value(value: Any) -> Any:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
-def _printable(path: str) -> str:
+def printable(path: str) -> str:
     """Give a path as Unicode: in file names, Linux allows bytes that are none."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")

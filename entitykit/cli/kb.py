@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from entitykit.cli.annotate import load_pipeline
 from entitykit.cli.convert import print_table
-from entitykit.cli.outputs import STDOUT
+from entitykit.cli.outputs import STDOUT, check_outputs, open_text
 from entitykit.corpora.files import corpus_files, read_lines
 from entitykit.errors import error, warn
 from entitykit.knowledge.base import write_vectors
@@ -57,9 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument("--check", action="store_true", help="read everything, and compare what must agree")
         elif name == "export":
             action.add_argument("output", metavar="OUT.jsonl", help="file to write, or - for standard output")
-            action.add_argument(
-                "--phrases", type=Path, metavar="FILE", help="write counted phrases, too, as `build` reads them"
-            )
+            action.add_argument("--phrases", metavar="FILE", help="write counted phrases, too, as `build` reads them")
         elif name == "vectors":
             makers = "with entitykit_linker or entitykit_entqa"
             action.add_argument("--pipeline", required=True, metavar="NAME_OR_PATH", help=makers)
@@ -151,17 +148,21 @@ def info(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     """Write all entities, and counted phrases if a file for them was given, as `build` reads them.
 
+    Raises:
+        InputError: E427 and E507 if both are to be written to one place.
+
     Warns:
         W503 for phrases that are not written.
     """
+    if args.output == args.phrases == STDOUT:
+        raise error("E507", option="--phrases", found=STDOUT, expected="a file, because entities go to standard output")
+    check_outputs([args.output, args.phrases], [])
     with EntityStore.open(args.kb, read_only=True) as store:
-        lines = write_lines(entity.to_json() for entity in store)
-        if args.output == STDOUT:
-            sys.stdout.writelines(lines)
-        else:
-            _write(Path(args.output), lines)
+        with open_text(args.output) as file:
+            file.writelines(write_lines(entity.to_json() for entity in store))
         if args.phrases is not None:
-            _write(args.phrases, write_lines(store.phrases()))
+            with open_text(args.phrases) as file:
+                file.writelines(write_lines(store.phrases()))
         elif n := store.n_phrases:
             warn("W503", n=n, path=args.kb, output=args.output)
     return 0
@@ -206,18 +207,3 @@ def _shown(blocks: Iterable[tuple[list[str], Floats]], total: int) -> Iterator[t
 
 def _files(inputs: Iterable[Path]) -> list[Path]:
     return [file for path in inputs for file in corpus_files(path, (".jsonl",))]
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    """Write a file that has its name only when it is complete."""
-    if path.is_dir():
-        raise error("E426", path=path)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(lines)
-        os.replace(part, path)
-    except OSError as problem:
-        raise error("E425", path=path, reason=problem.strerror or problem) from problem
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Write annotated documents as JSON lines, Parquet, DocBins or a web page, and failures as JSON lines.
+"""Write annotated documents as JSON lines, Parquet, DocBins or a web page, and other text.
 
 Every writer takes one document at a time and keeps little in memory. A document that cannot be written in a format leaves the
 writer as it was. Output goes to `NAME.part` and gets its name when it is complete.
@@ -6,19 +6,20 @@ writer as it was. Output goes to `NAME.part` and gets its name when it is comple
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from spacy.tokens import Doc, DocBin
 
-from entitykit.cli.inputs import STDIN, Failure
+from entitykit.cli.inputs import STDIN, printable
 from entitykit.corpora.jsonl import doc_to_record
 from entitykit.corpora.layers import LAYERS
 from entitykit.errors import EntityKitError, error
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 STDOUT = "-"
+
+FORMATS = {"jsonl": ".jsonl", "parquet": ".parquet", "spacy": ".spacy", "html": ".html"}
 
 SHARD_WORDS = 2_000_000  # about 200 MB in memory
 ROW_GROUP_DOCUMENTS = 1_000
@@ -78,11 +81,11 @@ class _HtmlWriter:
 class _ParquetWriter:
     """One row per document; `spans` is a list over all groups; layers and `meta` are JSON, because a column has one type."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         import pyarrow.parquet  # takes time to import and only this needs it
 
         self.schema = parquet_schema()
-        self.parquet = pyarrow.parquet.ParquetWriter(path, self.schema)
+        self.parquet = pyarrow.parquet.ParquetWriter(file, self.schema)
         self.rows: list[pyarrow.RecordBatch] = []
         self.n_characters = 0
 
@@ -96,25 +99,17 @@ class _ParquetWriter:
 
     def close(self) -> None:
         self._write_row_group()
-        with self._not_twice():
-            self.parquet.close()
+        self.parquet.close()
+
+    def abandon(self) -> None:
+        self.parquet.is_open = False  # or its destructor would write to a closed file, or to the full disk again
 
     def _write_row_group(self) -> None:
         import pyarrow
 
         if self.rows:
-            table = pyarrow.Table.from_batches(self.rows).combine_chunks()
-            with self._not_twice():
-                self.parquet.write_table(table)
+            self.parquet.write_table(pyarrow.Table.from_batches(self.rows).combine_chunks())
         self.rows, self.n_characters = [], 0
-
-    @contextmanager
-    def _not_twice(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            self.parquet.is_open = False  # or its destructor would try to write to the full disk again
-            raise
 
 
 def parquet_schema() -> pyarrow.Schema:
@@ -195,7 +190,7 @@ def open_output(path: str, kind: str) -> Iterator[Writer]:
 
     Args:
         path: a file to make or replace, a device, or `-` for standard output (JSON lines only).
-        kind: a key of `entitykit.cli.annotate.FORMATS`.
+        kind: a key of `FORMATS`.
 
     Raises:
         OutputError: E425 if it cannot be written, E426 if the path is a folder.
@@ -211,7 +206,7 @@ def open_output(path: str, kind: str) -> Iterator[Writer]:
         else:
             with (
                 _completed(Path(os.path.realpath(path))) as unfinished,
-                _open_writer(unfinished, kind, title=Path(path).stem) as writer,
+                _open_writer(unfinished, kind, title=printable(Path(path).stem)) as writer,
             ):
                 yield writer
     except (EntityKitError, BrokenPipeError):
@@ -222,7 +217,7 @@ def open_output(path: str, kind: str) -> Iterator[Writer]:
 
 @contextmanager
 def open_text(path: str) -> Iterator[IO[str]]:
-    """Open a text file to write; it is there when the block ends well, and untouched when the block fails.
+    """Open a text file to write, as UTF-8; it is there when the block ends well, and untouched when the block fails.
 
     Args:
         path: a file to make or replace, a device, or `-` for standard output.
@@ -230,12 +225,16 @@ def open_text(path: str) -> Iterator[IO[str]]:
     Raises:
         OutputError: E425 if it cannot be written, E426 if the path is a folder.
     """
-    if path == STDOUT:
-        yield sys.stdout
-        return
     try:
-        with _completed(Path(os.path.realpath(path))) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
-            yield file
+        if path == STDOUT:
+            with _stdout_text() as file:
+                yield file
+        else:
+            with (
+                _completed(Path(os.path.realpath(path))) as unfinished,
+                unfinished.open("w", encoding="utf-8", newline="") as file,
+            ):
+                yield file
     except (EntityKitError, BrokenPipeError):
         raise
     except OSError as problem:
@@ -247,11 +246,40 @@ def _stdout() -> Iterator[IO[bytes]]:
     try:
         yield sys.stdout.buffer
     except OSError:
-        # Python flushes what is left in the buffer once more at its exit, which must not fail again.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        leave_stdout()
         raise
+
+
+@contextmanager
+def _stdout_text() -> Iterator[IO[str]]:
+    file = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
+    try:
+        with _stdout():
+            sys.stdout.flush()
+            yield file
+            file.flush()
+    finally:
+        file.detach()  # or standard output would be closed with it
+
+
+def leave_stdout() -> None:
+    """Give up standard output: Python flushes what is left in its buffer once more at the exit, which must not fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def output_kind(path: str, chosen: str | None) -> str:
+    """Give the format of an output: the one that was chosen, else by the ending of its name, else JSON lines.
+
+    Raises:
+        InputError: E428 for another one than JSON lines on standard output.
+    """
+    by_ending = {ending: kind for kind, ending in FORMATS.items()}
+    kind = chosen or by_ending.get(Path(path).suffix.lower(), "jsonl")
+    if path == STDOUT and kind != "jsonl":
+        raise error("E428", option="--format", found=kind, expected="jsonl on standard output")
+    return kind
 
 
 def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str]) -> None:
@@ -271,6 +299,21 @@ def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str]) -
         if os.path.realpath(path) in taken:
             raise error("E427", path=path)
         taken.add(os.path.realpath(path))
+
+
+def check_writable(path: str) -> None:
+    """Refuse an output that cannot be written, before hours are spent.
+
+    Raises:
+        OutputError: E425 if its folder can neither be written nor made, E426 if it is a folder.
+    """
+    if is_special(path):
+        return
+    target = Path(os.path.realpath(path))
+    _check_replaceable(target)
+    folder = next(each for each in target.parents if os.path.exists(each))
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise error("E425", path=path, reason=f"{folder} is {'read-only' if folder.is_dir() else 'no folder'}")
 
 
 def is_special(path: str) -> bool:
@@ -300,13 +343,17 @@ def _completed(target: Path) -> Iterator[Path]:
 @contextmanager
 def _open_writer(path: Path, kind: str, *, title: str) -> Iterator[Writer]:
     writer: Writer
-    if kind in ("parquet", "spacy"):
-        writer = _ParquetWriter(path) if kind == "parquet" else _DocBinWriter(path)
+    if kind == "spacy":
+        writer = _DocBinWriter(path)
         yield writer
         writer.close()
         return
-    with path.open("wb") as file:
-        writer = _HtmlWriter(file, title) if kind == "html" else _JsonLinesWriter(file)
+    with path.open("wb") as file, ExitStack() as stack:
+        if kind == "parquet":
+            writer = _ParquetWriter(file)  # by its name, pyarrow cannot open every file that Linux can
+            stack.callback(writer.abandon)
+        else:
+            writer = _HtmlWriter(file, title) if kind == "html" else _JsonLinesWriter(file)
         yield writer
         writer.close()
 
@@ -325,50 +372,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-class FailureLog:
-    """Lists failures in `errors.jsonl` beside the output, or on standard error where nothing can be beside it.
-
-    Attributes:
-        path: the file, which is there if and only if something failed; None for standard error.
-        n: the number of failures.
-    """
-
-    def __init__(self, output: str) -> None:
-        self.path = failures_path(output)
-        self.n = 0
-
-    def clear(self) -> None:
-        """Remove the list of an earlier run.
-
-        Raises:
-            OutputError: E425 if it cannot be removed.
-        """
-        try:
-            if self.path:
-                self.path.unlink(missing_ok=True)
-        except OSError as problem:
-            raise error("E425", path=self.path, reason=problem.strerror) from problem
-
-    def add(self, failure: Failure) -> None:
-        """List a failure.
-
-        Raises:
-            OutputError: E425 if it cannot be written.
-        """
-        self.n += 1
-        line = json.dumps({name: value for name, value in failure._asdict().items() if value is not None})
-        try:
-            if self.path is None:
-                sys.stderr.write(f"{line}\n")
-            else:
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(f"{line}\n")
-        except OSError as problem:
-            raise error("E425", path=self.path or "standard error", reason=problem.strerror) from problem
-
-
-def failures_path(output: str) -> Path | None:
-    """Give the place of `errors.jsonl`; None if failures go to standard error."""
-    return None if is_special(output) else Path(output).parent / "errors.jsonl"

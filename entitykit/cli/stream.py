@@ -13,7 +13,6 @@ from spacy.tokens import Doc
 from spacy.util import ignore_error, raise_error
 
 from entitykit.cli.inputs import Document, Failure, failure
-from entitykit.corpora.given_speakers import SPEAKERS, speakers_of
 from entitykit.errors import error
 
 Item: TypeAlias = Document | Failure
@@ -127,21 +126,14 @@ def _annotate_alone(nlp: Language, document: Document) -> Result:
 
 
 def _tokenize(nlp: Language, document: Document) -> Doc:
-    """The words of a document, with what it brings along.
+    """The words of a document, with what it brings along; whether that is right, a component says that reads it.
 
     Raises:
         InputError: E430 if it is too long.
-        InputError: E646 if it has another number of speakers than words.
     """
     content = document.content
-    if isinstance(content, Doc):
-        doc = content.copy()
-    elif len(content) > nlp.max_length:
-        raise error("E430", n=len(content), limit=nlp.max_length)
-    else:
-        doc = nlp.make_doc(content)
-    given = document.given or {}
-    doc.user_data.update(given)
-    if SPEAKERS in given:
-        doc.user_data[SPEAKERS] = speakers_of(doc)
+    if (n := len(str(content))) > nlp.max_length:
+        raise error("E430", n=n, limit=nlp.max_length)
+    doc = content.copy() if isinstance(content, Doc) else nlp.make_doc(content)
+    doc.user_data.update(document.given or {})
     return doc

@@ -25,12 +25,10 @@ from torch import Tensor
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.listener import proposed_window
 from entitykit.bridge.shim import TorchShim
-from entitykit.components.batches import batch_by_words
+from entitykit.components.batches import PipedInBatches
 from entitykit.components.files import read_model, write_model
 from entitykit.errors import error
 from entitykit.types import ClusterPairs, EntityMentions, EntityPairs, GivenMentions, Spans
-
-BATCH_WORDS = 8192
 
 
 class SpanPrediction(NamedTuple):
@@ -53,7 +51,7 @@ Prediction = Mapping[str, SpanPrediction]
 """What is predicted for one document: span groups by key."""
 
 
-class TorchPipe(TrainablePipe):
+class TorchPipe(PipedInBatches, TrainablePipe):
     """A trainable component around a torch head.
 
     Args:
@@ -208,17 +206,6 @@ class TorchPipe(TrainablePipe):
         for doc, prediction in zip(docs, scores, strict=True):
             self.annotate(doc, prediction)
 
-    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Annotate a stream in batches bounded by words as well as by documents; failures go to the error handler."""
-        handle = self.get_error_handler()
-        for docs in batch_by_words(stream, n_docs=batch_size, n_words=BATCH_WORDS):
-            try:
-                self.set_annotations(docs, self.predict(docs))
-            except Exception as reason:  # noqa: BLE001 - spaCy's contract: whatever fails is the error handler's to judge
-                handle(self.name, self, docs, reason)
-            else:
-                yield from docs
-
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """Score predicted against gold documents with the component's scorer."""
         if self.scorer is None:
@@ -239,6 +226,14 @@ class TorchPipe(TrainablePipe):
         """Read what `to_disk` wrote."""
         self.cfg.update(read_model(Path(path), self.model))
         return self
+
+
+def is_dummy(examples: Sequence[Example]) -> bool:
+    """Whether examples are the one that spaCy makes up, without annotation, for ``nlp.initialize()`` without examples."""
+    references = [eg.reference for eg in examples]
+    return [[token.text for token in doc] for doc in references] == [["x", "y", "z"]] and not any(
+        doc.spans or doc.user_data or doc.has_annotation("ENT_IOB") for doc in references
+    )
 
 
 def check_loss(name: str, loss: Tensor | float) -> float:

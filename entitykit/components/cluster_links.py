@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 
 from entitykit.components.cluster_documents import GROUP, characters, check_known, named
-from entitykit.components.gold import ENTS, NIL
-from entitykit.components.links import Linked, Scored, left_candidates, write_links
+from entitykit.components.gold import ENTS, NIL, spans_of
+from entitykit.components.links import Linked, Scored, as_candidates, left_candidates, write_links
 from entitykit.components.near import Ints
 from entitykit.components.nils import NIL_CLUSTERS, group_again, register_nils
 from entitykit.errors import error
@@ -92,7 +92,7 @@ def links_from(store: ClusterStore, docs: Iterable[Doc], *, mentions: str = ENTS
 
 def _seen(doc: Doc, own: Mapping[Place, str], mentions: str) -> dict[Place, Sequence[tuple[str, float]]]:
     """What a linker has left on mentions that are in clusters."""
-    spans = {(span.start, span.end): left_candidates(span) for span in _mentions(doc, mentions)}
+    spans = {(span.start, span.end): left_candidates(span) for span in spans_of(doc, mentions)}
     return {place: left for place, left in spans.items() if left is not None and own.get(place)}
 
 
@@ -138,8 +138,7 @@ def _decide(means: Mapping[str, float], threshold: float) -> Linked:
 
 def _scored(probabilities: Mapping[str, float]) -> list[Scored]:
     """Candidates, the most probable first; of equal ones the first in alphabetical order."""
-    ordered = sorted(probabilities.items(), key=lambda pair: (-pair[1], pair[0]))
-    return [Scored(-1, id_, p, p, {}) for id_, p in ordered]
+    return as_candidates(sorted(probabilities.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _write(
@@ -148,14 +147,14 @@ def _write(
     register_nils()
     for doc, own in zip(docs, cluster_of, strict=True):
         links, unseen = [], set()
-        for span in _mentions(doc, mentions):
+        for span in spans_of(doc, mentions):
             found, left = decided.get(own.get((span.start, span.end), "")), left_candidates(span)
             if found is None:
                 found = Linked(0, 0, _scored(dict(left or ())), 0.0, span.kb_id_)
                 unseen |= {(span.start, span.end)} if left is None else set()
             links.append(found._replace(start=span.start, end=span.end))
         write_links(doc, mentions, links, None)
-        for span in _mentions(doc, mentions):
+        for span in spans_of(doc, mentions):
             if (span.start, span.end) in unseen:
                 span._.kb_ents = None
         group_again(doc, mentions)
@@ -178,7 +177,3 @@ def _clusters(doc: Doc, key: str) -> dict[Place, str]:
     if key not in doc.spans:
         raise error("E631", key=key, text=doc.text[:40])
     return {(span.start, span.end): span.id_ for span in doc.spans[key]}
-
-
-def _mentions(doc: Doc, key: str) -> Iterator[Span]:
-    yield from doc.ents if key == ENTS else doc.spans.get(key) or ()

@@ -77,7 +77,7 @@ def read_clusters(doc: Doc) -> Clusters:
     return _collect(doc, lambda start, end: (start, end))
 
 
-def gold_clusters(eg: Example) -> Clusters:
+def reference_clusters(eg: Example) -> Clusters:
     """The same of a reference, in the words of the predicted document; mentions that touch none of these are left out."""
     return _collect(eg.reference, places_in_predicted(eg))
 
@@ -257,7 +257,7 @@ def gold_facts(doc: Doc, entities: Clusters) -> list[Fact] | None:
 
     Args:
         doc: the reference.
-        entities: its clusters, from `gold_clusters`.
+        entities: its clusters, from `reference_clusters`.
 
     Raises:
         InputError: E346 for a relation that cannot be read.

@@ -18,11 +18,11 @@ from entitykit.components.cluster_pairs import (
     Related,
     between_clusters,
     clusters_as_json,
-    gold_clusters,
     gold_facts,
     pack_clusters,
     pair_clusters,
     read_clusters,
+    reference_clusters,
     register_cluster_relations,
 )
 from entitykit.components.pairs import warn_far
@@ -72,7 +72,7 @@ class ClusterRelations(Relations):
             raise error("E106", name=self.name, keys=f'user_data["{CLUSTER_RELATIONS}"]')
         triples, reach, n_said = [], Reach(), 0
         for eg in examples:
-            related = self._pair_clusters(eg.predicted, gold_clusters(eg))
+            related = self._pair_clusters(eg.predicted, reference_clusters(eg))
             near, types = set(map(tuple, related.pairs.tolist())), related.entities.labels
             facts = gold_facts(eg.reference, related.entities) or ()
             n_said += len(gold_evidence(eg, facts)) if settings["evidence"] else 0
@@ -92,7 +92,7 @@ class ClusterRelations(Relations):
         if examples is None:
             found = self._pair_all(docs)
             return self._pack(docs, found, self._sentences(docs, found))
-        found = [self._pair_clusters(eg.predicted, gold_clusters(eg)) for eg in examples]
+        found = [self._pair_clusters(eg.predicted, reference_clusters(eg)) for eg in examples]
         return self._pack(docs, found, [gold_sentences(eg) for eg in examples] if self.finds_evidence else None)
 
     def _pack(self, docs: Sequence[Doc], found: Sequence[Related], sentences: Sequence[Sentences] | None) -> ClusterPairs:
@@ -134,7 +134,7 @@ class ClusterRelations(Relations):
         says: dict[tuple[int, int], Any] = {}
         n_lost = 0
         for eg in examples:
-            entities = gold_clusters(eg)
+            entities = reference_clusters(eg)
             facts, first = gold_facts(eg.reference, entities), len(known)
             says |= gold_evidence(eg, facts or (), first) if self.finds_evidence else {}
             for head, tail, label in facts or ():

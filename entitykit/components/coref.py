@@ -21,7 +21,7 @@ from entitykit.bridge.coref_memory import EntityMemory, Found
 from entitykit.bridge.encoder import EncoderInput
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.linking import heard_encoder
-from entitykit.components.base import SpanPrediction, TorchPipe, known_words, may_be_spans, per_document, write_group
+from entitykit.components.base import SpanPrediction, TorchPipe, is_dummy, known_words, may_be_spans, per_document, write_group
 from entitykit.components.clusters import (
     GoldClusters,
     gold_clusters,
@@ -145,6 +145,8 @@ class Coref(TorchPipe):
 
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
         """Check that there are clusters to learn from, and somebody who speaks if the head is to compare speakers."""
+        if is_dummy(examples):
+            return
         if examples and not len(gold_clusters(examples).spans.starts):
             raise error("E106", name=self.name, keys=f"{PREFIX}_1, {PREFIX}_2, …")
         if examples and settings.get("speakers"):

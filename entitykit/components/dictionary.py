@@ -1,7 +1,7 @@
 """`entitykit_dictionary`: finds the names of a knowledge base in texts and links each to what it names most often; no model."""
 
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,15 +13,12 @@ from spacy.tokens.span_group import SpanGroup
 from spacy.training import Example
 from spacy.vocab import Vocab
 
-from entitykit.components.batches import batch_by_words
+from entitykit.components.batches import PipedInBatches
 from entitykit.components.files import read_cfg, write_cfg
 from entitykit.components.gold import ENTS
 from entitykit.components.with_kb import WithKB
-from entitykit.errors import error
 from entitykit.knowledge.dictionary import DictionaryMention, DictionarySettings, MentionDictionary
 from entitykit.scoring.linking import register_candidates
-
-BATCH_WORDS = 8192
 
 DEFAULT_CONFIG = {
     "kb": None,
@@ -71,7 +68,7 @@ def make_dictionary(
     return Dictionary(nlp.vocab, name, settings, kb=kb, mentions=mentions, label=label, overwrite=overwrite, scorer=scorer)
 
 
-class Dictionary(WithKB, Pipe):
+class Dictionary(WithKB, PipedInBatches, Pipe):
     """Writes mentions with ``kb_id_`` and ``span._.kb_ents``: pairs of id and p(entity | phrase), the most probable first.
 
     A span group has the link probabilities as `attrs["scores"]`, 1 for phrases that were not counted in text.
@@ -118,8 +115,9 @@ class Dictionary(WithKB, Pipe):
 
     @property
     def _dictionary(self) -> MentionDictionary:
+        store = self.store
         if self._found is None:
-            raise error("E538", name=self.name)
+            self._found = MentionDictionary(store, self.settings)
         return self._found
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None, kb: Any = None) -> None:
@@ -143,17 +141,6 @@ class Dictionary(WithKB, Pipe):
         """Annotate a document."""
         self.set_annotations([doc], self.predict([doc]))
         return doc
-
-    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Annotate a stream in batches bounded by words as well as by documents; failures go to the error handler."""
-        handle = self.get_error_handler()
-        for docs in batch_by_words(stream, n_docs=batch_size, n_words=BATCH_WORDS):
-            try:
-                self.set_annotations(docs, self.predict(docs))
-            except Exception as reason:  # noqa: BLE001 - spaCy's contract: whatever fails is the error handler's to judge
-                handle(self.name, self, docs, reason)
-            else:
-                yield from docs
 
     def predict(self, docs: Iterable[Doc]) -> list[list[DictionaryMention]]:
         """Find the mentions of documents, without changing them."""

@@ -26,9 +26,9 @@ from entitykit.bridge.listener import EncoderListener, Gradients
 from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.states import EncoderBatch, states_of
 from entitykit.components.base import check_loss
-from entitykit.components.batches import batch_by_words
+from entitykit.components.batches import BATCH_WORDS, PipedInBatches
 from entitykit.components.files import read_model, write_model
-from entitykit.components.gold import gold_links, gold_spans, group_spans, pack_spans
+from entitykit.components.gold import gold_spans, group_spans, pack_spans, packed_gold_links
 from entitykit.errors import error
 from entitykit.knowledge.vectors import VectorTable
 from entitykit.models.encoder.transformer import TransformerEncoder
@@ -39,7 +39,7 @@ _OF_ENTITIES = (ENTITIES, MENTIONS)
 
 DEFAULT_CONFIG = {
     "model": {"@architectures": "entitykit.EntityEncoder.v1"},
-    "batch_words": 8192,
+    "batch_words": BATCH_WORDS,
     "gold": ["mentions", "sc", "ents"],
     "given": [],
 }
@@ -65,7 +65,7 @@ def make_encoder(
     return SharedEncoder(nlp.vocab, model, name=name, batch_words=batch_words, gold=gold, given=given)
 
 
-class SharedEncoder(Transformer):
+class SharedEncoder(PipedInBatches, Transformer):
     """A `transformer` of spacy-transformers whose backward pass waits until every head has given its gradient.
 
     Stock components listen with ``spacy-transformers.TransformerListener.v1``, ours with ``entitykit.EncoderListener.v1``. The
@@ -144,17 +144,6 @@ class SharedEncoder(Transformer):
         layers = sorted(reads.intersection(possible)) or [TOP]
         self.model.attrs["layers"] = layers + sorted(reads.intersection(_OF_ENTITIES) if self._entities else ())
 
-    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Encode a stream in batches bounded by words as well as by documents; failures go to the error handler."""
-        handle = self.get_error_handler()
-        for docs in batch_by_words(stream, n_docs=batch_size, n_words=self.batch_words):
-            try:
-                self.set_annotations(docs, self.predict(docs))
-            except Exception as reason:  # noqa: BLE001 - spaCy's contract: whatever fails is the error handler's to judge
-                handle(self.name, self, docs, reason)
-            else:
-                yield from docs
-
     def predict(self, docs: Iterable[Doc]) -> EncoderBatch:  # type: ignore[override]
         """Encode documents without changing them; a batch whose heads are still at work stays as it is."""
         if self._backward():
@@ -172,7 +161,7 @@ class SharedEncoder(Transformer):
             return docs
         given = group_spans(docs, self.given)
         spans = join_spans(given.spans, gold_spans(examples, self.gold).spans) if examples else given.spans
-        links = gold_links(examples, self.gold) if given.candidates else {}
+        links = packed_gold_links(examples, self.gold) if given.candidates else {}
         return EncoderInput(docs, spans, given.candidates, links)
 
     def entity_states(self, doc: Doc, spans: Sequence[Span]) -> Any:

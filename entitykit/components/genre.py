@@ -1,7 +1,7 @@
 """`entitykit_genre`: links mentions by generating names of entities, or finds and links them by writing text with markup."""
 
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +9,6 @@ import torch
 from spacy.language import Language
 from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc, Span
-from spacy.tokens.span_group import SpanGroup
 from spacy.training import Example, validate_examples
 from spacy.vocab import Vocab
 from thinc.api import Optimizer
@@ -21,17 +20,17 @@ from entitykit.bridge.genre_text import GenreText
 from entitykit.bridge.seq2seq import GenreModel
 from entitykit.bridge.shim import TorchShim
 from entitykit.components.base import check_loss
-from entitykit.components.batches import batch_by_words
+from entitykit.components.batches import PipedInBatches
 from entitykit.components.files import read_model, write_model
-from entitykit.components.gold import NIL, reference_spans
+from entitykit.components.gold import ENTS, NIL, reference_spans
+from entitykit.components.links import Linked as Decided
+from entitykit.components.links import as_candidates, mentions_of, register_links, write_links
 from entitykit.components.with_kb import WithKB
 from entitykit.errors import error, warn
 from entitykit.models.genre import Seq2Seq
-from entitykit.scoring.linking import register_candidates
 
 TASKS = ("names", "markup")
 CANDIDATES = ("all", "alias", "free")
-BATCH_WORDS = 8192
 
 DEFAULT_CONFIG = {
     "model": {"@architectures": "entitykit.Genre.v1", "name": "facebook/bart-large"},
@@ -102,7 +101,7 @@ def make_genre(
     return Genre(nlp.vocab, model, name, settings=settings, kb=kb, scorer=scorer)
 
 
-class Genre(WithKB, TrainablePipe):
+class Genre(WithKB, PipedInBatches, TrainablePipe):
     """Writes ``kb_id_`` of mentions, and ``span._.kb_ents``: pairs of id and probability, the best first.
 
     Mentions are those of ``doc.ents``, which markup replaces, or of a span group.
@@ -134,7 +133,7 @@ class Genre(WithKB, TrainablePipe):
         self.scorer = scorer
         self._task: NameTask | MarkupTask | None = None
         self._check()
-        register_candidates()
+        register_links()
         self.begin_kb(kb)
 
     def _check(self) -> None:
@@ -177,7 +176,7 @@ class Genre(WithKB, TrainablePipe):
     def _key(self) -> str | None:
         """Where mentions are; none: markup finds them."""
         key: str | None = self.settings["mentions"]
-        return "ents" if key is None and self.settings["task"] == "names" else key
+        return ENTS if key is None and self.settings["task"] == "names" else key
 
     # What spaCy calls
 
@@ -220,11 +219,7 @@ class Genre(WithKB, TrainablePipe):
         return found
 
     def _mentions(self, doc: Doc) -> list[tuple[int, int]] | None:
-        key = self._key
-        if key is None:
-            return None
-        spans: Iterable[Span] = doc.ents if key == "ents" else doc.spans.get(key) or ()
-        return list(dict.fromkeys((span.start, span.end) for span in spans))
+        return None if self._key is None else mentions_of(doc, self._key)
 
     def set_annotations(self, docs: Iterable[Doc], predictions: Sequence[Sequence[Linked]]) -> None:
         """Write links."""
@@ -250,17 +245,6 @@ class Genre(WithKB, TrainablePipe):
                 pairs += [(entities[row].id, score) for row in ordered]
             found[link.start, link.end] = pairs
         return found
-
-    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Annotate a stream in batches bounded by words as well as by documents; failures go to the error handler."""
-        handle = self.get_error_handler()
-        for docs in batch_by_words(stream, n_docs=batch_size, n_words=BATCH_WORDS):
-            try:
-                self.set_annotations(docs, self.predict(docs))
-            except Exception as reason:  # noqa: BLE001 - spaCy's contract: whatever fails is the error handler's to judge
-                handle(self.name, self, docs, reason)
-            else:
-                yield from docs
 
     def update(
         self,
@@ -300,7 +284,7 @@ class Genre(WithKB, TrainablePipe):
         task, store = self.task, self.store
         found, n_links, n_lost = [], 0, 0
         for doc in references:
-            spans = [span for span in reference_spans(doc, [self._key or "ents"]) or () if span.kb_id_ not in ("", NIL)]
+            spans = [span for span in reference_spans(doc, [self._key or ENTS]) or () if span.kb_id_ not in ("", NIL)]
             rows = store.rows([span.kb_id_ for span in spans]).tolist()
             known = [(span, row) for span, row in zip(spans, rows, strict=True) if row >= 0]
             names = [entity.name for entity in store.entities([row for _, row in known])]
@@ -316,8 +300,8 @@ class Genre(WithKB, TrainablePipe):
         """Score predicted against gold documents with the component's scorer."""
         if self.scorer is None:
             return {}
-        key = self._key or "ents"
-        where = {"annotate": "ents"} if key == "ents" else {"annotate": "spans", "spans_key": key}
+        key = self._key or ENTS
+        where = {"annotate": "ents"} if key == ENTS else {"annotate": "spans", "spans_key": key}
         return cast(dict[str, Any], self.scorer(list(examples), **where))
 
     # Saving
@@ -361,16 +345,8 @@ def _annotate_found(doc: Doc, found: dict[tuple[int, int], list[tuple[str, float
 
 def _annotate_given(doc: Doc, key: str, found: dict[tuple[int, int], list[tuple[str, float]]], threshold: float) -> None:
     """Write the links of spans that are there."""
-    group = doc.spans.get(key) if key != "ents" else None
-    if key != "ents" and group is None:
-        return
-    spans = []
-    for span in doc.ents if group is None else group:
-        pairs = found.get((span.start, span.end), [])
-        kb_id = pairs[0][0] if pairs and pairs[0][1] >= threshold else ""
-        spans.append(Span(doc, span.start, span.end, label=span.label, kb_id=kb_id, span_id=span.id))
-        spans[-1]._.kb_ents = pairs
-    if group is None:
-        doc.set_ents(spans, default="unmodified")
-    else:
-        doc.spans[key] = SpanGroup(doc, name=key, spans=spans, attrs=dict(group.attrs))
+    links = [
+        Decided(*place, as_candidates(pairs), 0.0, pairs[0][0] if pairs and pairs[0][1] >= threshold else "")
+        for place, pairs in found.items()
+    ]
+    write_links(doc, key, links, None)

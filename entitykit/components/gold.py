@@ -38,6 +38,11 @@ class Gold(NamedTuple):
     known: list[bool]
 
 
+def spans_of(doc: Doc, key: str) -> Sequence[Span]:
+    """The spans that a document has in ``ents`` or in a span group; none where it does not have the group."""
+    return doc.ents if key == ENTS else doc.spans.get(key) or ()
+
+
 def reference_spans(doc: Doc, keys: Sequence[str]) -> list[Span] | None:
     """The annotated spans of a reference.
 
@@ -146,7 +151,7 @@ def gold_spans(examples: Sequence[Example], keys: Sequence[str]) -> Gold:
     return Gold(Spans(torch.tensor(starts, dtype=torch.long), torch.tensor(ends, dtype=torch.long)), labels, known)
 
 
-def gold_links(examples: Sequence[Example], keys: Sequence[str]) -> dict[Place, str]:
+def packed_gold_links(examples: Sequence[Example], keys: Sequence[str]) -> dict[Place, str]:
     """Ids that gold spans of a batch name, by their places in it, `NOTHING` for `NIL`; spans without a link are left out."""
     found: dict[Place, str] = {}
     offset = 0

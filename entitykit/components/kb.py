@@ -8,7 +8,7 @@ from typing import Any
 from spacy.language import Language
 from spacy.training import Example
 
-from entitykit.components.base import TorchPipe
+from entitykit.components.base import TorchPipe, is_dummy
 from entitykit.components.gold import ENTS, NIL
 from entitykit.components.links import GoldLink, gold_links, register_links
 from entitykit.components.with_kb import WithKB
@@ -92,8 +92,7 @@ class KBPipe(WithKB, TorchPipe):
         """Warn if there are no gold links, and of those to entities that the knowledge base does not have."""
         links, _ = gold_links(examples, self.gold_key)
         ids = [link.id for link in links if link.id not in ("", NIL)]
-        # spaCy has an example of its own, without any annotation, for pipelines that are not to learn
-        if not ids and any(eg.reference.spans or eg.reference.has_annotation("ENT_IOB") for eg in examples):
+        if examples and not ids and not is_dummy(examples):
             key = "doc.ents" if self.gold_key == ENTS else f"doc.spans['{self.gold_key}']"
             warn("W586", name=self.name, n=len(examples), key=key, stacklevel=4)
         missing = [id_ for id_, row in zip(ids, self.store.rows(ids).tolist(), strict=True) if row < 0]

@@ -16,8 +16,8 @@ from entitykit.bridge.keywords import THRESHOLD
 from entitykit.bridge.link_texts import LinkTexts, Place
 from entitykit.bridge.linking import Floats, LinkInput
 from entitykit.bridge.texts import Ids
-from entitykit.components.base import BATCH_WORDS, check_loss
-from entitykit.components.batches import batch_by_words
+from entitykit.components.base import check_loss
+from entitykit.components.batches import BATCH_WORDS, batch_by_words
 from entitykit.components.deciding import DecidingPipe
 from entitykit.components.gold import NIL
 from entitykit.components.indexed import IndexedPipe

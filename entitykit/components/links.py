@@ -13,7 +13,7 @@ from spacy.training import Example
 from torch import Tensor
 
 from entitykit.bridge.link_texts import Place
-from entitykit.components.gold import ENTS, places_in_predicted, reference_spans
+from entitykit.components.gold import ENTS, places_in_predicted, reference_spans, spans_of
 from entitykit.knowledge.entities import Entity
 from entitykit.scoring.linking import CANDIDATES, register_candidates
 
@@ -177,6 +177,11 @@ def gold_links(examples: Sequence[Example], key: str) -> tuple[list[GoldLink], i
     return found, n_lost
 
 
+def as_candidates(pairs: Iterable[tuple[str, float]]) -> list[Scored]:
+    """Candidates of which only ids and probabilities are known, in the order that is given."""
+    return [Scored(-1, id_, probability, probability, {}) for id_, probability in pairs]
+
+
 def soft_targets(taught: Sequence[Mapping[int, float]], columns: Mapping[int, int]) -> tuple[Tensor, Tensor]:
     """A teacher's probabilities as tables.
 
@@ -197,8 +202,7 @@ def soft_targets(taught: Sequence[Mapping[int, float]], columns: Mapping[int, in
 
 def mentions_of(doc: Doc, key: str) -> list[tuple[int, int]]:
     """The places of a document's mentions, each once."""
-    spans: Iterable[Span] = doc.ents if key == ENTS else doc.spans.get(key) or ()
-    return list(dict.fromkeys((span.start, span.end) for span in spans))
+    return list(dict.fromkeys((span.start, span.end) for span in spans_of(doc, key)))
 
 
 def write_links(doc: Doc, key: str, links: Iterable[Linked], most: int | None) -> None:
@@ -215,7 +219,7 @@ def write_links(doc: Doc, key: str, links: Iterable[Linked], most: int | None) -
     if key != ENTS and group is None:
         return
     spans = []
-    for span in doc.ents if group is None else group:
+    for span in spans_of(doc, key):
         link = found.get((span.start, span.end))
         kb_id = "" if link is None else link.id
         spans.append(Span(doc, span.start, span.end, label=span.label, kb_id=kb_id, span_id=span.id))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.tommer_files import load_tommer
-from entitykit.components.base import Prediction, SpanPrediction, TorchPipe, known_words, may_be_spans
+from entitykit.components.base import Prediction, SpanPrediction, TorchPipe, is_dummy, known_words, may_be_spans
 from entitykit.components.gold import gold_spans, reference_spans
 from entitykit.decoding.spans import DECODERS, top_k
 from entitykit.errors import error, warn
@@ -131,7 +131,7 @@ class Mentions(TorchPipe):
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
         """Check that there are mentions to learn from, and warn of those that the probe cannot reach."""
         spans = [span for eg in examples for span in reference_spans(eg.reference, self.settings["gold"]) or ()]
-        if examples and not spans and not self._has_probe:
+        if examples and not spans and not self._has_probe and not is_dummy(examples):
             raise error("E106", name=self.name, keys=", ".join(self.settings["gold"]))
         warn_wide([len(span) for span in spans], settings["window"] + 1, self.name)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from spacy.tokens import Doc, Span
 
 from entitykit.bridge.link_texts import Place
 from entitykit.bridge.linking import Floats
-from entitykit.components.gold import ENTS, NIL
+from entitykit.components.gold import NIL, spans_of
 from entitykit.components.links import Linked
 from entitykit.decoding.nil_clusters import cluster_unknown
 from entitykit.knowledge.text import normalise
@@ -79,8 +79,7 @@ def unlinked(docs: Sequence[Doc], key: str) -> list[Place]:
     """Mentions that have no link, in ``doc.ents`` or the span group `key`, each place once."""
     found = []
     for i, doc in enumerate(docs):
-        spans: Iterable[Span] = doc.ents if key == ENTS else doc.spans.get(key) or ()
-        found += [Place(i, span.start, span.end) for span in spans if span.kb_id_ in ("", NIL)]
+        found += [Place(i, span.start, span.end) for span in spans_of(doc, key) if span.kb_id_ in ("", NIL)]
     return list(dict.fromkeys(found))
 
 

@@ -15,8 +15,8 @@ from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
-from entitykit.bridge.salience import CrossModel, EntityTexts, Named, is_cross_encoder, learn
-from entitykit.components.base import TorchPipe, check_loss
+from entitykit.bridge.salience import CrossModel, EntityTexts, MentionedEntity, is_cross_encoder, learn
+from entitykit.components.base import TorchPipe, check_loss, is_dummy
 from entitykit.components.grouping import SAME, EntityGroup, Grouping, group_entities, sentence_numbers
 from entitykit.components.salience_gold import GoldEntity, gold_entities
 from entitykit.errors import error, warn
@@ -145,7 +145,7 @@ class Salience(TorchPipe):
             ConfigError: E106 without ratings.
             InputError: E620 for ratings that cannot be read, E622 for a grade above the highest.
         """
-        if examples and all(SALIENCE not in eg.reference.user_data for eg in examples):
+        if examples and not is_dummy(examples) and all(SALIENCE not in eg.reference.user_data for eg in examples):
             raise error("E106", name=self.name, keys='user_data["salience"]')
         n = n_lost = 0
         for eg in examples:
@@ -239,7 +239,7 @@ class Salience(TorchPipe):
         if self._texts is None:
             logits = self.model.predict(HeadInput(docs, pack_entities(docs, found))).logits
         elif any(found):
-            named = [[Named(group.name, group.mentions) for group in own] for own in found]
+            named = [[MentionedEntity(group.name, group.mentions) for group in own] for own in found]
             logits = cast(CrossModel, self.model).predict(self._texts.input(docs, named))
         else:
             return [[] for _ in docs]
@@ -270,7 +270,7 @@ class Salience(TorchPipe):
         return self
 
 
-def pack_entities(docs: Sequence[Doc], entities: Sequence[Sequence[EntityGroup | Named]]) -> EntityMentions:
+def pack_entities(docs: Sequence[Doc], entities: Sequence[Sequence[EntityGroup | MentionedEntity]]) -> EntityMentions:
     """Lay the entities of documents end to end.
 
     Args:

@@ -10,7 +10,7 @@ from spacy.tokens import Span
 from spacy.tokens.span_group import SpanGroup
 from spacy.training import Example
 
-from entitykit.bridge.salience import Named
+from entitykit.bridge.salience import MentionedEntity
 from entitykit.components.gold import places_in_predicted
 from entitykit.components.grouping import name_of
 from entitykit.scoring.salience_documents import SALIENCE, rated_entities
@@ -26,7 +26,7 @@ class GoldEntity(NamedTuple):
         grade: how much it matters.
     """
 
-    entity: Named
+    entity: MentionedEntity
     grade: float
 
 
@@ -45,7 +45,7 @@ def gold_entities(eg: Example) -> tuple[list[GoldEntity], int]:
         places = sorted({place for start, end in rated.mentions if (place := find(start, end)) is not None})
         if places:
             name = name_of([eg.predicted[start:end] for start, end in places])
-            found.append(GoldEntity(Named(name, places), rated.score))
+            found.append(GoldEntity(MentionedEntity(name, places), rated.score))
         else:
             n_lost += 1
     return found, n_lost

@@ -15,7 +15,7 @@ from torch import Tensor
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.procedures import Procedure
 from entitykit.bridge.tracker import ENTITY_FIRST, SHARED, ProcedureBatch, StepTexts, TrackerModel
-from entitykit.components.base import TorchPipe
+from entitykit.components.base import TorchPipe, is_dummy
 from entitykit.components.procedures import GoldProcedure, Sources, find_place, find_procedure, gold_procedure, place_keys
 from entitykit.decoding.procedures import gold_grid
 from entitykit.decoding.tracker import TAGS, Track, make_chain, tags_of, track
@@ -116,7 +116,7 @@ class Tracker(TorchPipe):
 
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
         """Refuse a corpus without grids, and say how many gold places cannot be found."""
-        if examples and not any(gold_grid(eg.reference.user_data) for eg in examples):
+        if examples and not is_dummy(examples) and not any(gold_grid(eg.reference.user_data) for eg in examples):
             raise error("E106", name=self.name, keys='user_data["procedure"], ["propara"] or ["boxes"]')
         gold = [gold_procedure(eg, self._sources) for eg in examples]
         found = [place for each in gold for row in _choices(each) for place in row]

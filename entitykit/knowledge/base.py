@@ -7,7 +7,8 @@ import shutil
 import tempfile
 import weakref
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,8 @@ class EntityKB(KnowledgeBase):
         return 0 if self._store is None else len(self._store)
 
     def __reduce__(self) -> tuple[Callable[..., EntityKB], tuple[object, ...]]:
+        if self._temporary:
+            return _remake_from_bytes, (self.vocab, self.to_bytes(), self.max_candidates)
         return _remake, (self.vocab, self._store, self.vectors, self.max_candidates)
 
     @property
@@ -116,13 +119,11 @@ class EntityKB(KnowledgeBase):
         self.store.copy_to(path)
         folder = Path(path) / VECTORS
         if self.vectors is None:
-            shutil.rmtree(folder, ignore_errors=True)
-        elif folder.absolute() != self.vectors.path.absolute():
-            shutil.rmtree(folder, ignore_errors=True)
-            copy = VectorTable.create(folder, self.vectors.width, self.vectors.dtype)
-            ids = list(self.vectors.ids())
-            for i in range(0, len(ids), _BLOCK):
-                copy.put(ids[i : i + _BLOCK], self.vectors.lookup(ids[i : i + _BLOCK])[0])
+            if not self.store.folder.samefile(path):  # else they were made since this object was
+                with writing(folder):
+                    replace_folder(folder, None)
+        elif not folder.exists() or not folder.samefile(self.vectors.path):
+            write_vectors(path, self.vectors.width, _blocks(self.vectors), dtype=self.vectors.dtype)
 
     def from_disk(self, path: str | Path, exclude: Iterable[str] = ()) -> EntityKB:
         """Open what `to_disk` wrote; the files stay where they are.
@@ -153,11 +154,14 @@ class EntityKB(KnowledgeBase):
                 files.extractall(folder)
         except zipfile.BadZipFile as problem:
             raise error("E501", path="the bytes", found=problem, expected="what to_bytes() gave") from problem
-        return self.from_disk(folder)
+        self.from_disk(folder)
+        self._temporary = True
+        return self
 
     def _set(self, vocab: Vocab, store: EntityStore | None, vectors: VectorTable | None) -> None:
         super().__init__(vocab, 0 if vectors is None else vectors.width)
         self._store, self.vectors = store, vectors
+        self._temporary = False  # whether the files go with this object
 
     def _candidate(self, text: str, match: AliasMatch, vector: NDArray[np.float32]) -> Candidate:
         strings = self.vocab.strings
@@ -174,13 +178,16 @@ class EntityKB(KnowledgeBase):
         return vectors
 
 
-def write_vectors(folder: str | Path, width: int, blocks: Iterable[tuple[Sequence[str], NDArray[np.float32]]]) -> int:
+def write_vectors(
+    folder: str | Path, width: int, blocks: Iterable[tuple[Sequence[str], NDArray[np.float32]]], *, dtype: str = "float32"
+) -> int:
     """Make the vectors of a knowledge base anew, which `load_kb` finds; if this fails, those that are there stay.
 
     Args:
         folder: of the knowledge base.
         width: size of a vector.
         blocks: ids, each once, with their vectors *(n, width)*.
+        dtype: of the stored numbers, ``float32`` or ``float16``.
 
     Returns:
         How many there are.
@@ -193,16 +200,44 @@ def write_vectors(folder: str | Path, width: int, blocks: Iterable[tuple[Sequenc
     new = path.with_name(f"{VECTORS}.new")
     with writing(path):
         replace_folder(new, None)
-        table = VectorTable.create(new, width)
+        table = VectorTable.create(new, width, dtype)
         for ids, vectors in blocks:
             table.put(ids, vectors)
         replace_folder(path, new)
     return len(table)
 
 
+@dataclass(frozen=True)
+class KBLoader:
+    """Opens a knowledge base for a vocabulary; see `load_kb`.
+
+    Raises:
+        CheckpointError: E500 or E501 if the store cannot be opened, E050 or E051 for the vectors.
+    """
+
+    path: Path
+    vectors: Path | None
+    max_candidates: int | None
+    read_only: bool
+
+    def led_to(self, folder: str | None) -> bool:
+        """Whether a folder, an absolute path, is this relative one, seen from some directory."""
+        if folder is None or self.path.is_absolute():
+            return False
+        parts = Path(folder).parts
+        return parts[max(len(parts) - len(self.path.parts), 0) :] == self.path.parts
+
+    def __call__(self, vocab: Vocab) -> EntityKB:
+        """Open it."""
+        own = self.path / VECTORS
+        table = self.vectors if self.vectors is not None else own if own.exists() else None
+        store = EntityStore(self.path, read_only=self.read_only)
+        return EntityKB(vocab, store, None if table is None else VectorTable(table), max_candidates=self.max_candidates)
+
+
 def load_kb(
     path: str | Path, vectors: str | Path | None = None, max_candidates: int | None = None, read_only: bool = False
-) -> Callable[[Vocab], EntityKB]:
+) -> KBLoader:
     """Load a knowledge base, registered as ``entitykit.KB.v1``: the `kb_loader` of spaCy's `entity_linker`.
 
     Args:
@@ -211,14 +246,7 @@ def load_kb(
         max_candidates: keep only so many candidates of a span, the most probable; none: all.
         read_only: refuse to write.
     """
-
-    def load(vocab: Vocab) -> EntityKB:
-        own = Path(path) / VECTORS
-        table = Path(vectors) if vectors is not None else own if own.exists() else None
-        store = EntityStore(path, read_only=read_only)
-        return EntityKB(vocab, store, None if table is None else VectorTable(table), max_candidates=max_candidates)
-
-    return load
+    return KBLoader(Path(path), None if vectors is None else Path(vectors), max_candidates, read_only)
 
 
 def empty_kb(max_candidates: int | None = None) -> Callable[[Vocab, int], EntityKB]:
@@ -234,3 +262,14 @@ def empty_kb(max_candidates: int | None = None) -> Callable[[Vocab, int], Entity
 
 def _remake(vocab: Vocab, store: EntityStore | None, vectors: VectorTable | None, max_candidates: int | None) -> EntityKB:
     return EntityKB(vocab, store, vectors, max_candidates=max_candidates)
+
+
+def _remake_from_bytes(vocab: Vocab, data: bytes, max_candidates: int | None) -> EntityKB:
+    return EntityKB(vocab, max_candidates=max_candidates).from_bytes(data)
+
+
+def _blocks(vectors: VectorTable) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+    """All vectors, some at a time."""
+    ids = list(vectors.ids())
+    for i in range(0, len(ids), _BLOCK):
+        yield ids[i : i + _BLOCK], vectors.lookup(ids[i : i + _BLOCK])[0]

@@ -55,7 +55,7 @@ class ClusterStore:
     """
 
     def __init__(self, folder: str | Path, *, read_only: bool = False) -> None:
-        self.folder, self.read_only = Path(folder), read_only
+        self.folder, self.read_only = Path(folder).absolute(), read_only
         if not (self.folder / FILE).is_file():
             raise error("E633", path=self.folder, reason="there is none")
         self._index: VectorIndex | None = None

@@ -3,7 +3,8 @@
 `entities` and `aliases` hold what was given; an alias stands at its place in the entity, the name at 0. `phrases` holds each
 normalised alias once; `totals` says how often a phrase occurs in text, if that was counted. `words` and `grams` are full-text
 indexes that keep no text: of entities by their words, of phrases by their trigrams. `commits` has a row per transaction, and
-`changes` says which rows it updated or removed.
+`changes` says which rows it updated or removed. `state` has a random name that every transaction gives anew, by which copies of
+a store know whether they are alike; one that was last written before there were such names has no table `state`.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ DESCRIPTION_COUNTS = "CREATE VIRTUAL TABLE IF NOT EXISTS temp.description_counts
 _HASH = 2**20
 _HASH_BUILT = 2**26
 """Bytes of an index that are held in memory before they are written: SQLite's own number, and one to build with."""
+
+STATE = "CREATE TABLE IF NOT EXISTS state (name TEXT NOT NULL)"
 
 INDEX = "CREATE INDEX aliases_by_phrase ON aliases (phrase, row, count)"
 
@@ -140,6 +143,21 @@ def newest_meta(connection: sqlite3.Connection, meta: Meta) -> Meta:
     return replace(meta, version=version, entities=n_entities, aliases=n_aliases)
 
 
+def new_state(connection: sqlite3.Connection) -> None:
+    """Give what a transaction has written a name of its own."""
+    connection.execute(STATE)
+    connection.execute("DELETE FROM state")
+    connection.execute("INSERT INTO state VALUES (?)", (os.urandom(8).hex(),))
+
+
+def state_of(connection: sqlite3.Connection) -> str | None:
+    """The name of a store's state; none if it has none."""
+    if not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'state'").fetchone()[0]:
+        return None
+    ((name,),) = connection.execute("SELECT name FROM state")
+    return str(name)
+
+
 def create_tables(connection: sqlite3.Connection, store: str) -> None:
     """Make the tables in an empty database, without what `complete_tables` makes faster when they are full."""
     connection.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -148,6 +166,7 @@ def create_tables(connection: sqlite3.Connection, store: str) -> None:
         connection.execute(statement)
     connection.execute("INSERT INTO store VALUES (?)", (store,))
     connection.execute("INSERT INTO commits VALUES (0, 0, 0, 0)")
+    new_state(connection)
 
 
 def complete_tables(connection: sqlite3.Connection) -> None:

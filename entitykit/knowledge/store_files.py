@@ -6,7 +6,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from entitykit import __version__
@@ -19,12 +18,14 @@ from entitykit.knowledge.schema import (
     META,
     NEW_META,
     Meta,
+    check_database,
     complete_tables,
     create_tables,
     newest_meta,
     prepare_meta,
     publish_meta,
     read_meta,
+    state_of,
 )
 from entitykit.knowledge.store_write import BATCH, Adding, StoreReport, batches, put_totals
 
@@ -54,15 +55,25 @@ def copy_store(database: Database, folder: Path) -> None:
         return
     with _making(folder) as new:
         with database.snapshot() as connection:
+            if _has_state(folder, state_of(connection)):
+                return
             meta = newest_meta(connection, database.meta)
-            with suppress(EntityKitError):
-                if replace(read_meta(folder), built=meta.built) == meta:
-                    return
             with closing(connect(new, "mode=rwc")) as target:
                 connection.backup(target)
         for name in (META, f"{FILE}-wal", f"{FILE}-shm"):
             (folder / name).unlink(missing_ok=True)
         _publish(folder, meta)
+
+
+def _has_state(folder: Path, state: str | None) -> bool:
+    """Whether a folder has a store in a state; false where either is not known."""
+    with suppress(EntityKitError, sqlite3.Error):
+        meta = read_meta(folder)
+        if state is not None and (folder / FILE).is_file():
+            with closing(connect(folder / FILE, "mode=rw")) as there:
+                check_database(there, folder, meta)
+                return state_of(there) == state
+    return False
 
 
 def renew_meta(database: Database) -> None:

@@ -45,7 +45,7 @@ class StoreReader:
     """
 
     def __init__(self, folder: str | Path, *, read_only: bool = False, wait: float = WAIT) -> None:
-        self._folder = Path(folder)
+        self._folder = Path(folder).absolute()
         self._database = Database(self._folder, read_meta(self._folder), read_only=read_only, wait=wait)
         len(self)  # what cannot be read fails here
 

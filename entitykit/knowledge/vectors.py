@@ -61,7 +61,7 @@ class VectorTable:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._folder = Path(path)
+        self._folder = Path(path).absolute()
         self._now = open_state(self._folder, None)
 
     @classmethod

@@ -17,7 +17,7 @@ from transformers import AutoModel
 from entitykit.bridge import texts
 from entitykit.bridge.checkpoints import load_checkpoint
 from entitykit.bridge.encoder import build_encoder
-from entitykit.bridge.luke_pairs import PairReader, PairTexts
+from entitykit.bridge.luke_pairs import MarkedPairReader, PairTexts
 from entitykit.bridge.shim import TorchShim
 from entitykit.errors import ConfigError, EntityKitWarning
 from entitykit.types import EntityPairs
@@ -29,18 +29,20 @@ MARKED: dict[str, Any] = {"@architectures": "entitykit.LukePair.v1", "markers": 
 
 
 @pytest.fixture(scope="module")
-def reader(tiny_bert: Path) -> PairReader:
+def reader(tiny_bert: Path) -> MarkedPairReader:
     return make_reader(tiny_bert)
 
 
-def make_reader(path: Path) -> PairReader:
+def make_reader(path: Path) -> MarkedPairReader:
     encoder, json = load_checkpoint(str(path), word_shapes=False, n_layers=None, train_pieces=True)
     shim = TorchShim(build_encoder, group="encoder")
     shim.adopt(encoder, {"tokenizer": json})
-    return PairReader(shim, batch_pieces=64)
+    return MarkedPairReader(shim, batch_pieces=64)
 
 
-def compose(reader: PairReader, texts: list[str], *pairs: tuple[int, tuple[int, int], tuple[int, int]], size: int) -> PairTexts:
+def compose(
+    reader: MarkedPairReader, texts: list[str], *pairs: tuple[int, tuple[int, int], tuple[int, int]], size: int
+) -> PairTexts:
     """Pairs are the number of a text, head and tail."""
     docs = [Doc(VOCAB, words=text.split()) for text in texts]
     firsts = [sum(map(len, docs[:i])) for i in range(len(docs))]
@@ -51,7 +53,7 @@ def compose(reader: PairReader, texts: list[str], *pairs: tuple[int, tuple[int, 
     return reader.compose(docs, EntityPairs(*(torch.tensor(column, dtype=torch.long) for column in columns)), size=size)
 
 
-def words_of(reader: PairReader, ids: Any) -> str:
+def words_of(reader: MarkedPairReader, ids: Any) -> str:
     pieces = [reader._tokenizer.id_to_token(i) for i in ids.tolist()]
     return " ".join(pieces).replace(" ##", "")
 
@@ -68,7 +70,7 @@ def words_of(reader: PairReader, ids: Any) -> str:
     ],
     ids=["apart", "turned", "next to each other", "nested", "nested, turned", "crossing"],
 )
-def test_marks(reader: PairReader, head: tuple[int, int], tail: tuple[int, int], expected: str) -> None:
+def test_marks(reader: MarkedPairReader, head: tuple[int, int], tail: tuple[int, int], expected: str) -> None:
     texts = compose(reader, ["the river", "Mary Jones lives in New York"], (1, head, tail), size=40)
     assert words_of(reader, texts.ids[0]) == expected
     assert texts.cut.tolist() == [0]
@@ -82,7 +84,7 @@ sizes = st.tuples(st.integers(0, 25), st.integers(1, 6))
 
 
 @given(first=sizes, second=sizes, size=st.integers(16, 40))
-def test_whatever_is_cut(reader: PairReader, first: tuple[int, int], second: tuple[int, int], size: int) -> None:
+def test_whatever_is_cut(reader: MarkedPairReader, first: tuple[int, int], second: tuple[int, int], size: int) -> None:
     """No text is too long; both arguments have their marks; what is left is in order, and is counted."""
     words = [f"{letter}" for letter in "abcdefghijklmnopqrstuvwxyzABCDE"]
     spans = [(start, start + n) for start, n in (first, second)]
@@ -100,7 +102,7 @@ def test_whatever_is_cut(reader: PairReader, first: tuple[int, int], second: tup
         assert len(pieces) == min(size, 31 + 6)
 
 
-def test_the_middle_is_cut_first(reader: PairReader) -> None:
+def test_the_middle_is_cut_first(reader: MarkedPairReader) -> None:
     texts = compose(reader, ["x " + "a " * 30 + "y"], (0, (0, 1), (31, 32)), size=16)
     assert words_of(reader, texts.ids[0]) == "[CLS] @ x @ " + "a " * 8 + "# y # [SEP]"
     assert texts.cut.tolist() == [22]
@@ -130,12 +132,12 @@ def test_far_words_are_not_tokenized(
         assert n_read < size * 10 < max(lengths)
 
 
-def test_too_long_for_the_encoder(reader: PairReader) -> None:
+def test_too_long_for_the_encoder(reader: MarkedPairReader) -> None:
     with pytest.raises(ConfigError, match="E581"):
         compose(reader, ["a b"], (0, (0, 1), (1, 2)), size=1000)
 
 
-def test_reads_as_transformers_does(reader: PairReader, tiny_bert: Path) -> None:
+def test_reads_as_transformers_does(reader: MarkedPairReader, tiny_bert: Path) -> None:
     """The maximum over the pieces of each argument and its marks."""
     pairs = [(0, (0, 1), (2, 3)), (1, (0, 2), (1, 4)), (0, (2, 3), (0, 1))]
     texts = compose(reader, ["John met Mary", "the river of New York"], *pairs, size=40)
@@ -212,8 +214,8 @@ def test_the_tokenizer_is_built_once(tiny_bert: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(texts, "Tokenizer", None)
     doc = Doc(nlp.vocab, words=["Mary"] * 8)
     doc.set_ents([Span(doc, i, i + 1, label="PERSON") for i in range(8)])
-    tokenized, tokenize = [], PairReader.tokenize
-    monkeypatch.setattr(PairReader, "tokenize", lambda self, some: tokenized.extend(some) or tokenize(self, some))
+    tokenized, tokenize = [], MarkedPairReader.tokenize
+    monkeypatch.setattr(MarkedPairReader, "tokenize", lambda self, some: tokenized.extend(some) or tokenize(self, some))
     nlp(doc)
     assert tokenized.count("@") == 1
 

@@ -21,9 +21,6 @@ from entitykit.cli.stream import annotate
 from entitykit.corpora.jsonl import record_to_doc
 from entitykit.errors import EntityKitWarning
 from tests.cli.failing import LINES, make_pipeline, read_json_lines, save_pipeline, write_json_lines
-from tests.pipelines import initialized
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 ONE_OR_TWO = pytest.mark.parametrize("n_process", [1, 2])
 
@@ -148,7 +145,7 @@ def test_a_failing_document_does_not_harm_its_neighbours(
     assert run(corpus, "-o", tmp_path / "out.jsonl", *options) == 1
     records = read_json_lines(tmp_path / "out.jsonl")
     assert [(record["id"], len(record["entities"])) for record in records] == [("0", 3), ("2", 0), ("3", 2)]
-    assert read_json_lines(tmp_path / "errors.jsonl") == [
+    assert read_json_lines(tmp_path / "out.jsonl.errors.jsonl") == [
         {
             "input": str(corpus),
             "error": "ValueError: [E999] this document is bad",
@@ -169,7 +166,7 @@ def test_all_failures_are_listed_in_order(tmp_path: Path, capsys: pytest.Capture
     for n_process in (1, 2):
         options = ("--pipeline", pipeline, "--max-length", 5, "--n-process", n_process)
         assert run(*inputs, "-o", tmp_path / "out.jsonl", *options) == 1
-        listed = read_json_lines(tmp_path / "errors.jsonl")
+        listed = read_json_lines(tmp_path / "out.jsonl.errors.jsonl")
         assert [(Path(one["input"]).name, one.get("line"), one["error_code"]) for one in listed] == [
             ("a.txt", None, "E204"),
             ("b.txt", None, "E999"),
@@ -180,22 +177,48 @@ def test_all_failures_are_listed_in_order(tmp_path: Path, capsys: pytest.Capture
             ("c.jsonl", 4, "E430"),
         ]
         assert [record["id"] for record in read_json_lines(tmp_path / "out.jsonl")] == ["good"]
-        assert f"failed: 7, listed in {tmp_path / 'errors.jsonl'}" in capsys.readouterr().err
+        assert f"failed: 7, listed in {tmp_path / 'out.jsonl.errors.jsonl'}" in capsys.readouterr().err
     assert run(tmp_path / "c.jsonl", "-o", "/dev/null", "--pipeline", pipeline, "--quiet") == 1
     assert [json.loads(line)["error_code"] for line in capsys.readouterr().err.splitlines()] == ["E999", "E205", "E206"]
 
 
+def test_the_limit_of_characters_holds_for_docbins(tmp_path: Path, pipeline: str) -> None:
+    docs = [Doc(Vocab(), words=words) for words in (["12345"], ["12", "45", "7"])]
+    DocBin(docs=docs).to_disk(tmp_path / "in.spacy")
+    assert run(tmp_path / "in.spacy", "-o", tmp_path / "out.jsonl", "--pipeline", pipeline, "--max-length", 6) == 1
+    assert [record["text"] for record in read_json_lines(tmp_path / "out.jsonl")] == ["12345 "]
+    (listed,) = read_json_lines(tmp_path / "out.jsonl.errors.jsonl")
+    assert (listed["line"], listed["error_code"]) == (2, "E430")
+
+
 def test_the_list_of_an_earlier_run_does_not_stay(tmp_path: Path, pipeline: str, corpus: Path) -> None:
-    (tmp_path / "errors.jsonl").write_text("{}\n", encoding="utf-8")
+    listed = write_json_lines(tmp_path / "out.jsonl.errors.jsonl", [{"input": "a.txt", "error": "gone"}])
     assert run(corpus, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline) == 0
-    assert not (tmp_path / "errors.jsonl").exists()
+    assert not listed.exists()
+
+
+def test_the_users_own_errors_stay_and_are_read(tmp_path: Path, pipeline: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever their names; lists of other runs stay, too, and are not read."""
+    folder, out = tmp_path / "in", tmp_path / "in" / "out.jsonl"
+    folder.mkdir()
+    write_json_lines(folder / "errors.jsonl", [{"id": "own", "text": "Oslo"}])
+    write_json_lines(folder / "my.errors.jsonl", [{"id": "mine", "text": "Oslo", "error": "none"}])
+    write_json_lines(folder / "b.jsonl.errors.jsonl", [{"input": "a.txt", "error": "gone"}])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert run(folder, "-o", out, "--pipeline", pipeline) == 0
+    assert {record["id"] for record in read_json_lines(out)} == {"own", "mine"}
+    out.unlink()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert run(folder / "errors.jsonl", "-o", folder / "my", "--pipeline", pipeline) == 2
+    assert "[E431]" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_document_that_cannot_be_written_is_listed(tmp_path: Path, corpus: Path) -> None:
     pipeline = save_pipeline(tmp_path, "leaves_rubbish")
     assert run(corpus, "-o", tmp_path / "out.spacy", "--pipeline", pipeline) == 1
     assert len(DocBin().from_disk(tmp_path / "out.spacy")) == 3
-    (listed,) = read_json_lines(tmp_path / "errors.jsonl")
+    (listed,) = read_json_lines(tmp_path / "out.spacy.errors.jsonl")
     assert (listed["line"], listed["document_id"]) == (2, "1")
 
 
@@ -295,7 +318,7 @@ def test_a_run_over_a_folder_with_its_own_output(tmp_path: Path, pipeline: str) 
     for _ in range(2):
         assert run(folder, "-o", folder / "out.jsonl", "--pipeline", pipeline) == 1
         assert [record["text"] for record in read_json_lines(folder / "out.jsonl")] == ["Oslo"]
-        assert len(read_json_lines(folder / "errors.jsonl")) == 1
+        assert len(read_json_lines(folder / "out.jsonl.errors.jsonl")) == 1
 
 
 def test_the_same_input_twice_is_annotated_once(tmp_path: Path, pipeline: str, corpus: Path) -> None:
@@ -314,9 +337,8 @@ def test_the_same_input_twice_is_annotated_once(tmp_path: Path, pipeline: str, c
         (["a.txt", "-o", "a.txt/out.jsonl"], "E425"),
         (["a.txt", "-o", "empty"], "E426"),
         (["a.txt", "-o", "empty/../a.txt"], "E427"),
-        (["errors.jsonl", "-o", "out.jsonl"], "E427"),
-        (["a.txt", "-o", "errors.jsonl"], "E427"),
-        (["a.txt", "-o", "empty/../errors.jsonl"], "E427"),
+        (["out.jsonl.errors.jsonl", "-o", "out.jsonl"], "E427"),
+        (["a.txt.errors.jsonl", "-o", "empty/../a.txt"], "E427"),
         (["a.txt", "-o", "-", "--format", "html"], "E428"),
         (["a.txt", "-o", "out.jsonl", "--batch-size", "0"], "E428"),
         (["a.txt", "-o", "out.jsonl", "--n-process", "-1"], "E428"),
@@ -342,49 +364,3 @@ def test_usage_errors(
     assert run(*arguments, *options) == 2
     assert f"[{code}]" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == before
-
-
-@Language.component("repeats_speakers")
-def repeats_speakers(doc: Doc) -> Doc:
-    doc.spans["spoken"] = [Span(doc, i, i + 1, label=name) for i, name in enumerate(doc.user_data.get("speakers", ())) if name]
-    return doc
-
-
-@ONE_OR_TWO
-def test_speakers_arrive_where_components_look(tmp_path: Path, n_process: int) -> None:
-    records = [
-        {"id": "a", "text": "Oslo it is", "speakers": ["Eve", None, ""]},
-        {"id": "b", "text": "Oslo it is", "speakers": ["Eve"]},
-        {"id": "c", "text": "Oslo it is", "speakers": ["Eve", 3, None]},
-        {"id": "d", "text": "Oslo it is", "speakers": "Eve"},
-    ]
-    corpus = write_json_lines(tmp_path / "corpus.jsonl", records)
-    out, pipeline = tmp_path / "out.jsonl", save_pipeline(tmp_path, "repeats_speakers")
-    assert run(corpus, "-o", out, "--pipeline", pipeline, "--n-process", n_process) == 1
-    found = {record["id"]: record for record in read_json_lines(out)}
-    assert {id_: [span["label"] for span in record["spans"]["spoken"]] for id_, record in found.items()} == {
-        "a": ["Eve"],
-        "d": [],
-    }
-    assert found["d"]["meta"] == {"speakers": "Eve"}
-    failed = read_json_lines(tmp_path / "errors.jsonl")
-    assert [(each["document_id"], each["error_code"]) for each in failed] == [("b", "E646"), ("c", "E646")]
-    assert "1 values, 0 of which are neither texts nor None; expected a list of 3" in failed[0]["error"]
-    assert "3 values, 1 of which are neither texts nor None" in failed[1]["error"]
-
-
-def test_a_recipe_with_its_participants(tmp_path: Path, tiny_bert: Path) -> None:
-    """The grid has a row for each participant that the line names, and a column for each of its steps."""
-    nlp, _ = initialized(tiny_bert, "tracker")
-    nlp.to_disk(tmp_path / "pipeline")
-    out = tmp_path / "out.jsonl"
-    assert run(EXAMPLES / "recipe.jsonl", "-o", out, "--pipeline", tmp_path / "pipeline") == 0
-    (given,), (record,) = read_json_lines(EXAMPLES / "recipe.jsonl"), read_json_lines(out)
-    grid = record["entity_states"]
-    assert grid["participants"] == given["procedure"]["participants"]
-    assert [len(row) for row in grid["states"]] == [len(given["procedure"]["steps"]) + 1] * len(grid["participants"])
-    assert grid["steps"] == given["procedure"]["steps"]
-    mentioned = [{given["text"][slice(*place)] for place in own} for own in grid["mentions"]]
-    assert mentioned == [{"flour"}, {"sugar"}, {"eggs"}, {"milk"}, {"butter"}, {"batter", "mixture"}, {"pancake"}]
-    assert run(EXAMPLES / "recipe.jsonl", "-o", tmp_path / "page.html", "--pipeline", tmp_path / "pipeline") == 0
-    assert '<details class="states">' in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,36 @@ def test_what_is_said_of_a_store(tmp_path: Path, pipeline: Path, corpus: Path, c
 
 def test_broken_inputs_do_not_stop_it(tmp_path: Path, pipeline: Path, corpus: Path) -> None:
     (corpus / "bad.jsonl").write_text('{"id": "line 1", "text": "the same id"}\nno JSON\n{"text": "Peter"}\n')
-    assert run(tmp_path / "store", corpus, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline) == 1
-    failures = read_json_lines(tmp_path / "errors.jsonl")
+    out = tmp_path / "new" / "out.jsonl"
+    assert run(tmp_path / "store", corpus, "-o", out, "--pipeline", pipeline) == 1
+    failures = read_json_lines(tmp_path / "new" / "out.jsonl.errors.jsonl")
     assert [failure["error_code"] for failure in failures] == ["E639", "E205"]
-    assert len(ids_of(tmp_path / "out.jsonl")) == 7
+    assert len(ids_of(out)) == 7
+
+
+@pytest.mark.parametrize("option", ["--output", "--export"])
+def test_tables_stay_out_of_json_lines(
+    tmp_path: Path, pipeline: Path, corpus: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert run(tmp_path / "store", corpus, option, "-", "--info", "--pipeline", pipeline) == 0
+    out, err = capsys.readouterr()
+    assert all("id" in json.loads(line) for line in out.splitlines())
+    assert {"failed", "documents", "built"} <= {line.split(maxsplit=1)[0] for line in err.splitlines()}
+
+
+def test_texts_on_standard_input_are_documents_of_their_own(
+    tmp_path: Path, pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, found = tmp_path / "store", []
+    for i, text in enumerate((LINES[0], LINES[1], LINES[0])):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        assert run(store, "-", "-o", tmp_path / f"{i}.jsonl", "--pipeline", pipeline) == 0
+        found += read_json_lines(tmp_path / f"{i}.jsonl")
+    assert [record["text"] for record in found] == [LINES[0], LINES[1], LINES[0]]
+    assert found[0]["id"] == found[2]["id"]
+    assert run(store, "--export", tmp_path / "clusters.jsonl") == 0
+    mentions = [mention for cluster in read_json_lines(tmp_path / "clusters.jsonl") for mention in cluster["mentions"]]
+    assert {mention["document"] for mention in mentions} == {record["id"] for record in found}
 
 
 @pytest.mark.parametrize(
@@ -121,8 +148,11 @@ def test_broken_inputs_do_not_stop_it(tmp_path: Path, pipeline: Path, corpus: Pa
         (["--info"], "E633"),
         (["nowhere.txt", "--pipeline", "PIPELINE"], "E421"),
         (["in.txt", "--pipeline", "PIPELINE", "-o", "in.txt"], "E427"),
-        (["in.txt", "--pipeline", "PIPELINE", "-o", "errors.jsonl"], "E427"),
-        (["errors.jsonl", "--pipeline", "PIPELINE", "-o", "out.jsonl"], "E427"),
+        (["out.jsonl.errors.jsonl", "--pipeline", "PIPELINE", "-o", "out.jsonl"], "E427"),
+        (["in.txt", "--pipeline", "PIPELINE", "-o", "-", "--export", "-"], "E428"),
+        (["in.txt", "--pipeline", "NOT LOADED", "-o", "in.txt/out.jsonl"], "E425"),
+        (["in.txt", "--pipeline", "NOT LOADED", "--export", "in.txt/out.jsonl"], "E425"),
+        (["in.txt", "--pipeline", "NOT LOADED", "--export", "blank"], "E426"),
         (["in.txt", "--pipeline", "PIPELINE", "-o", "out.jsonl", "--export", "out.jsonl"], "E427"),
         (["in.txt", "--pipeline", "PIPELINE", "--export", "in.txt"], "E427"),
         (["in.txt", "--pipeline", "PIPELINE", "--batch-size", "0"], "E428"),

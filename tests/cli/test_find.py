@@ -80,21 +80,21 @@ def test_a_document_that_fails_does_not_harm_others(
     for _ in range(2):
         assert main(["find", str(tmp_path), "--pipeline", str(pipeline), "--entity", "John", "-o", str(out)]) == 1
         assert capsys.readouterr().out.split() == ["John", "2"]
-        (failed,) = read_json_lines(tmp_path / "errors.jsonl")
+        (failed,) = read_json_lines(tmp_path / "out.txt.errors.jsonl")
         assert (failed["input"], failed["error_code"]) == (str(tmp_path / "a.txt"), "E999")
         with out.open(encoding="utf-8", newline="") as file:
             assert {row["document"] for row in csv.DictReader(file)} == {str(tmp_path / "b.txt")}
     (tmp_path / "a.txt").unlink()
     assert main(["find", str(tmp_path), "--pipeline", str(pipeline), "--entity", "John", "-o", str(out)]) == 0
-    assert not (tmp_path / "errors.jsonl").exists()
+    assert not (tmp_path / "out.txt.errors.jsonl").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
         (["novel.txt", "-o", "novel.txt"], "E427"),
-        (["errors.jsonl", "-o", "out.csv"], "E427"),
-        (["novel.txt", "-o", "errors.jsonl"], "E427"),
+        (["out.csv.errors.jsonl", "-o", "out.csv"], "E427"),
+        (["novel.txt", "out.csv.errors.jsonl", "-o", "out.csv"], "E427"),
         (["novel.txt", "--gpu", "99"], "E429"),
         (["novel.txt", "--entity", "John"], "E641"),
         (["novel.txt", "--entity", " = a captain", "--pipeline", "nowhere"], "E641"),
@@ -109,11 +109,11 @@ def test_what_cannot_work(
     code: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("novel.txt", "errors.jsonl"):
+    for name in ("novel.txt", "out.csv.errors.jsonl"):
         Path(name).write_text(TEXT, encoding="utf-8")
     assert main(["find", "--pipeline", str(pipeline), "--entity", "John", *arguments]) == 2
     assert f"[{code}]" in capsys.readouterr().err
-    assert [Path(name).read_text(encoding="utf-8") for name in ("novel.txt", "errors.jsonl")] == [TEXT, TEXT]
+    assert [Path(name).read_text(encoding="utf-8") for name in ("novel.txt", "out.csv.errors.jsonl")] == [TEXT, TEXT]
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -80,9 +80,18 @@ def test_missing_files_and_empty_folders_are_listed(tmp_path: Path) -> None:
 
 
 def test_text_is_kept_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "a.unknown"
+    path = tmp_path / "README"
     path.write_bytes(b"\xef\xbb\xbf one\r\ntwo\x00\n")
     assert read(path) == [Document(str(path), str(path), " one\r\ntwo\x00\n")]
+
+
+def test_files_of_unknown_kinds_are_text_with_a_warning(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.JSON", "b.csv", "c.Txt", "d")]
+    for path in paths:
+        path.write_text("[1]", encoding="utf-8")
+    with pytest.warns(EntityKitWarning, match=r"W422.* 2 have an unknown ending, such as '.*a\.JSON'.*\.jsonl"):
+        found = read(*paths)
+    assert [document(item).content for item in found] == ["[1]"] * 4
 
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -160,12 +162,37 @@ def test_inputs_that_cannot_be(folder: Path, tmp_path: Path, entities: Path) -> 
         ),
         (("info", tmp_path / "new"), CheckpointError, r"\[E500\]"),
         (("export", folder, tmp_path), OutputError, r"\[E426\]"),
-        (("export", folder, tmp_path / "no" / "out.jsonl"), OutputError, r"\[E425\]"),
+        (("export", folder, entities / "out.jsonl"), OutputError, r"\[E425\]"),
+        (("export", folder, tmp_path / "both", "--phrases", tmp_path / "both"), InputError, r"\[E427\]"),
+        (("export", folder, "-", "--phrases", "-"), InputError, r"\[E507\] The option --phrases is -"),
     ):
         with pytest.raises(kind, match=message):
             run(*arguments)
     with EntityStore.open(folder) as store:
         assert list(store) == CITIES
+
+
+def test_exports_go_through_links_and_pipes_and_make_folders(folder: Path, tmp_path: Path, entities: Path) -> None:
+    link, target, pipe = tmp_path / "link.jsonl", tmp_path / "new" / "out.jsonl", tmp_path / "pipe"
+    link.symlink_to(target)
+    assert run("export", folder, link) == 0
+    assert link.is_symlink()
+    assert target.read_text(encoding="utf-8") == entities.read_text(encoding="utf-8")
+    os.mkfifo(pipe)
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as reader:
+        assert run("export", folder, pipe) == 0
+        assert reader.read() == entities.read_text(encoding="utf-8")
+    assert pipe.is_fifo()
+
+
+def test_an_export_to_standard_output_is_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entity = {"id": "Q1", "name": "Zoë"}
+    assert run("build", tmp_path / "kb", write(tmp_path / "one.jsonl", entity)) == 0
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written, encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stdout)
+    assert run("export", tmp_path / "kb", "-") == 0
+    assert json.loads(written.getvalue()) == entity
 
 
 def test_an_earlier_export_stays_after_an_error(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import subprocess
 import sys
 from types import ModuleType
@@ -122,6 +124,24 @@ def test_every_command_has_help(command: str) -> None:
     run = run_python("-m", "entitykit", command, "--help")
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(f"usage: entitykit {command}")
+
+
+def test_a_full_disk_behind_standard_output() -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        command = [sys.executable, "-c", FAKE.format(body="print('line')")]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=buffered, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.startswith("entitykit: [E425] Cannot write 'standard output': No space left on device")
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_tables_on_a_terminal_that_is_not_utf8(fake_command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    fake_command.run = lambda args: sys.stdout.write("Zoë – 2")
+    assert main(["fake", "0"]) == 7
+    assert printed.getvalue() == b"Zo\\xeb \\u2013 2"
 
 
 def test_reader_that_leaves_ends_the_run_quietly() -> None:

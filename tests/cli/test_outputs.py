@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from spacy.training import Corpus
 from spacy.vocab import Vocab
 
 from entitykit.cli import outputs
+from entitykit.cli.failures import FailureLog
 from entitykit.cli.inputs import Failure
-from entitykit.cli.outputs import FailureLog, open_output
+from entitykit.cli.outputs import open_output, open_text
 from entitykit.corpora.jsonl import doc_to_record
 from entitykit.corpora.layers import LAYERS
 from entitykit.errors import OutputError
@@ -193,10 +195,39 @@ def test_standard_output(docs: list[Doc], capfdbinary: pytest.CaptureFixture[byt
     assert [json.loads(line) for line in lines] == [doc_to_record(doc) for doc in docs]
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_names_of_outputs_need_not_be_unicode(tmp_path: Path, docs: list[Doc], kind: str) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.out")
+    write(path, kind, docs)
+    assert os.path.getsize(path) > 0
+    if kind == "html":
+        assert rb"<title>\udcff</title>" in Path(path).read_bytes()
+
+
+def test_text_on_standard_output_is_utf8_and_leaves_it_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written, encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stdout)
+    stdout.write("before ")
+    with open_text("-") as file:
+        file.write("é ")
+    stdout.write("after")
+    stdout.flush()
+    assert written.getvalue() == "before é after".encode()
+
+
+def test_text_on_a_full_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(OutputError, match=r"E425.*'-'.*No space left on device"), open_text("-") as file:
+            file.write("text")
+
+
 def test_failures_are_listed_beside_the_output(tmp_path: Path) -> None:
-    log = FailureLog(str(tmp_path / "out.jsonl"))
+    """In a folder that the output may make later."""
+    log = FailureLog(str(tmp_path / "new" / "out.jsonl"))
     log.clear()
-    assert log.path == tmp_path / "errors.jsonl"
+    assert log.path == tmp_path / "new" / "out.jsonl.errors.jsonl"
     assert not log.path.exists()
     log.add(Failure("a", "é\n"))
     log.add(Failure(os.fsdecode(b"\xff"), "wrong", "E1", 3, "d"))
@@ -205,7 +236,7 @@ def test_failures_are_listed_beside_the_output(tmp_path: Path) -> None:
         {"input": "a", "error": "é\n"},
         {"input": "\udcff", "error": "wrong", "error_code": "E1", "line": 3, "document_id": "d"},
     ]
-    FailureLog(str(tmp_path / "out.jsonl")).clear()
+    FailureLog(str(tmp_path / "new" / "out.jsonl")).clear()
     assert not log.path.exists()
 
 
@@ -218,9 +249,9 @@ def test_failures_go_to_standard_error_where_nothing_can_be_beside(capsys: pytes
 
 
 def test_failures_that_cannot_be_listed(tmp_path: Path) -> None:
-    (tmp_path / "errors.jsonl").mkdir()
+    (tmp_path / "out.jsonl.errors.jsonl").mkdir()
     log = FailureLog(str(tmp_path / "out.jsonl"))
-    with pytest.raises(OutputError, match="E425"):
+    with pytest.raises(OutputError, match="E431"):
         log.clear()
     with pytest.raises(OutputError, match="E425"):
         log.add(Failure("a", "wrong"))

@@ -89,6 +89,24 @@ def test_no_annotations(tiny_bert: Path, kind: str, keys: str) -> None:
         nlp.initialize(lambda: [unannotated(nlp, "John met Mary")])
 
 
+@pytest.mark.parametrize("kind", ["mentions", "coref", "salience", "tracker"])
+def test_no_examples(tiny_bert: Path, kind: str) -> None:
+    """Components that have no labels to learn begin without examples, as spaCy's do."""
+    nlp = make_pipeline(tiny_bert, kind)
+    nlp.initialize()
+    assert len(nlp("Mary Jones went to New York")) == 6
+
+
+@pytest.mark.parametrize("kind", ["span_ner", "relations"])
+def test_no_examples_for_labels(tiny_bert: Path, kind: str) -> None:
+    nlp = make_pipeline(tiny_bert, kind)
+    with pytest.raises(ConfigError, match=r"E106.*nlp.initialize\(\) without examples"):
+        nlp.initialize()
+    nlp.config["initialize"]["components"][kind] = {"labels": ["Next"]}
+    nlp.initialize()
+    assert nlp.get_pipe(kind).labels == ("Next",)
+
+
 @pytest.mark.parametrize("kind", ["span_ner", "nested", "spert"])
 def test_unseen_label(tiny_bert: Path, kind: str) -> None:
     nlp, _ = initialized(tiny_bert, kind)

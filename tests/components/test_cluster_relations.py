@@ -19,7 +19,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
 from entitykit.components import cluster_pairs
-from entitykit.components.cluster_pairs import Clusters, gold_clusters, gold_facts, pair_clusters, read_clusters
+from entitykit.components.cluster_pairs import Clusters, gold_facts, pair_clusters, read_clusters, reference_clusters
 from entitykit.components.cluster_relations import ClusterRelations
 from entitykit.components.pairs import Scope
 from entitykit.corpora.given import give_clusters
@@ -230,7 +230,7 @@ def test_other_tokens_than_the_gold(tiny_bert: Path) -> None:
     gold = examples[0].y
     predicted = Doc(nlp.vocab, words=["Mary", "Jo", "nes", *(token.text for token in gold[2:])], spaces=[1, 0, *[1] * 9])
     eg = Example(predicted, gold)
-    found = gold_clusters(eg)
+    found = reference_clusters(eg)
     assert list(zip(found.starts.tolist(), found.ends.tolist(), strict=True)) == [(0, 3), (6, 7), (9, 11)]
     assert gold_facts(gold, found) == [(0, 1, "Live_In")]
     gone = found._replace(numbers=[1, 5])

@@ -89,6 +89,35 @@ def test_without_knowledge_base(folder: Path, tmp_path: Path) -> None:
     assert links(spacy.load(tmp_path / "nlp")(TEXT)) == IDS  # it knows the folder
 
 
+def test_a_relative_path(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked up from where the pipeline was saved if it leads nowhere from here; no other path of a config is."""
+    monkeypatch.chdir(tmp_path)
+    nlp = make(Path("kb"))
+    nlp.to_disk(tmp_path / "nlp")
+    monkeypatch.chdir("/")
+    assert links(make(Path("kb")).from_bytes(nlp.to_bytes())(TEXT)) == IDS
+    assert [links(doc) for doc in nlp.pipe([TEXT] * 2, n_process=2, batch_size=1)] == [IDS] * 2
+    loaded = spacy.load(tmp_path / "nlp")
+    assert links(loaded(TEXT)) == IDS
+    loaded.to_disk(tmp_path / "again")
+    for path in ("other", str(tmp_path / "other")):
+        with pytest.raises(CheckpointError, match=rf"E500.*'{Path(path).absolute()}'.*components.*kb.*path"):
+            spacy.load(tmp_path / "again", config={"components.entitykit_dictionary.kb.path": path})
+    folder.rename(tmp_path / "other")
+    changed = {"components": {"entitykit_dictionary": {"kb": {"@misc": "entitykit.KB.v1", "path": str(tmp_path / "other")}}}}
+    with pytest.raises(CheckpointError, match=f"E500.*'{folder}'"):
+        spacy.load(tmp_path / "again")
+    assert links(spacy.load(tmp_path / "again", config=changed)(TEXT)) == IDS
+
+
+def test_a_knowledge_base_that_comes_later(tmp_path: Path) -> None:
+    nlp = make(tmp_path / "kb")
+    with pytest.raises(CheckpointError, match="E500"):
+        nlp(TEXT)
+    build(tmp_path / "kb").close()
+    assert links(nlp(TEXT)) == IDS
+
+
 def test_settings_and_files_that_cannot_be(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\[E507\] The option min_prior is 2"):
         make(folder, min_prior=2)

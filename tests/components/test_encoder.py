@@ -13,7 +13,7 @@ from spacy.training.initialize import init_nlp
 
 from entitykit.bridge import spill
 from entitykit.errors import CheckpointError, ConfigError, OutputError
-from tests.pipelines import ENCODERS, add_head, encoder_config, initialized, make_examples, make_pipeline
+from tests.pipelines import ENCODERS, add_head, annotations, encoder_config, initialized, make_examples, make_pipeline
 from tests.util import N_LAYERS, WIDTH
 
 ENCODER = "entitykit_encoder"
@@ -32,6 +32,14 @@ def test_what_is_written(nlp: Language) -> None:
     assert coverage["read"] == coverage["words"] == len(doc)
     assert coverage["windows"] > 1
     assert coverage["shortened"] == 0
+
+
+def test_a_document_does_not_keep_its_batch(nlp: Language) -> None:
+    """Nor is a long one copied, which lies in a file perhaps."""
+    short, long = nlp.pipe(["John moved to New York.", "John moved to New York. " * 20])
+    states = [doc._.trf_data.model_output.last_hidden_state for doc in (short, long)]
+    assert states[0].base.size == states[0].size
+    assert states[1].base.size > states[1].size
 
 
 def test_no_name_is_read_from_two_windows(tiny_bert: Path) -> None:
@@ -191,6 +199,21 @@ def test_a_heads_folder_is_no_checkpoint(tiny_bert: Path, tmp_path: Path) -> Non
     nlp = make_pipeline(tmp_path / "mentions")
     with pytest.raises(CheckpointError, match="E005"):
         nlp.initialize()
+
+
+@pytest.mark.parametrize("kind", ["spert", "tagger"])
+def test_no_head_takes_a_copy_of_the_encoder(tiny_bert: Path, tmp_path: Path, kind: str) -> None:
+    """It is refused before anything changes: the pipeline works, is saved and loaded as before."""
+    nlp, _ = initialized(tiny_bert, kind)
+    before = annotations(nlp("Mary Jones went to New York"))
+    with pytest.raises(ConfigError, match=r"\[E124\].*entitykit_encoder"):
+        nlp.replace_listeners(ENCODER, kind, ["model.tok2vec"])
+    nlp.to_disk(tmp_path / "base")
+    assert annotations(spacy.load(tmp_path / "base")("Mary Jones went to New York")) == before
+    config = make_pipeline(tiny_bert, kind).config
+    config["components"][kind] = {"source": str(tmp_path / "base"), "replace_listeners": ["model.tok2vec"]}
+    with pytest.raises(ConfigError, match=r"\[E124\]"):
+        spacy.util.load_model_from_config(config, auto_fill=True)
 
 
 def test_frozen_sourced_encoder(tiny_bert: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from spacy.training import Example
 from thinc.api import fix_random_seed
 
 from entitykit.components.genre import Genre
+from entitykit.components.links import register_links
 from entitykit.errors import CheckpointError, ConfigError, EntityKitError, EntityKitWarning
 from entitykit.knowledge.base import EntityKB, load_kb
 from entitykit.knowledge.entities import Alias, Entity
@@ -239,6 +240,14 @@ def test_knowledge_base_changes(checkpoint: Path, store: EntityStore) -> None:
     assert candidates() == {"Q2", "Q4", "Q9"}
     store.remove(["Q2", "Q4", "Q9"])
     assert candidates() == set()
+
+
+def test_what_a_reranker_left_goes_with_the_links(checkpoint: Path, store: EntityStore) -> None:
+    register_links()
+    nlp = make_pipeline(checkpoint, store)
+    doc = make_doc(nlp, "Ada met Paris", {(0, 1): ""})
+    doc.ents[0]._.kb_reranked = {"candidates": [["Q1", 0.5, 1.0]], "nil": 0.1, "threshold": 0.0}
+    assert nlp(doc).ents[0]._.kb_reranked is None
 
 
 @pytest.mark.parametrize("task", ["names", "markup"])

@@ -16,7 +16,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
 from entitykit.bridge.head import HeadInput
-from entitykit.components.cluster_pairs import gold_clusters, gold_facts
+from entitykit.components.cluster_pairs import gold_facts, reference_clusters
 from entitykit.components.relation_evidence import gold_evidence, gold_sentences
 from entitykit.corpora.given import give_clusters, give_sentences
 from entitykit.corpora.jsonl import doc_to_record, record_to_doc
@@ -269,7 +269,7 @@ def test_gold_evidence_in_other_tokens(tiny_bert: Path) -> None:
     words, spaces = ["Mary", "slept", " ", ".", "London", "shone", "."], [True, False, False, True, True, True, True]
     eg = Example(Doc(nlp.vocab, words=words, spaces=spaces), gold)
     assert gold_sentences(eg).of_words.tolist() == [0, 0, 0, 0, 1, 1, 1]
-    (says,) = gold_evidence(eg, gold_facts(gold, gold_clusters(eg)) or ()).values()
+    (says,) = gold_evidence(eg, gold_facts(gold, reference_clusters(eg)) or ()).values()
     np.testing.assert_array_equal(says, [True, True])
 
 

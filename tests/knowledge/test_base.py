@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from spacy.training import Example
 from spacy.vocab import Vocab
 
 from entitykit.errors import CheckpointError, ConfigError, InputError
-from entitykit.knowledge.base import EntityKB, empty_kb, load_kb
+from entitykit.knowledge.base import EntityKB, empty_kb, load_kb, write_vectors
 from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
 from entitykit.knowledge.vectors import VectorTable
@@ -148,11 +149,46 @@ def test_saved_and_pickled(kb: EntityKB, tmp_path: Path) -> None:
 
 
 def test_a_temporary_copy_goes_with_its_object(kb: EntityKB) -> None:
-    copy = EntityKB(Vocab()).from_bytes(kb.to_bytes())
+    copy = EntityKB(Vocab(), max_candidates=2).from_bytes(kb.to_bytes())
     folder = copy.store.folder
     assert folder.exists()
+    saved = pickle.dumps(copy)
     del copy
     assert not folder.exists()
+    again = pickle.loads(saved)
+    assert len(again) == len(kb)
+    assert again.get_vector("Q90").tolist() == [1, 2, 3, 4]
+    assert again.max_candidates == 2
+    assert len(again.from_disk(kb.store.folder)) == len(kb)
+    assert pickle.loads(pickle.dumps(again)).store.folder == kb.store.folder
+
+
+def test_vectors_that_were_made_meanwhile_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tmp_path / "kb").close()
+    (tmp_path / "same").symlink_to(tmp_path / "kb")
+    kb = load_kb(tmp_path / "kb")(Vocab())
+    write_vectors(tmp_path / "kb", WIDTH, [(["Q90"], np.ones((1, WIDTH)))])
+    for folder in ("kb", "same"):
+        kb.to_disk(tmp_path / folder)
+        assert len(VectorTable(tmp_path / folder / "vectors")) == 1
+    with_vectors = load_kb(tmp_path / "kb")(Vocab())
+    with_vectors.to_disk(tmp_path / "same")  # onto itself
+    assert len(VectorTable(tmp_path / "kb" / "vectors")) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_vectors_stay_until_new_ones_are_complete(kb: EntityKB, tmp_path: Path, dtype: str) -> None:
+    kb.to_disk(tmp_path / "copy")
+    kb.vectors = VectorTable.create(tmp_path / "new", WIDTH, dtype)
+    kb.vectors.put(["Q90"], np.full((1, WIDTH), 2.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VectorTable, "lookup", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            kb.to_disk(tmp_path / "copy")
+    assert len(VectorTable(tmp_path / "copy" / "vectors")) == 3
+    kb.to_disk(tmp_path / "copy")
+    new = VectorTable(tmp_path / "copy" / "vectors")
+    assert (len(new), new.dtype, new.lookup(["Q90"])[0].tolist()) == (1, dtype, [[2.0] * WIDTH])
 
 
 def test_a_knowledge_base_without_store() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from entitykit.errors import CheckpointError, ConfigError, OutputError
 from entitykit.knowledge import connection
 from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
-from tests.knowledge.kb import CITIES, PARIS, build
+from tests.knowledge.kb import CITIES, PARIS, PRINCE, add, build
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,6 +86,41 @@ def test_a_copy_takes_the_place_of_another(store: EntityStore, tmp_path: Path) -
     store.add([Entity(id="Q1", name="Universe")])
     store.copy_to(tmp_path / "copy")
     assert list(EntityStore.open(tmp_path / "copy")) == list(store)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_copy_that_went_its_own_way_is_replaced(store: EntityStore, tmp_path: Path, named: bool) -> None:
+    """Though its version and its numbers are the same; also where both were made before states had names."""
+    store.copy_to(tmp_path / "copy")
+    other = EntityStore.open(tmp_path / "copy")
+    add(store, [replace(PARIS, description="a city")])
+    add(other, [replace(PRINCE, description="a shepherd")])
+    assert (store.version, len(store), store.n_aliases) == (other.version, len(other), other.n_aliases)
+    other.close()
+    if not named:
+        for folder in (store.folder, other.folder):
+            with sqlite3.connect(folder / "entities.sqlite") as raw:
+                raw.execute("DROP TABLE IF EXISTS state")
+            raw.close()
+    store.copy_to(tmp_path / "copy")
+    with EntityStore.open(tmp_path / "copy") as copy:
+        assert list(copy) == list(store)
+        add(copy, [PRINCE])  # a state gets a name when it is written
+    assert len(list(EntityStore.open(tmp_path / "copy"))) == len(CITIES)
+
+
+def test_a_store_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other threads, other processes and pickles open it there, wherever the process has gone."""
+    monkeypatch.chdir(tmp_path)
+    store = build(Path("kb"))
+    monkeypatch.chdir("/")
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(len(store)))
+    thread.start()
+    thread.join()
+    assert found == [len(pickle.loads(pickle.dumps(store)))] == [len(CITIES)]
+    add(store, [PARIS])
+    assert store.folder == tmp_path / "kb"
 
 
 def test_a_copy_onto_itself_changes_nothing(store: EntityStore) -> None:

@@ -45,6 +45,14 @@ def contents(table: VectorTable) -> dict[str, tuple[float, ...]]:
     return {id_: tuple(row) for id_, row in zip(ids, found.tolist(), strict=True)}
 
 
+def test_a_table_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = VectorTable.create("table", WIDTH)
+    monkeypatch.chdir("/")
+    assert table.put(["Q1"], [vector(2.0)]) == 1
+    assert contents(pickle.loads(pickle.dumps(table))) == {"Q1": tuple(vector(2.0))}
+
+
 class Dictionary(RuleBasedStateMachine):
     """Whatever is put, removed, compacted and opened again, the table holds what a dict holds."""
 

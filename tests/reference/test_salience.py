@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import AutoModel
 
 from entitykit.bridge.architectures import entity_encoder
-from entitykit.bridge.salience import EntityTexts, Named, WordsRead, choose_windows, salience_cross_encoder
+from entitykit.bridge.salience import EntityTexts, MentionedEntity, WordsRead, choose_windows, salience_cross_encoder
 from entitykit.errors import ConfigError, EntityKitWarning
 from entitykit.models.salience import (
     Salience,
@@ -171,7 +171,7 @@ def test_texts_are_those_of_the_tokenizer(checkpoint: str, request: pytest.Fixtu
     path = request.getfixturevalue(checkpoint)
     texts = make_texts(path)
     doc = make_doc(spaced=checkpoint == "tiny_xlmr")  # whose pieces of a word alone begin with a space
-    found = texts.input([doc], [[Named("New York", [(0, 5), (3, 5), (9, 10)])]])
+    found = texts.input([doc], [[MentionedEntity("New York", [(0, 5), (3, 5), (9, 10)])]])
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -203,7 +203,7 @@ def test_marks_and_windows(tiny_bert: Path) -> None:
     assert pieces.tolist() == [a, a, 100, b, 101, 101, b, a, 102, b, a, 104, 104, 104, b]
     assert [pieces[place] for place in places] == [100, 102, 100, 104]
     doc = Doc(spacy.blank("xx").vocab, words=["John"] + ["the"] * 80 + ["John"])
-    entities = [[Named("John", [(0, 1), (81, 82)])]]
+    entities = [[MentionedEntity("John", [(0, 1), (81, 82)])]]
     first, last = texts.input([doc], entities).texts
     assert max(len(first), len(last)) <= 31
     assert all(ids.tolist().count(a) == 1 for ids in (first, last))
@@ -220,14 +220,14 @@ def test_a_documents_words_are_joined_once(tiny_bert: Path, monkeypatch: pytest.
     doc = Doc(spacy.blank("xx").vocab, words=["John", "the"] * 500)
     cumsum = np.cumsum
     monkeypatch.setattr(np, "cumsum", lambda values, **kwargs: joined.append(len(values)) or cumsum(values, **kwargs))
-    X = texts.input([doc], [[Named("John", [(i, i + 1)]) for i in range(0, 40, 2)]])
+    X = texts.input([doc], [[MentionedEntity("John", [(i, i + 1)]) for i in range(0, 40, 2)]])
     assert len(set(X.rows.tolist())) == 20
     assert joined.count(len(doc) + 1) == 1
 
 
 def test_long_names_are_cut_and_counted(tiny_bert: Path) -> None:
     texts = make_texts(tiny_bert)
-    long, short = Named("the river " * 10, [(0, 1)]), Named("Mary", [(6, 7)])
+    long, short = MentionedEntity("the river " * 10, [(0, 1)]), MentionedEntity("Mary", [(6, 7)])
     for n in (1, 2):
         with pytest.warns(EntityKitWarning, match=rf"W620.*{n} of {n + 1} names.*12 pieces"):
             X = texts.input([make_doc()], [[long] * n + [short]])
@@ -237,14 +237,14 @@ def test_long_names_are_cut_and_counted(tiny_bert: Path) -> None:
 @pytest.mark.parametrize("settings", [{"pieces": 25}, {"pieces": 1000}], ids=str)
 def test_texts_that_nothing_can_read(tiny_bert: Path, settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="E621.*pieces"):
-        make_texts(tiny_bert, **settings).input([make_doc()], [[Named("Mary", [(6, 7)])]])
+        make_texts(tiny_bert, **settings).input([make_doc()], [[MentionedEntity("Mary", [(6, 7)])]])
 
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])
 def test_scores_against_transformers(tiny_bert: Path, pooling: str) -> None:
     """`transformers` gives the states, numpy the score."""
     texts = make_texts(tiny_bert, pooling=pooling)
-    entities = [Named("New York", [(3, 5), (9, 10)]), Named("Mary", [(6, 7)])]
+    entities = [MentionedEntity("New York", [(3, 5), (9, 10)]), MentionedEntity("Mary", [(6, 7)])]
     X = texts.input([make_doc(), make_doc()], [entities, entities[1:]])
     found = texts.model.predict(X).numpy()
     bert = AutoModel.from_pretrained(tiny_bert, add_pooling_layer=False).eval()
