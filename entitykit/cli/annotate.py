@@ -66,9 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pipeline", default="en_entitykit_sm", metavar="NAME_OR_PATH", help="default: %(default)s")
     parser.add_argument("--format", choices=list(FORMATS), help="default: by the ending of OUT, otherwise jsonl")
-    parser.add_argument("--text-field", default="text", metavar="NAME", help="field with the text (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="documents per batch (default: %(default)s)")
     parser.add_argument("--n-process", type=int, default=1, metavar="N", help="processes to run in (default: %(default)s)")
+    add_reading_arguments(parser)
+    parser.add_argument("--quiet", action="store_true", help="show neither progress nor summary")
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how inputs are read, of every command that runs a pipeline on them."""
+    parser.add_argument("--text-field", default="text", metavar="NAME", help="field with the text (default: %(default)s)")
     parser.add_argument("--gpu", type=int, metavar="ID", help="GPU to use (default: none)")
     parser.add_argument(
         "--max-length",
@@ -77,7 +83,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="most characters of a document (default: %(default)s)",
     )
-    parser.add_argument("--quiet", action="store_true", help="show neither progress nor summary")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -114,7 +119,7 @@ def _check(args: argparse.Namespace) -> str:
     Raises:
         InputError: E427 if an input, or the list of failures, would be replaced, E428 for an option that cannot work.
     """
-    for option in ("batch_size", "n_process", "max_length"):
+    for option in ("batch_size", "n_process"):
         if getattr(args, option) < 1:
             raise error("E428", option=f"--{option.replace('_', '-')}", found=getattr(args, option), expected="1 or more")
     if args.gpu is not None and args.n_process > 1:
@@ -133,8 +138,11 @@ def load_pipeline(name: str, *, gpu: int | None = None, max_length: int = MAX_CH
         max_length: characters of the longest document.
 
     Raises:
+        InputError: E428 for a length that nothing has.
         ConfigError: E420 if the pipeline cannot be loaded, E429 if the GPU cannot be used.
     """
+    if max_length < 1:
+        raise error("E428", option="--max-length", found=max_length, expected="1 or more")
     if gpu is not None:
         try:
             spacy.require_gpu(gpu)

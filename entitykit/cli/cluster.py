@@ -16,7 +16,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from tqdm import tqdm
 
-from entitykit.cli.annotate import load_pipeline
+from entitykit.cli.annotate import add_reading_arguments, load_pipeline
 from entitykit.cli.convert import print_table
 from entitykit.cli.failures import FailureLog, failures_path
 from entitykit.cli.inputs import STDIN, Document, Failure, failure, read_documents, readable_files
@@ -50,11 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help="write the documents, each mention with the id of its cluster")
     parser.add_argument("--pipeline", metavar="NAME_OR_PATH", help="with entitykit_cross_document; needed for inputs")
     parser.add_argument("--format", choices=list(FORMATS), help="of OUT; default: by its ending, otherwise jsonl")
-    parser.add_argument("--text-field", default="text", metavar="NAME", help="field with the text (default: %(default)s)")
     parser.add_argument(
         "--batch-size", type=int, default=256, metavar="N", help="documents that are added at once (default: %(default)s)"
     )
-    parser.add_argument("--gpu", type=int, metavar="ID", help="GPU to use (default: none)")
+    add_reading_arguments(parser)
     parser.add_argument(
         "--link",
         action="store_true",
@@ -90,7 +89,7 @@ def add(args: argparse.Namespace) -> int:
     """Add the inputs to the store, and write them; the answer is how many failed."""
     output = args.output or STDOUT  # without a file, failures go to standard error
     files = readable_files(args.inputs, outputs=[args.output, failures_path(output), args.export])
-    nlp = load_pipeline(args.pipeline, gpu=args.gpu)
+    nlp = load_pipeline(args.pipeline, gpu=args.gpu, max_length=args.max_length)
     pipe = clustering_pipe(nlp, args.pipeline)
     links = Links.of(nlp, args.pipeline) if args.link else None
     failures, report = FailureLog(output), ClusterReport()

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
-from entitykit.cli.annotate import load_pipeline
+from entitykit.cli.annotate import add_reading_arguments, load_pipeline
 from entitykit.cli.convert import print_table
 from entitykit.cli.failures import FailureLog, failures_path
 from entitykit.cli.inputs import Document, Failure, failure, read_documents, readable_files
@@ -46,8 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="OUT", help="write all mentions, - for standard output")
     parser.add_argument("--memory", choices=("clusters", "hybrid", "static"), default="clusters", help="default: %(default)s")
-    parser.add_argument("--text-field", default="text", metavar="NAME", help="field with the text (default: %(default)s)")
-    parser.add_argument("--gpu", type=int, metavar="ID", help="GPU to use (default: none)")
+    add_reading_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     written = [args.output, failures_path(output)]
     check_outputs(written, args.inputs)
     files = readable_files(args.inputs, outputs=written)
-    nlp = load_pipeline(args.pipeline, gpu=args.gpu)
+    nlp = load_pipeline(args.pipeline, gpu=args.gpu, max_length=args.max_length)
     coref = _coref(nlp, args.pipeline)
     failures, counts = FailureLog(output), dict.fromkeys(described, 0)
     with _table(args.output) as table:

@@ -25,6 +25,7 @@ from entitykit.components.files import read_model, write_model
 from entitykit.components.gold import ENTS, NIL, reference_spans
 from entitykit.components.links import Linked as Decided
 from entitykit.components.links import as_candidates, mentions_of, register_links, write_links
+from entitykit.components.nils import group_again
 from entitykit.components.with_kb import WithKB
 from entitykit.errors import error, warn
 from entitykit.models.genre import Seq2Seq
@@ -350,3 +351,4 @@ def _annotate_given(doc: Doc, key: str, found: dict[tuple[int, int], list[tuple[
         for place, pairs in found.items()
     ]
     write_links(doc, key, links, None)
+    group_again(doc, key)

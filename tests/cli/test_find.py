@@ -50,6 +50,15 @@ def test_static_memory_without_a_table(pipeline: Path, tmp_path: Path, capsys: p
     assert capsys.readouterr().out.split()[0] == "John"
 
 
+def test_documents_that_are_too_long(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    command = ["find", str(tmp_path / "a.txt"), "--pipeline", str(pipeline), "--entity", "John", "--max-length"]
+    assert main([*command, str(len(TEXT))]) == 0
+    assert main([*command, str(len(TEXT) - 1)]) == 1
+    assert "[E430]" in capsys.readouterr().err
+    assert main([*command, "0"]) == 2
+
+
 def test_a_table_on_standard_output(
     pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

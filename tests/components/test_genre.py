@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import spacy
 from spacy.language import Language
@@ -15,7 +16,8 @@ from spacy.training import Example
 from thinc.api import fix_random_seed
 
 from entitykit.components.genre import Genre
-from entitykit.components.links import register_links
+from entitykit.components.links import Linked, register_links
+from entitykit.components.nils import leave_vectors, register_nils
 from entitykit.errors import CheckpointError, ConfigError, EntityKitError, EntityKitWarning
 from entitykit.knowledge.base import EntityKB, load_kb
 from entitykit.knowledge.entities import Alias, Entity
@@ -248,6 +250,16 @@ def test_what_a_reranker_left_goes_with_the_links(checkpoint: Path, store: Entit
     doc = make_doc(nlp, "Ada met Paris", {(0, 1): ""})
     doc.ents[0]._.kb_reranked = {"candidates": [["Q1", 0.5, 1.0]], "nil": 0.1, "threshold": 0.0}
     assert nlp(doc).ents[0]._.kb_reranked is None
+
+
+def test_groups_of_unknown_entities_are_those_of_the_last_links(checkpoint: Path, store: EntityStore) -> None:
+    register_nils()
+    nlp = make_pipeline(checkpoint, store, threshold=1.1)
+    doc = make_doc(nlp, "Ada met Paris", {(0, 1): "", (2, 3): ""})
+    links = [Linked(0, 1, [], 0.0, "Q1"), Linked(2, 3, [], 0.0, "")]
+    leave_vectors(doc, links, np.eye(2, dtype=np.float32), similarity=0.5)
+    doc._.nil_clusters = {"NIL-1": [[2, 3]]}  # of a linker that knew Ada
+    assert nlp(doc)._.nil_clusters == {"NIL-1": [[0, 1]], "NIL-2": [[2, 3]]}
 
 
 @pytest.mark.parametrize("task", ["names", "markup"])
