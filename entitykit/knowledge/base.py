@@ -8,7 +8,6 @@ import tempfile
 import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -207,18 +206,17 @@ def write_vectors(
     return len(table)
 
 
-@dataclass(frozen=True)
 class KBLoader:
-    """Opens a knowledge base for a vocabulary; see `load_kb`.
+    """Opens a knowledge base for a vocabulary; see `load_kb` for the arguments.
 
-    Raises:
-        CheckpointError: E500 or E501 if the store cannot be opened, E050 or E051 for the vectors.
+    It is no dataclass, of which spaCy would make a dict.
     """
 
-    path: Path
-    vectors: Path | None
-    max_candidates: int | None
-    read_only: bool
+    def __init__(self, path: Path, vectors: Path | None, max_candidates: int | None, *, read_only: bool) -> None:
+        self.path = path
+        self.vectors = vectors
+        self.max_candidates = max_candidates
+        self.read_only = read_only
 
     def led_to(self, folder: str | None) -> bool:
         """Whether a folder, an absolute path, is this relative one, seen from some directory."""
@@ -228,7 +226,11 @@ class KBLoader:
         return parts[max(len(parts) - len(self.path.parts), 0) :] == self.path.parts
 
     def __call__(self, vocab: Vocab) -> EntityKB:
-        """Open it."""
+        """Open it.
+
+        Raises:
+            CheckpointError: E500 or E501 if the store cannot be opened, E050 or E051 for the vectors.
+        """
         own = self.path / VECTORS
         table = self.vectors if self.vectors is not None else own if own.exists() else None
         store = EntityStore(self.path, read_only=self.read_only)
@@ -246,7 +248,7 @@ def load_kb(
         max_candidates: keep only so many candidates of a span, the most probable; none: all.
         read_only: refuse to write.
     """
-    return KBLoader(Path(path), None if vectors is None else Path(vectors), max_candidates, read_only)
+    return KBLoader(Path(path), None if vectors is None else Path(vectors), max_candidates, read_only=read_only)
 
 
 def empty_kb(max_candidates: int | None = None) -> Callable[[Vocab, int], EntityKB]:

@@ -42,7 +42,7 @@ from entitykit.models.coref_pairs import (
 )
 
 REMEMBERED = 64
-"""Names of the updates before that documents without them may be asked for."""
+"""Mentions by name, of the updates before, that documents without these names may be asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +117,9 @@ class MajorEntities(OnlineCoref):
         """The names that are asked for, and those that documents without them are asked for *(n_mentions, n_names)*."""
         if not self.settings.absent:
             return own, None
-        names = own
-        if self._before is not None:
-            names = own.and_others(self._before.rows(~torch.isin(self._before.words.names, own.words.names)))
+        names = own if self._before is None else own.and_others(self._before)
         if self.training:
-            kept = names.rows(_first_of_each(names.words.names)[:REMEMBERED])  # those of the batch are the first
+            kept = names.rows(slice(REMEMBERED))  # those of the batch are the first
             self._before = Named(kept.vectors.detach(), kept.words)
         there = F.pad(gold.documents[:, None] == gold.documents[rows], (0, len(names.vectors) - len(rows)))
         alike = there | (kinds_of(names.words, gold.words) >= SAME_WORD)

@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from spacy.language import Language
+from spacy.training import Example
 from torch import Tensor
 
 from entitykit.bridge.tommer_files import load_tommer
@@ -252,5 +253,6 @@ def test_probe_of_another_encoder(tiny_bert: Path, tmp_path: Path) -> None:
 
 
 def test_without_a_probe_gold_is_needed(tiny_bert: Path) -> None:
+    nlp = make_pipeline(tiny_bert, None)
     with pytest.raises(ConfigError, match="E106"):
-        make_pipeline(tiny_bert, None).initialize()
+        nlp.initialize(lambda: [Example.from_dict(nlp.make_doc("John Smith met Ada."), {})])
