@@ -23,7 +23,7 @@ CONTEXT = 128
 """Words around a mention that may be its keywords."""
 
 THRESHOLD = 0.1
-"""Least probability of a keyword; chosen on WordNet's usage examples (docs/benchmarks.md), where few words are keywords."""
+"""Least probability of a keyword; docs/benchmarks.md has what WordNet's usage examples lose without it."""
 
 SCORES = "keyword_scores"
 """The extension ``doc._.keyword_scores``: for each word the probability that it is a keyword; none: nobody has looked."""
