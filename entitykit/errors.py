@@ -96,6 +96,10 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "The checkpoint '{name}' has NaN or infinite numbers in the tensor '{tensor}': the training that wrote it failed. Take an earlier "
         "one, or train again with a lower learning rate.",
     ),
+    "E011": (
+        CheckpointError,
+        "The pipeline '{name}' has these components 'entitykit_encoder': {found}; expected one. Give the folder of one of them.",
+    ),
     "E050": (CheckpointError, "Cannot open the vector table '{path}': {reason}. Give a folder that VectorTable.create() made."),
     "E051": (CheckpointError, "{path} is damaged: found {found}; expected {expected}. Copy the whole vector table again."),
     "E052": (InputError, "The vectors are {found}; expected numbers ({n}, {width}): one row of the table's width for each id."),

@@ -12,6 +12,7 @@ from thinc.api import Config, fix_random_seed
 
 from entitykit.benchmarks.parts import Settings
 from entitykit.bridge.checkpoints import find_checkpoint
+from entitykit.bridge.encoder_file import find_encoder_file
 from entitykit.errors import error
 
 ENCODER = "entitykit_encoder"
@@ -40,7 +41,8 @@ def read_config(settings: Settings, name: str) -> Config:
         raise error("E444", path=path)
     config: Config = load_config(path)
     config["components"][ENCODER]["model"].update(settings.encoder)
-    find_checkpoint(config["components"][ENCODER]["model"]["name"])  # missing weights should show here, not in a subprocess
+    name = config["components"][ENCODER]["model"]["name"]
+    find_encoder_file(name) or find_checkpoint(name)  # missing weights should show here, not in a subprocess
     return config
 
 

@@ -52,7 +52,7 @@ def entity_encoder(
 
     Args:
         name: a checkpoint of a BERT, RoBERTa, XLM-R, DistilBERT or LUKE model: a folder, a name on the Hub, or ``minilm``;
-            or the folder of an encoder that was trained before, such as ``out/model-best/entitykit_encoder``.
+            or a pipeline whose encoder was trained before: its folder, such as ``out/model-best``, or its package.
         window: most pieces that the encoder sees at once, special pieces included.
         overlap: pieces that neighbouring windows of a long document share.
         batch_pieces: pieces that run through the encoder at once; this bounds its memory.

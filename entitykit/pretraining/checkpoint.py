@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from entitykit.bridge.checkpoints import ENCODER_FILE
+from entitykit.bridge.encoder_file import ENCODER_FILE
 from entitykit.bridge.weights import check_finite, dump_weights
 from entitykit.corpora.entity_vocabulary import EntityVocabulary
 from entitykit.errors import error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from entitykit.bridge.checkpoints import ENCODER_FILE
+from entitykit.bridge.encoder_file import ENCODER_FILE
 from entitykit.bridge.weights import parse_weights
 from entitykit.corpora.entity_vocabulary import MASK, SPECIAL, EntityVocabulary
 from entitykit.models.encoder.transformer import TransformerEncoder

@@ -202,7 +202,7 @@ def convert_weights(
         if config.get("model_type") == "luke":
             weights |= _luke_entities(get, settings, settings.entities)
         else:
-            weights |= _copied_entities(weights, settings, settings.entities, mask_piece)
+            weights |= begin_as_masks(weights, settings, settings.entities, mask_piece)
     return weights
 
 
@@ -239,10 +239,20 @@ def _luke_entities(get: Callable[[str], Tensor], settings: EncoderSettings, enti
     return weights
 
 
-def _copied_entities(
+def begin_as_masks(
     weights: Mapping[str, Tensor], settings: EncoderSettings, entities: EntitySettings, mask_piece: int
 ) -> dict[str, Tensor]:
-    """What entity tokens begin as in a checkpoint without any: like [MASK] pieces, with the words' queries."""
+    """What entity tokens begin as in a checkpoint without any: like [MASK] pieces, with the words' queries.
+
+    Args:
+        weights: those of the words, by our names.
+        settings: of the encoder.
+        entities: of the tokens.
+        mask_piece: id of the [MASK] piece.
+
+    Returns:
+        The tokens' part of a state dict, without what starts at random or zero.
+    """
     copies = {
         "entities.ids.weight": weights["embeddings.pieces.weight"][mask_piece : mask_piece + 1],
         "entities.positions.weight": weights["embeddings.positions.weight"][settings.first_position :],
