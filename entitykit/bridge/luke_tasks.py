@@ -13,8 +13,15 @@ from spacy.tokens import Doc, Span
 from thinc.api import get_torch_default_device
 from torch import Tensor
 
-from entitykit.bridge.checkpoints import find_checkpoint, load_fast_tokenizer, one_line, quiet_transformers
-from entitykit.bridge.luke_texts import ENTITY_VOCABULARY, MARKS, MASKS, LukeReader, Place, characters_of, in_windows, marked
+from entitykit.bridge.checkpoints import (
+    ENTITY_VOCABULARY,
+    find_checkpoint,
+    load_fast_tokenizer,
+    luke_values,
+    one_line,
+    quiet_transformers,
+)
+from entitykit.bridge.luke_texts import MARKS, MASKS, LukeReader, Place, characters_of, in_windows, marked
 from entitykit.errors import EntityKitError, error
 from entitykit.models.encoder.entities import EntityPack
 from entitykit.models.encoder.families import settings_from_config
@@ -189,22 +196,33 @@ def load_luke(name: str, *, late: bool = False) -> Task:
 
     folder = find_checkpoint(name)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        task = (config.get("architectures") or ["none"])[0]
+        architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
+        task = (architectures or ["none"])[0]
         if task not in _TASKS:
             raise error("E003", name=name, what="task", found=task, expected=", ".join(_TASKS))
         with quiet_transformers():
             tokenizer = load_fast_tokenizer(folder, "luke").backend_tokenizer.to_str()
             model, info = getattr(transformers, task).from_pretrained(folder, output_loading_info=True)
-        return _make(name, task, model, set(info["missing_keys"]), tokenizer, _read_rows(folder, name), late=late)
+        config = model.config.to_dict() | luke_values(folder)
+        return _make(name, task, model, config, set(info["missing_keys"]), tokenizer, _read_rows(folder, name), late=late)
     except EntityKitError:
         raise
     except Exception as reason:  # transformers, safetensors and tokenizers raise many kinds for damaged files
         raise error("E005", path=folder, reason=one_line(reason)) from reason
 
 
-def _make(name: str, task: str, model: Any, missing: set[str], tokenizer: str, rows: dict[str, int], *, late: bool) -> Task:
-    config, of_task = model.config.to_dict(), _TASKS[task]
+def _make(
+    name: str,
+    task: str,
+    model: Any,
+    config: dict[str, Any],
+    missing: set[str],
+    tokenizer: str,
+    rows: dict[str, int],
+    *,
+    late: bool,
+) -> Task:
+    of_task = _TASKS[task]
     injection = Injection(inject_layer=0, words_see_entities=not late, entities_see_entities=not late)
     settings = settings_from_config(config, name=name, injection=injection)
     tensors = {key: tensor for key, tensor in model.state_dict().items() if key not in missing}

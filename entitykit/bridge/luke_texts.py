@@ -16,6 +16,7 @@ from spacy.tokens import Doc, Span
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from entitykit.bridge.checkpoints import ENTITY_VOCABULARY
 from entitykit.bridge.texts import share_room
 from entitykit.bridge.windows import pack_windows
 from entitykit.errors import error
@@ -25,7 +26,6 @@ from entitykit.models.encoder.transformer import Pack, TransformerEncoder
 MARKS = ("<ent>", "<ent2>")
 MASKS = ("[MASK]", "[MASK2]")
 """The entities as which the tokens of a head, or of any other entity, and of a tail begin."""
-ENTITY_VOCABULARY = "entity_vocab.json"
 
 _BUDGET = 4096  # pieces and entity tokens that run through the encoder at once
 

@@ -127,7 +127,7 @@ class SharedEncoder(PipedInBatches, Transformer):
         super().add_listener(listener, component_name)
 
     def _request_layers(self) -> None:
-        """Run no layer that no head reads, awake or disabled; without heads, give the last one."""
+        """Run no layer that no head reads, awake or disabled; if nothing is read, give the last one."""
         shim = cast(TorchShim, self.model.shims[0])
         if not shim.is_built:
             return
@@ -141,7 +141,8 @@ class SharedEncoder(PipedInBatches, Transformer):
             for layer in wanted[component].difference(possible, _OF_ENTITIES):
                 raise error("E104", layer=layer, n_layers=n_layers)
         reads = set().union(*wanted.values())
-        layers = sorted(reads.intersection(possible)) or [TOP]
+        probed = MENTIONS in reads and self._window is not None
+        layers = sorted(reads.intersection(possible)) or ([] if probed else [TOP])
         self.model.attrs["layers"] = layers + sorted(reads.intersection(_OF_ENTITIES) if self._entities else ())
 
     def predict(self, docs: Iterable[Doc]) -> EncoderBatch:  # type: ignore[override]

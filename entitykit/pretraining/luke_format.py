@@ -22,7 +22,7 @@ def is_luke(settings: EncoderSettings, tokenizer: str) -> bool:
     entities = settings.entities
     if entities is None or entities.inject_layer or not (entities.words_see_entities and entities.entities_see_entities):
         return False
-    return settings.first_position == FAMILIES["luke"].first_position and not settings.n_shapes and '"ByteLevel"' in tokenizer
+    return settings.first_position > 0 and not settings.n_shapes and '"ByteLevel"' in tokenizer
 
 
 def save_luke(folder: Path, module: EntityPretraining, tokenizer: str) -> None:
@@ -57,7 +57,7 @@ def _config(settings: EncoderSettings) -> dict[str, Any]:
         "hidden_act": "gelu",
         "attention_probs_dropout_prob": 0.0,
         "type_vocab_size": 1,
-        "pad_token_id": 1,
+        "pad_token_id": settings.first_position - 1,
         "entity_vocab_size": entities.vocab_size,
         "entity_emb_size": entities.embedding_width,
         "use_entity_aware_attention": entities.own_queries,

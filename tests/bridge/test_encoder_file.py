@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import invalidate_caches
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from entitykit.bridge.encoder_file import find_encoder_file
 from entitykit.errors import CheckpointError, ConfigError
 from entitykit.models.encoder.settings import Injection, ProbeSettings
 from entitykit.models.encoder.transformer import TransformerEncoder
-from tests.pipelines import READING, encoder_config, initialized, make_pipeline, train
+from tests.pipelines import PROPOSING, READING, encoder_config, initialized, make_pipeline, train
 from tests.util import N_LAYERS
 
 ENCODER = "entitykit_encoder"
@@ -125,11 +126,25 @@ def test_layers_that_are_not_there(tiny_bert: Path, tmp_path: Path, layer: int) 
         load(tmp_path / "nlp", Injection(inject_layer=layer, tokens=False))
 
 
-def test_a_probe_of_another_size(tiny_bert: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["rank", "window"])
+def test_a_probe_of_another_size(tiny_bert: Path, tmp_path: Path, name: str) -> None:
     nlp = trained(tiny_bert, tmp_path / "nlp", **READING)
-    rank = nlp.get_pipe(ENCODER).model.shims[0].module.settings.entities.probe.rank
-    with pytest.raises(ConfigError, match=rf"E007.*rank is {rank + 1}; expected {rank}"):
-        load(tmp_path / "nlp", Injection(inject_layer=1, probe=ProbeSettings(rank=rank + 1)))
+    old = nlp.get_pipe(ENCODER).model.shims[0].module.settings.entities.probe
+    other = replace(old, **{name: getattr(old, name) + 1})
+    with pytest.raises(ConfigError, match=rf"E007.*{name} is {getattr(other, name)}; expected {getattr(old, name)}"):
+        load(tmp_path / "nlp", Injection(inject_layer=1, probe=other))
+
+
+def test_a_probe_in_another_layer_begins_anew(tiny_bert: Path, tmp_path: Path) -> None:
+    nlp = trained(tiny_bert, tmp_path / "nlp", **PROPOSING)
+    probe = nlp.get_pipe(ENCODER).model.shims[0].module.settings.entities.probe
+    same, other = (
+        load(tmp_path / "nlp", Injection(inject_layer=layer, tokens=False, probe=probe)).state_dict() for layer in (1, 0)
+    )
+    of_probe = {key: tensor for key, tensor in of_nlp(nlp).items() if key.startswith("probe.")}
+    assert of_probe
+    assert all(torch.equal(same[key], tensor) for key, tensor in of_probe.items())
+    assert not all(torch.equal(other[key], tensor) for key, tensor in of_probe.items())
 
 
 def test_a_pipeline_without_encoder(tiny_bert: Path, tmp_path: Path) -> None:

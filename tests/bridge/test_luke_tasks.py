@@ -21,8 +21,10 @@ from transformers import (
     LukeTokenizer,
 )
 
+from entitykit.bridge.checkpoints import load_checkpoint
 from entitykit.bridge.luke_tasks import LukeEntities, LukePairs, LukeSpans, LukeTypes, load_luke
 from entitykit.errors import CheckpointError, InputError
+from entitykit.models.encoder.settings import Injection
 from tests.luke import make_model
 from tests.util import byte_pairs
 
@@ -39,8 +41,8 @@ TASKS = {
 }
 
 
-def save(path: Path, kind: type[Any]) -> Path:
-    """A tiny random model with the files of LUKE's own tokenizer, the slow one."""
+def save(path: Path, kind: type[Any], **settings: int) -> Path:
+    """A tiny random model with the files of LUKE's own tokenizer, the slow one, and settings of this."""
     path.mkdir()
     pieces = json.loads(byte_pairs().to_str())["model"]
     (path / "vocab.json").write_text(json.dumps(pieces["vocab"]))
@@ -48,7 +50,7 @@ def save(path: Path, kind: type[Any]) -> Path:
     (path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
     (path / "entities.json").write_text(json.dumps({title: row for row, title in enumerate(ENTITIES)}))
     files = [str(path / file) for file in ("vocab.json", "merges.txt", "entities.json")]
-    tokenizer = LukeTokenizer(*files, task=TASKS.get(kind))
+    tokenizer = LukeTokenizer(*files, task=TASKS.get(kind), **settings)
     for file in files:
         Path(file).unlink()
     tokenizer.save_pretrained(path)
@@ -168,6 +170,20 @@ def test_types(folders: dict[Any, Path], doc: Doc) -> None:
     assert luke(doc, spans) == [
         [label for label, value in zip(LABELS, row, strict=True) if value > 0] for row in logits.tolist()
     ]
+
+
+@pytest.mark.parametrize("most", [2, 5, 50])
+def test_pieces_of_a_mention_that_count(tmp_path: Path, doc: Doc, most: int) -> None:
+    """The checkpoint's tokenizer says how many, and so many its model was trained with."""
+    path = save(tmp_path / "luke", LukeForEntityClassification, max_mention_length=most)
+    luke, spans = load_luke(str(path)), [doc[0:3], doc[0 : len(doc)]]
+    assert isinstance(luke, LukeTypes)
+    expected = torch.stack([theirs(path, LukeForEntityClassification, TEXT, characters(span)) for span in spans])
+    close(luke.logits(doc, spans), expected)
+    injection = Injection(inject_layer=0, words_see_entities=True, entities_see_entities=True)
+    encoder, _ = load_checkpoint(str(path), word_shapes=None, n_layers=None, train_pieces=True, injection=injection)
+    assert encoder.settings.entities is not None
+    assert (encoder.settings.entities.max_pieces, encoder.settings.entities.mask) == (most, ENTITIES.index("[MASK]"))
 
 
 def test_entities(folders: dict[Any, Path], doc: Doc) -> None:

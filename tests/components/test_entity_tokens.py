@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from entitykit.errors import ConfigError, EntityKitWarning
 from entitykit.types import ENTITIES, MENTIONS, TOP
 from tests.pipelines import (
     LUKE,
+    PROPOSING,
     READING,
     SENTENCES,
     annotations,
@@ -89,13 +93,37 @@ def test_the_same_mentions_for_both_heads(tiny_bert: Path) -> None:
         assert annotations(nlp(SENTENCES[1][0]))["groups"]["mentions"] == expected
 
 
-def test_nothing_is_run_that_nobody_reads(tiny_bert: Path) -> None:
-    """Mentions alone need the layer in which the probe looks, and no token."""
-    nlp, _ = initialized(tiny_bert, "mentions", encoder=READING)
+@contextmanager
+def counted_layers(nlp: Language) -> Iterator[Counter[int]]:
+    """How often each layer of the encoder runs."""
+    module, runs = nlp.get_pipe("entitykit_encoder").model.shims[0].module, Counter[int]()  # type: ignore[attr-defined]
+    hooks = [
+        layer.attention_norm.register_forward_hook(lambda *_, i=i: runs.update([i])) for i, layer in enumerate(module.layers)
+    ]
+    yield runs
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize("form", [PROPOSING, READING, LUKE], ids=["pooled", "reading", "luke"])
+def test_nothing_is_run_that_nobody_reads(tiny_bert: Path, form: dict[str, Any]) -> None:
+    """Mentions alone need the layers up to that in which the probe looks, and no token, in training, too."""
+    nlp, examples = initialized(tiny_bert, "mentions", encoder=form)
+    below = form["entities"]["inject_layer"]
+    with counted_layers(nlp) as runs:
+        train(nlp, examples, 2)
+        doc = nlp(SENTENCES[0][0])
+        assert nlp.evaluate(examples)["mentions_r"] is not None
+    assert set(runs) == set(range(below))
     encoder = nlp.get_pipe("entitykit_encoder")
-    doc = nlp(SENTENCES[0][0])
-    assert encoder.model.attrs["layers"] == [TOP, MENTIONS]  # type: ignore[attr-defined]
+    assert encoder.model.attrs["layers"] == [MENTIONS]  # type: ignore[attr-defined]
     assert doc._.coverage["entities"] == 0
+    alone = encoder.predict([doc]).states.mentions.band  # type: ignore[attr-defined]
+    encoder.model.attrs["layers"] = [TOP, MENTIONS]  # type: ignore[attr-defined]
+    assert torch.equal(encoder.model.predict([doc]).states.mentions.band, alone)  # type: ignore[attr-defined]
+
+
+def test_tokens_are_not_made_for_heads_that_read_words(tiny_bert: Path) -> None:
     nlp, _ = initialized(tiny_bert, "spert", encoder=READING)
     assert ENTITIES not in nlp.get_pipe("entitykit_encoder").model.attrs["layers"]  # type: ignore[attr-defined]
 

@@ -36,6 +36,7 @@ def test_settings_of_each_family() -> None:
         (BertConfig(hidden_act="relu").to_dict(), "activation 'relu'"),
         (DistilBertConfig(activation="relu").to_dict(), "activation 'relu'"),
         (BertConfig(position_embedding_type="relative_key").to_dict(), "kind of positions 'relative_key'"),
+        (BertConfig(is_decoder=True).to_dict(), "setting is_decoder 'True'"),
     ],
     ids=str,
 )

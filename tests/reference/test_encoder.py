@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, CamembertConfig, RobertaConfig, XLMRobertaConfig
 
 from entitykit.bridge.checkpoints import find_checkpoint, load_checkpoint
-from entitykit.models.encoder.families import convert_weights
+from entitykit.models.encoder.families import convert_weights, settings_from_config
 from entitykit.models.encoder.transformer import Pack, TransformerEncoder, pool_words
 from tests.util import MAX_PIECES
 
@@ -134,3 +134,18 @@ def test_words_are_the_means_of_their_pieces() -> None:
     (gradient,) = torch.autograd.grad(words.sum(), states)
     third = 1 / 3
     torch.testing.assert_close(gradient, torch.tensor([third, third, third, 0, 1, 1])[:, None].expand(-1, 3))
+
+
+@pytest.mark.parametrize("pad", [0, 1, 3])
+@pytest.mark.parametrize("kind", [RobertaConfig, XLMRobertaConfig, CamembertConfig])
+def test_positions_begin_behind_the_padding_piece(kind: type[Any], pad: int) -> None:
+    """Wherever the vocabulary of a model of RoBERTa's kind has that piece."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    config = kind(**sizes, vocab_size=20, max_position_embeddings=MAX_PIECES + pad + 1, pad_token_id=pad)
+    model = AutoModel.from_config(config).eval()
+    encoder = TransformerEncoder(settings_from_config(config.to_dict(), name="")).eval()
+    weights = convert_weights(model.state_dict(), config.to_dict(), encoder.settings, name="")
+    encoder.load_state_dict(encoder.state_dict() | weights)
+    sequences = [torch.randint(LOWEST_ID, 20, (length,)) for length in (3, MAX_PIECES)]
+    for found, expected in zip(ours(encoder, sequences), theirs(model, sequences), strict=True):
+        torch.testing.assert_close(found[-1], expected[-1], rtol=0, atol=TOLERANCE)

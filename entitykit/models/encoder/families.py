@@ -21,13 +21,13 @@ class Family:
         keys: our setting to the key in ``config.json``.
         layer: prefix of layer `{i}`.
         parts: our part of a layer to its name; `q`, `k` and `v` are joined into one.
-        first_position: position id of a sequence's first piece.
+        behind_padding: position ids begin behind the padding piece's id, and not at 0.
     """
 
     keys: Mapping[str, str]
     layer: str
     parts: Mapping[str, str]
-    first_position: int = 0
+    behind_padding: bool = False
 
 
 _BERT_KEYS = {
@@ -52,7 +52,7 @@ _BERT_PARTS = {
     "norm": "output.LayerNorm",
 }
 _BERT = Family(_BERT_KEYS, "encoder.layer.{i}.", _BERT_PARTS)
-_ROBERTA = Family(_BERT_KEYS, "encoder.layer.{i}.", _BERT_PARTS, first_position=2)
+_ROBERTA = Family(_BERT_KEYS, "encoder.layer.{i}.", _BERT_PARTS, behind_padding=True)
 _DISTILBERT = Family(
     {
         "vocab_size": "vocab_size",
@@ -84,8 +84,11 @@ FAMILIES: Mapping[str, Family] = {
     "distilbert": _DISTILBERT,
     "luke": _ROBERTA,
 }
-_LUKE_MASK = 2  # [PAD], [UNK] and [MASK] come first in LUKE's entity vocabularies
-_LUKE_PIECES = 30  # its position embedding reads so many pieces of a mention
+LUKE_PIECES = "max_mention_length"
+"""A token's position is the mean over so many pieces of its mention: what LUKE's tokenizer has a setting for."""
+LUKE_MASK = "entity_mask_id"
+"""The row of [MASK] in the entity vocabulary."""
+_DEFAULTS = {LUKE_PIECES: 30, LUKE_MASK: 2}
 
 
 def family_of(config: Mapping[str, Any], *, name: str) -> Family:
@@ -115,14 +118,14 @@ def settings_from_config(
     """Read a checkpoint's ``config.json``.
 
     Args:
-        config: its content.
+        config: its content; of LUKE, what other files say may be among it, as `LUKE_PIECES` and `LUKE_MASK`.
         name: the checkpoint, for messages.
         n_shapes: rows of the word-shape embedding; 0 for none.
         train_pieces: learn piece embeddings.
         injection: entity tokens; none for words only.
 
     Raises:
-        CheckpointError: E003 for a model type, activation or kind of positions that the encoder does not have.
+        CheckpointError: E003 for a decoder, or for a model type, activation or kind of positions that the encoder has not.
     """
     family = family_of(config, name=name)
     values = {ours: config[theirs] for ours, theirs in family.keys.items() if theirs in config}
@@ -132,7 +135,10 @@ def settings_from_config(
     positions = config.get("position_embedding_type", "absolute")
     if positions != "absolute":
         raise error("E003", name=name, what="kind of positions", found=positions, expected="absolute")
-    plain = EncoderSettings(**values, first_position=family.first_position, n_shapes=n_shapes, train_pieces=train_pieces)
+    if config.get("is_decoder"):
+        raise error("E003", name=name, what="setting is_decoder", found=True, expected="false: words see those after them, too")
+    first_position = config.get("pad_token_id", 1) + 1 if family.behind_padding else 0
+    plain = EncoderSettings(**values, first_position=first_position, n_shapes=n_shapes, train_pieces=train_pieces)
     if injection is None:
         return plain
     if not 0 <= injection.inject_layer < plain.n_layers:
@@ -149,10 +155,10 @@ def _entity_settings(config: Mapping[str, Any], plain: EncoderSettings, injectio
         **chosen,
         vocab_size=config["entity_vocab_size"],
         embedding_width=config["entity_emb_size"],
-        mask=_LUKE_MASK,
+        mask=config.get(LUKE_MASK, _DEFAULTS[LUKE_MASK]),
         own_queries=config.get("use_entity_aware_attention", True),
         n_positions=plain.n_positions,
-        max_pieces=_LUKE_PIECES,
+        max_pieces=config.get(LUKE_PIECES, _DEFAULTS[LUKE_PIECES]),
     )
 
 
