@@ -18,6 +18,6 @@ def compute_in_bf16(device: torch.device, *, enabled: bool = True) -> Iterator[N
         device: where the tensors are.
         enabled: false to change nothing.
     """
-    on_cuda = enabled and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    on_cuda = enabled and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     with torch.autocast("cuda", torch.bfloat16, enabled=on_cuda), bf16_products(enabled=enabled):
         yield
