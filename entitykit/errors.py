@@ -115,11 +115,13 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E102": (
         ConfigError,
         "The encoder has not read the text '{text}…', so this component has nothing to work on. In prediction, put entitykit_encoder "
-        "before it and do not disable it; in training, a frozen encoder must be in [training] annotating_components, too.",
+        "before it and do not disable it; in training, a frozen encoder must be in [training] annotating_components, too. A doc_cleaner takes "
+        "away what was read: where documents are asked for more after nlp(…), call nlp.remove_pipe('doc_cleaner') first.",
     ),
     "E103": (
         ConfigError,
-        "The encoder gave no states of layer {layer} for this text. Run encoder and component in one pipeline.",
+        "The encoder gave no states of layer {layer} for this text: it runs no layer that no component of its pipeline reads. Run "
+        "encoder and component in one pipeline.",
     ),
     "E104": (
         ConfigError,
@@ -154,7 +156,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E112": (
         ConfigError,
         "{n} of the {total} spans that a component must score have no entity token in the encoder. Name the groups that hold them in "
-        "the encoder's gold (training) and given (prediction) settings, such as coref_clusters_*; or, for spans that come behind the "
+        "the encoder's gold (training) and given (prediction) settings, such as coref_clusters_*; a frozen encoder reads given alone, and "
+        "entitykit.GivenMentions.v1 or GivenClusters.v1 around the corpus puts gold spans there. Or, for spans that come behind the "
         "encoder, set keep_keys = true in its [components….model], if neither words nor other entities see the tokens.",
     ),
     "E113": (
@@ -213,6 +216,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "Heads cannot take a copy of the shared encoder each, which replace_listeners asks for. Leave replace_listeners out and keep "
         "entitykit_encoder in the pipeline; to leave it and its heads as they are, name them in [training] frozen_components, and it "
         "in annotating_components, too.",
+    ),
+    "E125": (
+        ConfigError,
+        "Another encoder read this document, or this one before it was trained further: found {found}; expected {expected}. Read the "
+        "document again with this encoder.",
     ),
     "E130": (ConfigError, "The pretraining setting {setting} is {found}; expected {expected}."),
     "E131": (
@@ -424,7 +432,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E344": (ConfigError, "Relations cannot be decoded with {option} = {found}; expected {expected}."),
     "E345": (
         InputError,
-        "A relation is {found}; expected an object with head and tail, each [start, end) among the {n} tokens of its Doc, and a label.",
+        "A relation is {found}; expected an object with head and tail, each [start, end) among the {n} tokens of its Doc, and a label; "
+        "a score, if it has one, is a number.",
     ),
     "E346": (
         InputError,
@@ -440,6 +449,7 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "The evidence of a relation between clusters is {found} in the text '{text}…'; expected {expected}. Correct "
         "doc.user_data['cluster_relations'], or how the corpus was converted.",
     ),
+    "E349": (InputError, "The relations of a document are {found}; expected a list of objects, one for each relation."),
     "E350": (
         InputError,
         "{n} antecedents are not before their mentions; the first is {found}, of mention {mention}. Expected the number of an earlier "
@@ -760,6 +770,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         InputError,
         "'{name}' met an entity with the grade {found}; expected 0 to {highest}. Set highest to the highest grade of the corpus.",
     ),
+    "E623": (
+        ConfigError,
+        "'{name}' cannot be calibrated: it finds none of the {n} salient entities of the examples; expected one at least. Give other examples, "
+        "with grades of at least {salient}.",
+    ),
     "E630": (ConfigError, "The setting {setting} of entitykit.{model}.v1 is {found}; expected {expected}."),
     "E631": (
         InputError,
@@ -798,8 +813,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E641": (
         InputError,
-        "Found '{found}' among the names or descriptions; expected names of different entities, none of them empty, and descriptions of "
-        "these alone. The names are: {names}.",
+        "Found '{found}' among the names or descriptions; expected a list of names of different entities, none of them empty, and "
+        "descriptions of these alone, as texts by name. The names are: {names}.",
     ),
     "E643": (
         ConfigError,
@@ -845,6 +860,10 @@ WARNINGS: dict[str, str] = {
     "W124": "{n} descriptions of relations have more than the {longest} pieces that '{name}' reads; it read their beginnings.",
     "W125": "{n} of {total} gold relations are of an entity with itself, where '{name}' does not look. Set no_self = false in its schema to "
     "look there, too.",
+    "W126": "{n} of {total} gold relations are not allowed by the schema of '{name}', by themselves or beside others of their text, so it will not "
+    "find them: {which}. Change its rules, or set schema to learned.",
+    "W130": "The entity embedding of '{name}' has {n} rows, and none of its entities goes on: {reason}. All entities of the vocabulary begin "
+    "as [MASK].",
     # 2: corpora
     "W201": (
         "{path}: {expanded} spans did not end where tokens do and were expanded to whole tokens, {trimmed} lost white space "
@@ -862,6 +881,8 @@ WARNINGS: dict[str, str] = {
         "Exact nested decoding of {n_spans} spans will take {n_steps:,} steps, because very long spans hold many others. "
         "Nothing is left out; to be faster, limit the width of the candidates, raise the threshold or decode with 'greedy_nested'."
     ),
+    "W330": "{n} of {total} predicted grids have other steps than gold ones; their participants count as being at unknown places throughout. "
+    "Wrap the corpus in entitykit.GivenProcedures.v1 to give gold steps.",
     "W340": "The best of {n} relations were not found in {seconds} seconds; the best set that was found is used. Raise time_limit, or decode "
     "with 'beam'.",
     "W530": "{n} names cannot be generated, such as {example!r}: the tokenizer makes no token of them, or more than {longest}.",
@@ -869,6 +890,8 @@ WARNINGS: dict[str, str] = {
     "W532": "{n} of {total} gold links of '{name}' were left out of an update: their entity is not in the knowledge base, or they do not begin and end where tokens do.",
     "W533": "{n} of {total} spans that may be linked are in no passage as a whole, or do not begin and end where tokens of the model do; they "
     "cannot be linked. Raise passage in entitykit.Genre.v1, or give other spans.",
+    "W534": "{n} of {total} mentions that '{name}' has written freely are not in the text, or overlap others; they are left out. With "
+    "candidates = 'all' or 'alias', nothing but the text can be written.",
     "W550": "The vector index finds {found:.1%} of the {k} nearest vectors on a sample, though it looks as hard as it can; {wanted:.1%} were "
     "asked for. Choose codes='int8' or kind='flat', or ask for less with recall=…",
     "W551": "The vector index was built for {built} vectors and holds {n}: it is slower than it could be, and its recall was not measured with "
@@ -889,8 +912,8 @@ WARNINGS: dict[str, str] = {
     "beginnings. Raise entity_pieces, or shorten the descriptions.",
     "W582": "The entity index of '{name}' was built by another state of the encoder ({found}; now {expected}). Candidates are searched for in "
     "it all the same, and scored anew, which takes time. Call build_index().",
-    "W583": "{n} entities were added, changed or removed since the entity index of '{name}' was built: new ones are found by their names and "
-    "words only. Call build_index().",
+    "W583": "{n} entities were added, changed or removed since the entity index of '{name}' was built; it reads those that are there once in "
+    "each process that uses it. Call build_index().",
     "W584": "{n} mentions are longer than the {longest} pieces that '{name}' reads of a mention; it read their beginnings. Raise "
     "context_pieces, or link shorter spans.",
     "W585": "{n} of {total} gold mentions do not begin and end where predicted tokens do, and were not given to the pipeline.",
@@ -898,6 +921,8 @@ WARNINGS: dict[str, str] = {
     "kb_id, or set `mentions` to where those are that have one.",
     "W587": "The knowledge base '{path}' has no descriptions, so '{name}' has nothing to learn. Add descriptions, or leave the component "
     "away.",
+    "W588": "The entity index of '{name}' is of another knowledge base than '{path}', or of a state that this one never was in, as when it was "
+    "built again: it is not used. Call build_index().",
     "W590": "{n} of {total} candidates have more than the {longest} pieces of name and description that '{name}' reads; it read their "
     "beginnings. Raise entity_pieces, or shorten the descriptions.",
     "W591": "None of the {n} gold mentions of an update has candidates of a linker, so '{name}' learned to tell namesakes apart only. Put "
@@ -906,8 +931,6 @@ WARNINGS: dict[str, str] = {
     "corpus in entitykit.DistilledLinks.v1, or set distill to 0.",
     "W600": "{n} words have more than the {longest} pieces that '{name}' reads of a word; it read their beginnings. Raise passage_pieces, "
     "or the encoder's max_word_pieces.",
-    "W601": "{n} entities were added, changed or removed since the entity index of '{name}' was built; it reads them anew for each batch. "
-    "Call build_index().",
     "W602": "{n} of {total} gold mentions are in no passage of '{name}' as a whole, and teach nothing. Raise passage_pieces and overlap.",
     "W603": "'{name}' has no entity index and reads all {n} entities of the knowledge base now. Call build_index() once, after training.",
     "W604": "{n} of {total} gold mentions of '{name}' have more than the {longest} words that it looks for (the longest: {widest}). Raise "
@@ -930,6 +953,10 @@ WARNINGS: dict[str, str] = {
     "beginnings. Raise context_pieces.",
     "W640": "None of the {n} training examples has speakers (doc.user_data['speakers'] of the predicted document), so '{name}' learns nothing "
     "from who speaks. Wrap the corpus in entitykit.GivenSpeakers.v1, or set speakers to false.",
+    "W641": "{n} places have gold mentions of more than one cluster; '{name}' learns them in the first one, and the scorer refuses a mention "
+    "that is in two (E320). Merge the clusters, or leave the mentions out of the others.",
+    "W642": "None of the first {n} documents has spans under {keys}, which '{name}' is to read (setting {setting}). Check how the groups are "
+    "called, and that what writes them comes before it and, in training, is in [training] annotating_components.",
     "W631": "None of the {n} gold clusters of '{name}' has mentions in two documents, so it learns about single documents only. Give "
     "clusters the same id in doc.user_data['coref_ids'] of all their documents.",
 }

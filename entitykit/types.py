@@ -38,9 +38,11 @@ class EntityPairs(NamedTuple):
         heads: *(n_pairs,)* rows of the pairs' first arguments, of which the relation is said.
         tails: *(n_pairs,)* rows of the second ones, in the same document.
         reach: *(n_words, 2)* where a model finds the entities, how far each is paired with those behind it: these begin before
-            the first number of its first word, and before the second one of its last word. Empty where entities are given.
+            the first number of its first word, and before the second one of its last word; the same for spans that it
+            draws in training. Else empty.
         most: *(n_documents,)* where a model finds the entities, pairs of two of them at most, the nearest.
         itself: whether it pairs each with itself, too.
+        related: *(n_pairs,)* where a model filters given pairs, in training which of them have gold relations; else empty.
     """
 
     starts: Tensor
@@ -51,6 +53,7 @@ class EntityPairs(NamedTuple):
     reach: Tensor = torch.zeros(0, 2, dtype=torch.long)
     most: Tensor = torch.zeros(0, dtype=torch.long)
     itself: Tensor = torch.tensor(False)
+    related: Tensor = torch.zeros(0, dtype=torch.bool)
 
 
 class ClusterPairs(NamedTuple):

@@ -166,7 +166,7 @@ def make_pipeline(
 
 def add_head(nlp: Language, kind: str, *, model: Mapping[str, object] | None = None, **settings: object) -> None:
     factory, architecture, config = HEADS[kind]
-    if factory in ("entitykit_linker", "entitykit_reranker"):
+    if factory in ("entitykit_linker", "entitykit_reranker") or (kind == "coref" and settings.get("mentions")):
         nlp.add_pipe("tests_capitals")
     if factory == "entitykit_reranker":
         nlp.add_pipe("tests_candidates")

@@ -17,6 +17,7 @@ from spacy.training import Corpus
 from entitykit.benchmarks.parts import Part, Result, Settings, find_files, mean
 from entitykit.benchmarks.pipelines import read_config
 from entitykit.benchmarks.training import Outcome, Task, run_seeds, work_folder, write_docs
+from entitykit.corpora.build import ENTITIES
 from entitykit.corpora.given import given_mentions
 from entitykit.corpora.read import read_docs
 
@@ -51,7 +52,7 @@ def prepare(settings: Settings, work: Path) -> tuple[Path, Path, Path]:
 def _score(pipeline: Path, task: Task) -> Outcome:
     """Score a pipeline that is given the entities."""
     nlp = spacy.load(pipeline)
-    found = nlp.evaluate(list(given_mentions(Corpus(task.test))(nlp)))
+    found = nlp.evaluate(list(given_mentions(Corpus(task.test), ENTITIES)(nlp)))
     return {key: found[key] for key in task.scores}
 
 

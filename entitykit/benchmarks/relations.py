@@ -2,9 +2,11 @@
 
 The figures are strict micro F1 on the test set after the last step, the mean over seeds: relations count where label, both
 spans and both types are right. CoNLL04 trains on train and dev, SciERC on train. What one training of a head has learned is
-decoded greedily, exactly (`…_exact`) and with a beam (`…_beam`). `cost_over_ner` is the time of the whole pipeline on the test
-set of CoNLL04 over that without the relations. Relations of whole documents are in `entitykit.benchmarks.relation_documents`,
-of given pairs in `entitykit.benchmarks.relation_pairs`.
+decoded greedily, exactly (`…_exact`) and with a beam (`…_beam`), and, where it does not find the entities itself, between the
+gold entities, too (`…_gold`): those of `doc.ents`, given before the encoder reads. Scores by looser definitions, and what the
+entities that were found leave possible, stand beside the figures of each seed. `cost_over_ner` is the time of the whole
+pipeline on the test set of CoNLL04 over that without the relations. Relations of whole documents are in
+`entitykit.benchmarks.relation_documents`, of given pairs in `entitykit.benchmarks.relation_pairs`.
 """
 
 from __future__ import annotations
@@ -27,11 +29,19 @@ from entitykit.benchmarks.parts import Part, Result, Settings, mean
 from entitykit.benchmarks.pipelines import ENCODER, read_config
 from entitykit.benchmarks.timing import in_turn, ratio
 from entitykit.benchmarks.training import Outcome, Task, run_seeds, work_folder
+from entitykit.corpora.given import given_mentions
 from entitykit.decoding.relations import DECODERS
 
 NER, RELATIONS = "entitykit_ner", "entitykit_relations"
-SCORES = ["ents_f", "rel_strict_f", "rel_boundaries_f", "rel_strict_macro_f"]
+SCORES = [
+    "ents_f",
+    *(f"rel_{kind}_{part}" for kind in ("strict", "boundaries", "relaxed") for part in ("p", "r", "f")),
+    "rel_strict_macro_f",
+    "rel_entities_r",
+]
 """What is kept of the scores."""
+GOLD = "gold_"
+"""Begins the names of scores with gold entities."""
 THRESHOLD = 0.9
 ROUNDS = 5
 
@@ -106,6 +116,8 @@ JOINT = ("_enrico_joint",)
 def _figures(data: str, form: str) -> dict[str, str]:
     """The figures of a form, and the score that each is."""
     found = {f"{data}_ner_f1{form}": "ents_f", f"{data}_rel_f1{form}": "rel_strict_f"}
+    if form in HEADS and form not in JOINT:
+        found[f"{data}_rel_f1{form}_gold"] = f"{GOLD}rel_strict_f"
     for decoder in DECODERS[1:] if form in HEADS else ():
         found[f"{data}_rel_f1{form}_{decoder}"] = f"{decoder}_rel_strict_f"
         if form in JOINT:
@@ -133,13 +145,23 @@ def measure_f1(settings: Settings, *, data: str, form: str) -> Result:
 
 def _score_decoders(pipeline: Path, task: Task) -> Outcome:
     """The scores by each decoder; the names of those of the first have no prefix."""
-    nlp, found = spacy.load(pipeline), {}
+    nlp = spacy.load(pipeline)
+    found: dict[str, float] = {}
     for decoder in DECODERS:
         nlp.get_pipe(RELATIONS).settings["decoder"] = decoder  # type: ignore[attr-defined]
         scores = nlp.evaluate(list(Corpus(task.test)(nlp)))
         prefix = "" if decoder == DECODERS[0] else f"{decoder}_"
         found.update({f"{prefix}{key}": scores[key] for key in task.scores})
-    return found
+    return found if nlp.get_pipe(RELATIONS).is_joint else found | _score_given(nlp, task)  # type: ignore[attr-defined]
+
+
+def _score_given(nlp: Language, task: Task) -> dict[str, float]:
+    """The scores of relations between gold entities, by the first decoder."""
+    nlp.get_pipe(RELATIONS).settings["decoder"] = DECODERS[0]  # type: ignore[attr-defined]
+    nlp.get_pipe(ENCODER).given = ("ents",)  # type: ignore[attr-defined]  # they have tokens, if any have
+    with nlp.select_pipes(enable=[ENCODER, RELATIONS]):
+        scores = nlp.evaluate(list(given_mentions(Corpus(task.test))(nlp)))
+    return {f"{GOLD}{key}": scores[key] for key in task.scores if key.startswith("rel_")}
 
 
 def measure_cost(settings: Settings) -> Result:

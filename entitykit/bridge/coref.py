@@ -15,6 +15,7 @@ from torch import Tensor
 
 from entitykit.bridge.coref_memory import Found, KnownWords, said_words
 from entitykit.bridge.head import HeadInput, TorchHead
+from entitykit.bridge.ranges import check_ranges
 from entitykit.bridge.shim import Build
 from entitykit.decoding.coref import NONE, assign, link_antecedents
 from entitykit.errors import error
@@ -28,6 +29,11 @@ Ints = NDArray[np.int64]
 
 ROWS = 256  # mentions that are compared at once with those before them
 PAIRS = 2**16  # of a mention and a phrase that are scored at once
+LEAST = {
+    **dict.fromkeys(("match", "antecedents", "least", "most"), 1),
+    **dict.fromkeys(("mention_weight", "keep_weight", "major_weight", "absent"), 0),
+}
+"""The least values of settings that other heads do not have."""
 
 
 def link_mentions(head: AntecedentCoref, found: Found, *, new: float = 0.0) -> Ints:
@@ -65,7 +71,7 @@ def find_named(head: MajorEntities, phrases: Named, found: Found, *, hybrid: boo
         head: on the CPU, not in training.
         phrases: what names the entities.
         found: the mentions.
-        hybrid: an entity is also the mean of its phrase and of the mentions so far; otherwise the phrase alone says who it is.
+        hybrid: an entity is also what its phrase and the mentions so far make of it; otherwise the phrase alone says who it is.
     """
     n, n_phrases = len(found.starts), len(phrases.vectors)
     if not n or not n_phrases:
@@ -98,7 +104,7 @@ def _find_hybrid(head: MajorEntities, phrases: Named, mentions: Named, found: Fo
             continue
         entities[row] = best
         counts[best] += 1
-        vectors[best] += (mentions.vectors[row] - vectors[best]) / (counts[best] + 1)
+        vectors[best] = head.updated(vectors[best : best + 1], mentions.vectors[row : row + 1], float(counts[best]))[0]
         starts[best], ends[best] = start, int(found.ends[row])
         for table, part in zip(sides, head.scorer.of_entities(vectors[best : best + 1]), strict=True):
             table[best] = part[0]
@@ -126,7 +132,7 @@ def online_coref(
     """Make the head that follows entities, registered as ``entitykit.OnlineCoref.v1``; see `OnlineCorefSettings`.
 
     Raises:
-        ConfigError: E007 for an update that there is not.
+        ConfigError: E007 for an update that there is not, and for numbers out of range.
     """
     return _head(tok2vec, build_online_coref, OnlineCorefSettings, {**locals()})
 
@@ -158,10 +164,8 @@ def major_entities(
     See `MajorEntitiesSettings`.
 
     Raises:
-        ConfigError: E007 for an update that there is not, fewer absent names than none, or a share that is none.
+        ConfigError: E007 for an update that there is not, and for numbers out of range.
     """
-    if absent < 0:
-        raise error("E007", setting="absent", found=absent, expected="at least 0")
     if not 0 <= absent_share <= 1:
         raise error("E007", setting="absent_share", found=absent_share, expected="between 0 and 1")
     return _head(tok2vec, build_major_entities, MajorEntitiesSettings, {**locals()})
@@ -186,6 +190,9 @@ def antecedent_coref(
     """Make the head that links mentions to earlier ones, registered as ``entitykit.AntecedentCoref.v1``.
 
     See `AntecedentCorefSettings`.
+
+    Raises:
+        ConfigError: E007 for numbers out of range.
     """
     return _head(tok2vec, build_antecedent_coref, AntecedentCorefSettings, {**locals(), "update": "mean"})
 
@@ -193,6 +200,7 @@ def antecedent_coref(
 def _head(tok2vec: Model[list[Doc], Any], build: Build, kind: type, given: Mapping[str, Any]) -> Model[HeadInput, Any]:
     if given["update"] not in UPDATES:
         raise error("E007", setting="update", found=given["update"], expected=" or ".join(UPDATES))
+    check_ranges(given, **LEAST)
     known = {field.name for field in fields(kind)}
     settings = {key: value for key, value in given.items() if key in known}
     settings["lower_layers"] = list(given["lower_layers"])

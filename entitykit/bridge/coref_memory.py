@@ -146,11 +146,8 @@ class EntityMemory:
         books = self.books
         if not books.is_full or books.settings.forget != "learned" or (scores > self._new).any():
             return books.choose(scores, cells=cells, new=self._new)
-        start, scorer = int(block.found.starts[row]), self._head.scorer
-        keep = self._worth_keeping(start)
-        zero, one = torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.long)
-        said = torch.from_numpy(block.said[row : row + 1])  # what an entity that begins with the mention would be worth
-        keep_new = float(scorer.keep(said, distances(zero, zero > 0), buckets(one, COUNTS)))
+        keep = self._worth_keeping(int(block.found.starts[row]))
+        keep_new = float(self._head.scorer.keep_new(torch.from_numpy(block.said[row : row + 1])))
         return books.choose(scores, cells=cells, new=self._new, keep=keep, keep_new=keep_new)
 
     def _worth_keeping(self, start: int) -> Floats:

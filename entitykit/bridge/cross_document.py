@@ -15,6 +15,7 @@ from torch import Tensor
 
 from entitykit.bridge.head import HeadInput, TorchHead
 from entitykit.bridge.listener import request_layers
+from entitykit.bridge.ranges import check_ranges
 from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.text_heads import in_parts, learning, text_encoder
 from entitykit.bridge.texts import Ids, TextReader
@@ -54,13 +55,14 @@ def cross_document(
         dropout: probability before that layer in training.
 
     Raises:
-        ConfigError: E630 for settings that cannot be.
+        ConfigError: E630 for settings that cannot be, E007 for a dropout out of range.
     """
     for setting, found in (("projection", projection), ("hidden", hidden)):
         if found is not None and found < 1:
             raise error("E630", model="CrossDocument", setting=setting, found=found, expected="at least 1")
     if not temperature > 0:
         raise error("E630", model="CrossDocument", setting="temperature", found=temperature, expected="above 0")
+    check_ranges({"dropout": dropout})
     settings = CrossDocumentSettings(
         width=0, projection=projection, hidden=hidden, document=document, temperature=temperature, dropout=dropout
     )
@@ -113,11 +115,12 @@ def mention_pairs(
         dropout: probability before each layer in training.
 
     Raises:
-        ConfigError: E630 for settings that cannot be.
+        ConfigError: E630 for settings that cannot be, E007 for a dropout out of range.
     """
     for setting, found in (("context_pieces", context_pieces), ("hidden", hidden)):
         if found < 1:
             raise error("E630", model="MentionPairs", setting=setting, found=found, expected="at least 1")
+    check_ranges({"dropout": dropout})
     request_layers(tok2vec, [])
     return Model(
         "entitykit-mention-pairs",

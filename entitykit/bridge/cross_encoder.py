@@ -51,6 +51,9 @@ def cross_encoder(
 ) -> CrossEncoderModel:
     """Make the cross-encoder, registered as ``entitykit.CrossEncoder.v1``; see `TextSettings`.
 
+    Not the same as BLINK's: there are no segment numbers (all pieces have the first), so ``[SEP]`` and the marks alone tell
+    the mention's text from the entity's.
+
     Args:
         tok2vec: ``entitykit.EntityEncoder.v1``, which is the cross-encoder's own and learns with it; or
             ``entitykit.EncoderListener.v1``: the encoder that it hears reads the pairs, too. Of either, `bf16` is how pairs are

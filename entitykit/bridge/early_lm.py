@@ -15,7 +15,7 @@ from torch import nn
 from entitykit.bridge.checkpoints import find_checkpoint, one_line, quiet_transformers
 from entitykit.bridge.weights import check_finite
 from entitykit.errors import EntityKitError, error
-from entitykit.models.encoder.early_lm import EarlyLM, EarlyLMSettings
+from entitykit.models.encoder.early_lm import EarlyLM, EarlyLMSettings, check_layers
 from entitykit.models.encoder.transformer import Pack
 
 _NO_LIMIT = 2**31 - 1
@@ -48,7 +48,7 @@ def load_early_lm(name: str, *, n_layers: int | None, bos: bool, frozen: bool) -
             config = _read_config(folder, name)
             settings = _read_settings(config, name, n_layers=n_layers, frozen=frozen)
             tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
-            model = _load_model(folder, _cut(config, settings.n_layers), name)
+            model = _load_model(folder, config, settings, name)
     except EntityKitError:
         raise
     except Exception as reason:  # transformers, safetensors and tokenizers raise many kinds for damaged files
@@ -95,10 +95,10 @@ def _number_of_layers(config: Any, name: str) -> int:
     """Blocks of the whole model, if it is of a kind that can run."""
     if getattr(config, "is_encoder_decoder", False):
         raise error("E003", name=name, what="kind", found="encoder and decoder", expected="an encoder or a decoder alone")
-    n_layers = getattr(config, "num_hidden_layers", None)
-    if not isinstance(n_layers, int) or not isinstance(getattr(config, "hidden_size", None), int):
+    sizes = [getattr(config, size, None) for size in ("num_hidden_layers", "hidden_size", "vocab_size")]
+    if not all(isinstance(size, int) for size in sizes):
         raise error("E003", name=name, what="model type", found=config.model_type, expected="language models for text alone")
-    return n_layers
+    return int(config.num_hidden_layers)
 
 
 def _read_settings(config: Any, name: str, *, n_layers: int | None, frozen: bool) -> EarlyLMSettings:
@@ -136,21 +136,40 @@ def _loading(config: Any) -> dict[str, Any]:
     return {"torch_dtype": torch.float32, "attn_implementation": "sdpa" if sdpa else "eager"}
 
 
-def _load_model(folder: Path, config: Any, name: str) -> nn.Module:
+def _load_model(folder: Path, config: Any, settings: EarlyLMSettings, name: str) -> nn.Module:
     """The cut model with its weights; what it lacks in the checkpoint would be random, and is refused."""
-    from transformers import AutoModel
+    from transformers import AutoConfig, AutoModel
 
-    model, info = AutoModel.from_pretrained(folder, config=config, output_loading_info=True, **_loading(config))
+    cut = _cut(config, settings.n_layers)
+    _empty(cut, name)
+    model, info = AutoModel.from_pretrained(folder, config=cut, output_loading_info=True, **_loading(cut))
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(_POOLER))
+    if missing and not settings.has_top:
+        whole = _empty(AutoConfig.for_model(**settings.config), name).state_dict()
+        if missing[0] not in whole:
+            found = f"{type(model).__name__}, which has a tensor '{missing[0]}' only where it is cut"
+            raise error("E003", name=name, what="architecture", found=found, expected=_RUNS)
     if missing:
         raise error("E004", name=name, tensor=missing[0])
     check_finite({key: tensor for key, tensor in model.named_parameters() if not key.startswith(_POOLER)}, name)
     return model
 
 
+def _empty(config: Any, name: str) -> nn.Module:
+    """The model without memory for its weights: what cannot be built is no damaged file."""
+    from transformers import AutoModel
+
+    try:
+        with torch.device("meta"):
+            model: nn.Module = AutoModel.from_config(config, **_loading(config))
+    except Exception as reason:  # whatever a foreign model's code raises
+        raise error("E003", name=name, what="architecture", found=one_line(reason), expected=_RUNS) from reason
+    return model
+
+
 def _wrap(settings: EarlyLMSettings, model: Any, name: str) -> EarlyLM:
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # reads one piece for all; checkpoints often lack its weights
+        model.pooler = nn.Identity()  # it reads one piece for all; checkpoints often lack its weights
     try:
         return EarlyLM(settings, model)
     except LookupError as reason:
@@ -160,11 +179,14 @@ def _wrap(settings: EarlyLMSettings, model: Any, name: str) -> EarlyLM:
 def _try(encoder: EarlyLM, name: str) -> None:
     """Let two sequences of unequal length show that the model gives what it should."""
     settings = encoder.settings
-    ids = torch.full((5,), settings.pad)
+    model: Any = encoder.model
+    ids = (settings.pad + 1 + torch.arange(5)) % model.config.vocab_size
     pack = Pack(ids=ids, positions=torch.tensor([0, 1, 0, 1, 2]), shapes=torch.zeros_like(ids), lengths=(2, 3))
     try:
         with torch.no_grad():
             shapes = {tuple(states.shape) for states in encoder.eval()(pack, range(settings.n_layers + 1)).values()}
+            if shapes == {(len(ids), settings.width)}:
+                check_layers(encoder, ids, pack.lengths)
     except Exception as reason:  # whatever a foreign model's code raises, the encoder cannot run it
         raise error("E003", name=name, what="architecture", found=one_line(reason), expected=_RUNS) from reason
     if shapes != {(len(ids), settings.width)}:

@@ -185,7 +185,7 @@ def forward(
         )
         if is_train and reading.position_shift:
             packs = (_shift_positions(layout, reading) for layout in packs)
-        keys = KeyStore(pieces, windows) if reader is not None and reading.keep_keys and not is_train else None
+        keys = KeyStore(encoder, pieces, windows) if reader is not None and reading.keep_keys and not is_train else None
         states = _encode(encoder, packs, reader, set(model.attrs["layers"]), tuple(pieces.lengths), keys)
         states = states._replace(runs=tuple(window.read_end - window.read_start for window in windows))
     if reader is not None:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from spacy.tokens import Doc
 from thinc.api import Model
 from torch import Tensor
@@ -21,9 +20,7 @@ from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.texts import POOLINGS, Ids, TextReader
 from entitykit.bridge.windows import cut_windows, pack_windows
 from entitykit.errors import error, warn
-from entitykit.knowledge.entity_index import EntityIndex
-from entitykit.knowledge.store import EntityStore
-from entitykit.models.bi_encoder import BiEncoderSettings, LinkOutput
+from entitykit.models.bi_encoder import MAX_SCALE, BiEncoderSettings, LinkOutput
 from entitykit.models.encoder.transformer import Pack, TransformerEncoder
 from entitykit.models.entqa import EntQA, Places, ReaderOutput, build_entqa
 from entitykit.types import no_spans
@@ -100,7 +97,7 @@ def entqa(
         form: between name and description stands a mark (``marked``) or a colon (``prefixed``).
         projection: size of the vectors that are compared, each side projected to it; none: the states themselves.
         cosine: compare directions; otherwise the inner product counts, as published.
-        temperature: what the scores of vectors are divided by at the beginning; it is learned.
+        temperature: what the scores of vectors are divided by at the beginning, at least 0.01; it is learned.
         dropout: probability before projections and heads in training.
 
     Raises:
@@ -117,8 +114,8 @@ def entqa(
             raise error("E600", setting=setting, found=value, expected=f"at least {least[setting]}")
     if overlap >= passage_pieces:
         raise error("E600", setting="overlap", found=overlap, expected=f"less than passage_pieces, {passage_pieces}")
-    if not temperature > 0:
-        raise error("E600", setting="temperature", found=temperature, expected="above 0")
+    if not temperature >= 1 / MAX_SCALE:
+        raise error("E600", setting="temperature", found=temperature, expected=f"at least {1 / MAX_SCALE}")
     head = BiEncoderSettings(
         width=0, mention="context", projection=projection, cosine=cosine, temperature=temperature, dropout=dropout
     )
@@ -277,47 +274,7 @@ class PassageTexts(LinkTexts):
         """What the model is given; see `LinkInput`."""
         return LinkInput(docs, no_spans(), [passage.table for passage in passages], self.reader, choose)
 
-    # Entities
-
-    def is_fresh(self, store: EntityStore, index: EntityIndex) -> bool:
-        """As for every linker; but entities that have changed since are none that are missed, see `nearest`."""
-        self._warned.add(store.version)
-        return super().is_fresh(store, index)
-
-    def nearest(self, store: EntityStore, index: EntityIndex, vectors: Floats, k: int) -> list[NDArray[np.int64]]:
-        """Rows of the entities that are nearest to passages, the best first.
-
-        Entities that have been added or changed since the index was built are read now and compared with each passage; if the
-        encoder has changed, so are all that the index finds.
-
-        Args:
-            store: the entities.
-            index: of all entities.
-            vectors: *(n_passages, size)*.
-            k: most entities of a passage.
-
-        Warns:
-            W601 for entities that have changed since, W582 if the encoder has.
-        """
-        if not len(vectors) or not len(store):
-            return [np.zeros(0, dtype=np.int64) for _ in vectors]
-        changed = store.changed(index.meta.version) if store.version != index.meta.version else np.zeros(0, dtype=np.int64)
-        if len(changed) and (self.name, store.version) not in self._warned:
-            self._warned.add((self.name, store.version))
-            warn("W601", n=len(changed), name=self.name, stacklevel=4)
-        found = index.search(vectors, k + int(np.isin(changed, index.rows).sum()))[1]  # so many may be gone, or elsewhere now
-        rows = np.union1d(found[found >= 0], changed)
-        rows = rows[store.alive(rows)]
-        entities = self.vectors(store, rows, index)
-        chosen = []
-        for vector, own in zip(vectors, found, strict=True):
-            own = np.union1d(own, changed)
-            own = own[np.isin(own, rows)]
-            order = np.argsort(-(entities[np.searchsorted(rows, own)] @ vector), kind="stable")[:k]
-            chosen.append(own[order])
-        return chosen
-
-    # Both
+    # Passages and entities
 
     def read_pairs(self, pairs: Sequence[tuple[Passage, Ids]], *, learns: bool, is_train: bool) -> ReaderOutput:
         """Read passages together with entities.

@@ -1,14 +1,15 @@
-"""Outputs for a batch of sources, by beam search: at each step the decoder reads one token more of each beam."""
+"""Outputs for a batch of sources, by beam search: at each step the decoder reads one token more of each beam. Their loss."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from entitykit.bridge.genre_tasks import GenreSettings, Target
 from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.windows import pack_windows
 from entitykit.decoding.beams import Beam, Search, extend, options
@@ -65,6 +66,27 @@ def _search(module: Seq2Seq, shim: TorchShim, sources: Sequence[Sequence[int]], 
         active = [search for search in active if search.live]
         if active:
             writing.extend(torch.tensor(parents, device=device), torch.tensor(following, device=device))
+
+
+def losses_of_parts(shim: TorchShim, targets: Sequence[Target], settings: GenreSettings) -> Iterator[Tensor]:
+    """The loss of a batch in parts, each with a graph of its own: the mean over all tokens that are learned.
+
+    Args:
+        shim: with a `Seq2Seq`.
+        targets: of the batch.
+        settings: with the tokens of sources and outputs that are at work at once; a longer target is alone.
+    """
+    n_tokens = sum(label != IGNORED for target in targets for label in target.labels)
+    lengths = np.array([len(target.source) + len(target.output) for target in targets], dtype=np.int64)
+    for part in pack_windows(lengths, budget=settings.batch_tokens):
+        some = [targets[i] for i in part.tolist()]
+        with shim.mode(is_train=True) as module:
+            seq2seq = cast(Seq2Seq, module)
+            ids, mask = pad_sources([target.source for target in some], shim.settings["pad"] or 0, shim.device)
+            outputs = pad_targets([target.output for target in some], shim.device)
+            labels = pad_targets([target.labels for target in some], shim.device)
+            loss = seq2seq.loss(seq2seq(ids, mask, outputs), labels, smoothing=settings.smoothing) / n_tokens
+        yield loss
 
 
 def pad_sources(sources: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

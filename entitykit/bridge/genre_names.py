@@ -9,11 +9,9 @@ from operator import itemgetter
 
 from entitykit.bridge.genre_text import MAX_NAME, Form, GenreText
 from entitykit.errors import CheckpointError, OutputError
+from entitykit.knowledge.schema import NAMES
 from entitykit.knowledge.store import EntityStore
 from entitykit.knowledge.trie import CompactTrie
-
-NAMES = "names"
-"""The folder of tries in a knowledge base."""
 
 _KNOWN = 50_000  # mentions whose names are kept
 
@@ -21,8 +19,8 @@ _KNOWN = 50_000  # mentions whose names are kept
 def open_names(store: EntityStore, text: GenreText, form: Form) -> CompactTrie:
     """The trie of all entities' usual names.
 
-    It is mapped from the knowledge base's folder. If it is not there, is damaged or is of an older state, it is built or
-    changed, and saved there if that is possible.
+    It is mapped from the knowledge base's folder. If it is not there, is damaged, or is of an older state or of another
+    knowledge base, it is built or changed, and saved there if that is possible.
 
     Args:
         store: of the knowledge base.
@@ -34,19 +32,20 @@ def open_names(store: EntityStore, text: GenreText, form: Form) -> CompactTrie:
     """
     fingerprint = text.fingerprint(form)
     folder = store.folder / NAMES / fingerprint
-    version = store.version  # before the names are read, which may already be newer, but not older
+    with store.reading():  # before the names are read, which may already be newer, but not older
+        version, state = store.version, store.state
     try:
         names = CompactTrie.load(folder, fingerprint)
     except CheckpointError:
         names = build_names(usual_names(store), text, form)
     else:
-        if names.state == version:
-            return names
-        if names.state < version:
-            _update(names, store, text, form)
-        else:  # of another knowledge base that was there before
+        if not store.was_in(names.state, names.state_name):
             names = build_names(usual_names(store), text, form)
-    names.state = version
+        elif names.state == version:
+            return names
+        else:
+            _update(names, store, text, form)
+    names.state, names.state_name = version, state
     with suppress(OutputError):  # a knowledge base may be read-only; its names are then built by each process
         names.save(folder)
     return names

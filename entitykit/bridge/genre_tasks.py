@@ -16,6 +16,7 @@ from entitykit.decoding.genre import AnyTokens, Markup, Names, State, begin_mark
 from entitykit.decoding.markup import recover
 from entitykit.errors import error, warn
 from entitykit.knowledge.trie import CompactTrie
+from entitykit.models.genre import IGNORED
 
 Spans = Sequence[tuple[int, int]]
 """Mentions: first word and end, exclusive."""
@@ -32,7 +33,8 @@ class GenreSettings:
         context: most tokens of a source in disambiguation.
         passage: most tokens of a passage that is written with markup.
         output: most tokens of what is written.
-        batch_tokens: tokens of sources, once for each beam, that are at work at once; this bounds memory.
+        batch_tokens: tokens that are at work at once: of sources, once for each beam, or, in training, of sources and outputs;
+            this bounds memory.
         smoothing: label smoothing in training.
         marks: what stands before and behind the mention that is to be disambiguated.
     """
@@ -69,7 +71,7 @@ class Linked(NamedTuple):
     Attributes:
         start: its first word.
         end: its end, exclusive.
-        rows: of the entities with each name, the best name first.
+        rows: of the entities with each name, the best name first; empty for a name that no entity has.
         scores: probability of each of these names.
     """
 
@@ -80,10 +82,17 @@ class Linked(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What a model is to learn: a source, and the output's tokens with its end; special ones are included."""
+    """What a model is to learn.
+
+    Attributes:
+        source: tokens, special ones included.
+        output: tokens, the end included.
+        labels: the output again, with `IGNORED` in the place of tokens of which nobody knows whether they are right.
+    """
 
     source: list[int]
     output: list[int]
+    labels: list[int]
 
 
 class NameTask:
@@ -132,8 +141,11 @@ class NameTask:
             warn("W531", n=n_cut, longest=self.settings.context)
         return found
 
-    def read(self, doc: Doc, request: Request, beams: Sequence[Beam]) -> list[Linked]:
-        """The mention, with the names that were written for it; none if the best of what was written freely is no name."""
+    def read(self, doc: Doc, request: Request, beams: Sequence[Beam]) -> tuple[list[Linked], int]:
+        """The mention, with the names that were written for it; none if the best of what was written freely is no name.
+
+        The number is that of mentions that are left out: none.
+        """
         found = Linked(*request.span, [], [])
         for beam in beams:
             rows = self._rows(beam)
@@ -142,7 +154,7 @@ class NameTask:
             if rows and rows not in found.rows:
                 found.rows.append(rows)
                 found.scores.append(exp(beam.total))
-        return [found]
+        return [found], 0
 
     def _rows(self, beam: Beam) -> list[int]:
         if self.anything is not None:
@@ -154,8 +166,8 @@ class NameTask:
         sources, _ = self._sources(doc, [(start, end) for start, end, _ in links])
         names = self.text.names([name for *_, name in links], self.form)
         pairs = list(zip(sources, names, strict=True))
-        found = [Target(source, [*name, self.text.end]) for source, name in pairs if 0 < len(name) <= MAX_NAME]
-        return found, len(pairs) - len(found)
+        outputs = [(source, [*name, self.text.end]) for source, name in pairs if 0 < len(name) <= MAX_NAME]
+        return [Target(source, output, output) for source, output in outputs], len(pairs) - len(outputs)
 
     def _sources(self, doc: Doc, mentions: Spans) -> tuple[list[list[int]], int]:
         if not mentions:
@@ -258,11 +270,11 @@ class MarkupTask:
                     found.append((first, last))
         return found
 
-    def read(self, doc: Doc, request: Request, beams: Sequence[Beam]) -> list[Linked]:
-        """The mentions of the best output, each with one name."""
+    def read(self, doc: Doc, request: Request, beams: Sequence[Beam]) -> tuple[list[Linked], int]:
+        """The mentions of the best output, each with one name, and how many of what was written freely are left out."""
         passage = request.passage
         if passage is None or not beams:
-            return []
+            return [], 0
         if self.anything is not None:
             return self._read_free(doc, passage, beams[0])
         totals = beams[0].totals
@@ -271,25 +283,34 @@ class MarkupTask:
             rows = cast(CompactTrie, link.names).rows(link.node).tolist()
             score = exp(totals[link.last + 1] - totals[link.first])
             found.append(Linked(passage.starts[link.start], passage.ends[link.end], [rows], [score]))
-        return found
+        return found, 0
 
-    def _read_free(self, doc: Doc, passage: Passage, beam: Beam) -> list[Linked]:
-        """Those whose names are in the knowledge base; their score is the mean probability of the output's tokens."""
+    def _read_free(self, doc: Doc, passage: Passage, beam: Beam) -> tuple[list[Linked], int]:
+        """Mentions, with the entities that have their names, and how many are not in the text, or overlap the one before.
+
+        Their score is the mean probability of the output's tokens.
+        """
         written = recover(doc.text[passage.start : passage.end], self.text.decode(beam.tokens))
         score = exp(beam.total / max(beam.state.length, 1))
         found: list[Linked] = []
         for start, end, name in written.links:
             span = doc.char_span(passage.start + start, passage.start + end, alignment_mode="expand")
-            rows = rows_of(name, self)
-            if span is not None and rows and (not found or span.start >= found[-1].end):
-                found.append(Linked(span.start, span.end, [rows], [score]))
-        return found
+            if span is not None and (not found or span.start >= found[-1].end):
+                found.append(Linked(span.start, span.end, [rows_of(name, self)], [score]))
+        return found, len(written.links) + written.n_lost - len(found)
 
     def targets(self, doc: Doc, links: Sequence[tuple[int, int, str]]) -> tuple[list[Target], int]:
-        """What to learn from mentions and the names of their entities, and how many are left out."""
+        """What to learn from mentions and the names of their entities, and how many are left out.
+
+        A mention may begin or not where nobody has annotated the word (``ent_iob`` 0): its first token is not learned. Passages
+        without any annotated word are left out.
+        """
         names = self.text.names([name for *_, name in links], self.form)
+        known = (doc.to_array("ENT_IOB") != 0).tolist()
         found, n_kept = [], 0
         for passage in self.text.passages(doc, self.settings.passage):
+            if not any(known[word] for word in passage.starts.values()):
+                continue
             first = {word: token for token, word in passage.starts.items()}
             last = {word: token for token, word in passage.ends.items()}
             within: list[tuple[int, int, list[int]]] = []
@@ -301,8 +322,10 @@ class MarkupTask:
                     within.append((begin, stop, name))
                     room -= len(name) + 4
             n_kept += len(within)
-            output = [*markup_tokens(passage.ids, within, self.marks), self.text.end]
-            found.append(Target(self.text.source(passage.ids), output))
+            unknown = {token for token, word in passage.starts.items() if not known[word]}
+            learned = [IGNORED if i in unknown else token for i, token in enumerate(passage.ids)]
+            output, labels = ([*markup_tokens(ids, within, self.marks), self.text.end] for ids in (passage.ids, learned))
+            found.append(Target(self.text.source(passage.ids), output, labels))
         return found, len(links) - n_kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ class DocKeys(NamedTuple):
         counts: *(n_words,)* pieces of each word.
         states: *(n_pieces, width)* of all windows' pieces, in the layer where entity tokens begin.
         keys: *(n_layers, n_pieces, 2 * width)* keys and values in each layer above.
+        weights: *(16,)* a digest of the weights that gave them, see `_digest`.
     """
 
     windows: Integers
@@ -40,6 +42,7 @@ class DocKeys(NamedTuple):
     counts: Integers
     states: Any
     keys: Any
+    weights: Integers
 
     def arrays(self) -> dict[str, Any]:
         """By the names under which a document has them."""
@@ -69,12 +72,14 @@ class KeyStore:
     """Collects, window by window, what must be kept of a batch's passes.
 
     Args:
+        encoder: that reads the batch.
         pieces: of the batch.
         windows: of the batch.
     """
 
-    def __init__(self, pieces: Pieces, windows: Sequence[Window]) -> None:
+    def __init__(self, encoder: TransformerEncoder, pieces: Pieces, windows: Sequence[Window]) -> None:
         self.pieces = pieces
+        self.weights = _digest(encoder)
         self.windows = np.array(windows, dtype=np.int64).reshape(-1, 4)
         self._kept: dict[int, tuple[int, Tensor, Tensor]] = {}
 
@@ -103,6 +108,7 @@ class KeyStore:
                     # thinc's arrays have no bfloat16
                     torch2xp(torch.cat([states for _, states, _ in kept]).float()),
                     torch2xp(torch.cat([keys for _, _, keys in kept], dim=1).float()),
+                    self.weights,
                 )
                 if kept
                 else None
@@ -129,7 +135,11 @@ def late_states(
 
     Returns:
         *(n_spans, width)*.
+
+    Raises:
+        ConfigError: E125 if another encoder read the document, or this one before it was trained further.
     """
+    _check(encoder, keys)
     device = next(encoder.parameters()).device
     layout = _layout(keys, device)
     windows = [Window(*window) for window in keys.windows.tolist()]
@@ -141,6 +151,29 @@ def late_states(
         warn("W002", n=int(reader.clipped.sum()), stacklevel=4)
     placed = Spans(spans.starts.to(device), spans.ends.to(device))
     return entity_states(WordStates({}, (len(keys.counts),), reader.tokens()), placed)
+
+
+def _check(encoder: TransformerEncoder, keys: DocKeys) -> None:
+    """Refuse what a document has from another encoder, or from other weights."""
+    settings, form = encoder.settings, "keys of {} layers of width {}"
+    first = settings.n_layers if settings.entities is None else settings.entities.inject_layer
+    found = form.format(len(keys.keys), keys.states.shape[1])
+    expected = form.format(settings.n_layers - first, settings.width)
+    if found == expected:
+        found, expected = (f"the weights {digest.tobytes().hex()}" for digest in (keys.weights, _digest(encoder)))
+    if found != expected:
+        raise error("E125", found=found, expected=expected)
+
+
+def _digest(encoder: TransformerEncoder) -> Integers:
+    """A digest *(16,)* of the words' weights by their vectors, none of which any training leaves as it is.
+
+    They are rounded as saving in half precision does, so that a loaded pipeline goes on with what was read before it was saved.
+    """
+    parts = (encoder.embeddings, encoder.layers)
+    vectors = torch.cat([p.detach() for part in parts for p in part.parameters() if p.dim() == 1])
+    digest = hashlib.blake2b(vectors.half().cpu().numpy().tobytes(), digest_size=16)
+    return np.frombuffer(digest.digest(), dtype=np.uint8)
 
 
 def _layout(keys: DocKeys, device: torch.device) -> Layout:

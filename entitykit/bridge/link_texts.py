@@ -98,7 +98,11 @@ class LinkTexts:
         self.fingerprint = Fingerprint()
         self._reader: TextReader | None = None
         self._entity_reader: TextReader | None = None
-        self._warned: set[object] = set()
+        self._warned: set[tuple[str, object]] = set()
+        self._amended: tuple[EntityIndex, bool, EntityIndex] | None = None  # an index, whether it was fresh, and what it is now
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_amended": None}
 
     @property
     def settings(self) -> TextSettings:
@@ -165,38 +169,80 @@ class LinkTexts:
         return self.settings.entities(self.entity_reader, names, descriptions)
 
     def vectors(self, store: EntityStore, rows: NDArray[np.int64], index: EntityIndex | None) -> Floats:
-        """Vectors *(n, size)* of rows *(n,)*: from an index that this encoder has built, else read now."""
+        """Vectors *(n, size)* of rows *(n,)*: from a `current` index that this encoder has built, else read now."""
         vectors, known = np.zeros((len(rows), self.head.size), dtype=np.float32), np.zeros(len(rows), dtype=bool)
-        if index is not None and self.is_fresh(store, index):
+        if index is not None and self.is_fresh(index):
             vectors, known = index.vectors(rows)
-            if store.version != index.meta.version:
-                known &= ~np.isin(rows, store.changed(index.meta.version))
         if not known.all():
-            new = store.entities(rows[~known])
-            vectors[~known] = read_entities(self.model, self.entity_reader, self.compose(new).ids)
+            vectors[~known] = self._read(store, rows[~known])
         return vectors
+
+    def _read(self, store: EntityStore, rows: NDArray[np.int64]) -> Floats:
+        parts = [np.zeros((0, self.head.size), dtype=np.float32)]
+        for start in range(0, len(rows), _BLOCK):
+            entities = store.entities(rows[start : start + _BLOCK])
+            parts.append(read_entities(self.model, self.entity_reader, self.compose(entities).ids))
+        return np.concatenate(parts)
 
     def expect_change(self, index: EntityIndex) -> None:
         """Do not warn of this index: the encoder is in training."""
-        self._warned.add(index.meta)
+        self._warned.add(("W582", index.meta.fingerprint))
 
-    def is_fresh(self, store: EntityStore, index: EntityIndex) -> bool:
+    def is_fresh(self, index: EntityIndex) -> bool:
         """Whether the encoder is the one that has built an index.
 
         Warns:
-            W582, once, if it is not, W583, once for each state of the knowledge base, if entities have changed since.
+            W582, once, if it is not.
         """
-        now, version = self.fingerprint(self.model), store.version
-        is_fresh = now == index.meta.fingerprint
-        if not is_fresh and index.meta not in self._warned:
-            self._warned.add(index.meta)
-            warn("W582", name=self.name, found=index.meta.fingerprint, expected=now, stacklevel=5)
-        if version != index.meta.version and version not in self._warned:
-            self._warned.add(version)
+        now, built = self.fingerprint(self.model), index.meta.fingerprint
+        if now != built and self._is_news("W582", built):
+            warn("W582", name=self.name, found=built, expected=now, stacklevel=5)
+        return now == built
+
+    def belongs(self, store: EntityStore, index: EntityIndex) -> bool:
+        """Whether an index is of this knowledge base, now or before; the rows of another one mean other entities.
+
+        Warns:
+            W588, once, if it is not.
+        """
+        belongs = store.was_in(index.meta.version, index.meta.state)
+        if not belongs and self._is_news("W588", index.meta):
+            warn("W588", name=self.name, path=store.folder, stacklevel=5)
+        return belongs
+
+    def current(self, store: EntityStore, index: EntityIndex) -> EntityIndex:
+        """An index with the entities that there are now: those that were added or changed since are read, once.
+
+        Args:
+            store: the entities.
+            index: of any state of the store (`belongs`).
+
+        Warns:
+            W582, once, if another state of the encoder has built it, W583, once for each state of the store, if entities have
+            changed since.
+        """
+        is_fresh = self.is_fresh(index)
+        with store.reading():
+            version, state = store.version, store.state
+            if version == index.meta.version:
+                return index
             n_changed = len(store.changed(index.meta.version))
-            if n_changed:
+            if n_changed and self._is_news("W583", version):
                 warn("W583", name=self.name, n=n_changed, stacklevel=5)
-        return is_fresh
+            before = self._amended
+            found = before[2] if before is not None and before[:2] == (index, is_fresh) else index
+            if found.meta.version < version:
+                changed = store.changed(found.meta.version)
+                rows = changed[store.alive(changed)]
+                found = found.amended(changed, rows, self._read(store, rows), version=version, state=state)
+                self._amended = index, is_fresh, found
+        return found
+
+    def _is_news(self, code: str, of: object) -> bool:
+        """Whether there was no such warning yet."""
+        is_news = (code, of) not in self._warned
+        self._warned.add((code, of))
+        return is_news
 
     def check(self, index: EntityIndex, path: object) -> None:
         """Refuse an index that another encoder has made, whatever this one has learned, or of vectors of another size.
@@ -219,7 +265,8 @@ class LinkTexts:
 
     def fits(self, store: EntityStore, index: EntityIndex) -> bool:
         """Whether the encoder as it is now has built an index, of the knowledge base as it is now."""
-        return store.version == index.meta.version and self.fingerprint(self.model) == index.meta.fingerprint
+        is_of_now = store.version == index.meta.version and store.was_in(index.meta.version, index.meta.state)
+        return is_of_now and self.fingerprint(self.model) == index.meta.fingerprint
 
     def build_index(self, store: EntityStore, kind: str = "auto", *, codes: str = "int8", recall: float = 0.97) -> EntityIndex:
         """Read all entities, a block at a time, and index their vectors.
@@ -239,12 +286,14 @@ class LinkTexts:
                 rows = store.rows(ids)  # some may have been removed meanwhile
                 yield rows[rows >= 0], vectors[rows >= 0]
 
-        version, fingerprint = store.version, self.fingerprint(self.model)
+        with store.reading():
+            version, state = store.version, store.state
         index = EntityIndex.build(
             blocks(),
             width=self.head.size,
-            fingerprint=fingerprint,
+            fingerprint=self.fingerprint(self.model),
             version=version,
+            state=state,
             encoder=describe_encoders(self.model),
             kind=kind,
             codes=codes,

@@ -18,7 +18,7 @@ from entitykit.bridge.listener import EncoderListener, request_layers
 from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.texts import POOLINGS, Composed, Ids, TextReader
 from entitykit.errors import ConfigError, error
-from entitykit.models.bi_encoder import BiEncoder, BiEncoderSettings, LinkOutput, build_bi_encoder
+from entitykit.models.bi_encoder import MAX_SCALE, BiEncoder, BiEncoderSettings, LinkOutput, build_bi_encoder
 from entitykit.models.encoder.transformer import TransformerEncoder
 from entitykit.types import ENTITIES, TOP, Spans, WordStates
 
@@ -100,7 +100,7 @@ def bi_encoder(
         entity_pieces: pieces of a name and its description, special ones included.
         projection: size of the vectors that are compared, each side projected to it; none: the states themselves.
         cosine: compare directions; otherwise the inner product counts, as in BLINK.
-        temperature: what scores are divided by at the beginning; it is learned.
+        temperature: what scores are divided by at the beginning, at least 0.01; it is learned.
         dropout: probability before the projections in training.
 
     Raises:
@@ -110,8 +110,8 @@ def bi_encoder(
     for setting, (found, allowed) in given.items():
         if found not in allowed:
             raise error("E580", setting=setting, found=found, expected=" or ".join(allowed))
-    if not temperature > 0:
-        raise error("E580", setting="temperature", found=temperature, expected="above 0")
+    if not temperature >= 1 / MAX_SCALE:
+        raise error("E580", setting="temperature", found=temperature, expected=f"at least {1 / MAX_SCALE}")
     settings = BiEncoderSettings(
         width=0, mention=mention, projection=projection, cosine=cosine, temperature=temperature, dropout=dropout
     )

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from spacy.tokens import Doc
+from spacy.tokens import Span as SpacySpan
 from thinc.api import Model
 from torch import Tensor
 
 from entitykit.bridge.head import HeadInput, TorchHead
 from entitykit.bridge.linking import heard_encoder
 from entitykit.bridge.listener import EncoderListener, request_layers
+from entitykit.bridge.pieces import mark_style
 from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.texts import Ids, TextReader, share_room
 from entitykit.errors import error, warn
@@ -148,7 +150,23 @@ class PairTexts(NamedTuple):
 
 
 class MarkedPairReader(TextReader):
-    """Composes and reads texts of pairs; see `TextReader` for its arguments."""
+    """Composes and reads texts of pairs; see `TextReader` for its arguments.
+
+    Stretches of a document are tokenized one by one. A byte-level tokenizer must see the space before each, as it would in the
+    whole text; the first words of a document have one, as `entitykit.bridge.pieces` has it for the document.
+    """
+
+    def __init__(self, shim: TorchShim, **settings: Any) -> None:
+        super().__init__(shim, **settings)
+        self._needs_space = mark_style(shim.settings["tokenizer"]) == "space"
+
+    def _stretches(self, *stretches: SpacySpan) -> list[Ids]:
+        """Pieces of stretches of one document."""
+        return self.tokenize([f"{self._space_before(each)}{each.text}" for each in stretches])
+
+    def _space_before(self, stretch: SpacySpan) -> str:
+        follows = stretch.start == 0 or bool(stretch.doc[stretch.start - 1].whitespace_)
+        return " " if self._needs_space and follows and len(stretch) and not stretch[0].is_space else ""
 
     def compose(self, docs: Sequence[Doc], pairs: EntityPairs, *, size: int) -> PairTexts:
         """Compose a text of each pair: its arguments with marks, what lies between, and as much around as there is room for.
@@ -185,7 +203,7 @@ class MarkedPairReader(TextReader):
         is_between = [a >= min(head[1], tail[1]) and b <= max(head[0], tail[0]) for a, b in pairwise(edges)]
         parts = zip(pairwise(edges), is_between, strict=True)
         inner, skipped = zip(*(self._part(doc, *part, size if middle else None) for part, middle in parts), strict=True)
-        left, right = self.tokenize([doc[max(0, low - size) : low].text, doc[high : high + size].text])
+        left, right = self._stretches(doc[max(0, low - size) : low], doc[high : high + size])
         room = size - len(self._prefix) - len(self._suffix) - 2 * sum(map(len, marks.values()))
         kept = _shorten(inner, room, is_between)
         n_inner = sum(map(len, kept))
@@ -211,10 +229,10 @@ class MarkedPairReader(TextReader):
                 none: all are.
         """
         if size is not None and end - start > 2 * size:
-            first, last = self.tokenize([doc[start : start + size].text, doc[end - size : end].text])
+            first, last = self._stretches(doc[start : start + size], doc[end - size : end])
             if min(len(first), len(last)) > size // 2:  # else many words have no pieces
                 return np.concatenate([first, last]), end - start - 2 * size
-        return self.tokenize([doc[start:end].text])[0], 0
+        return self._stretches(doc[start:end])[0], 0
 
     def read_places(self, texts: PairTexts, *, learns: bool = False) -> Tensor:
         """Read texts.

@@ -147,7 +147,10 @@ class LukeTypes(_LukeTask):
 
 
 class LukeEntities(_LukeTask):
-    """Entities of LUKE's own vocabulary that spans stand for; all spans are in one pass (LukeForMaskedLM)."""
+    """Entities of LUKE's own vocabulary that spans stand for; all spans are in one pass (LukeForMaskedLM).
+
+    Of titles that share a row, as an entity's in several languages do, the first in the file of the vocabulary is given.
+    """
 
     head: LukeVocabulary
 
@@ -232,7 +235,7 @@ def _make(
     device = get_torch_default_device()
     reader = LukeReader(name, encoder.to(device).eval(), tokenizer, rows)
     if of_task[0] is LukeEntities:
-        titles = {row: title for title, row in rows.items()}
+        titles = {row: title for title, row in reversed(rows.items())}  # the first of those that share a row stays
         labels = [titles.get(row, "") for row in range(config["entity_vocab_size"])]
         head: Any = load_entity_vocabulary(of_head, config, name=name)
     else:

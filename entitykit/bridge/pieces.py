@@ -61,7 +61,7 @@ class WordPieces:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._added = tuple(token.content for token in self._tokenizer.get_added_tokens_decoder().values())
-        self._style = _mark_style(tokenizer_json)
+        self._style = mark_style(tokenizer_json)
         self.prefix, self.suffix = self._surroundings()
         self.n_special = len(self.prefix) + len(self.suffix)
         self._unknown = self._special("[UNK]", "<unk>")
@@ -202,7 +202,7 @@ def _restore(tokenizer_json: str, max_word_pieces: int) -> WordPieces:
     return WordPieces(tokenizer_json, max_word_pieces=max_word_pieces)
 
 
-def _mark_style(tokenizer_json: str) -> str:
+def mark_style(tokenizer_json: str) -> str:
     """How a word after a space is marked: by a ``space`` before it, a ``metaspace`` that the tokenizer adds, or ``none``."""
     steps = json.dumps([json.loads(tokenizer_json)[part] for part in ("pre_tokenizer", "normalizer")], ensure_ascii=False)
     if '"ByteLevel"' in steps:

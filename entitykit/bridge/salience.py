@@ -16,6 +16,7 @@ from torch import Tensor
 
 from entitykit.bridge.head import HeadInput, TorchHead
 from entitykit.bridge.listener import request_layers
+from entitykit.bridge.ranges import check_ranges
 from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.text_heads import in_parts, learning, text_encoder
 from entitykit.bridge.texts import POOLINGS, Ids, TextReader
@@ -82,7 +83,7 @@ def salience(
     See `SalienceSettings`.
 
     Raises:
-        ConfigError: E621 if it is to read nothing.
+        ConfigError: E621 if it is to read nothing, E007 for a value out of range.
     """
     if not (states or fit or counts or deciles):
         raise error("E621", setting="states", found="false", expected="true, where fit, counts and deciles are off")
@@ -96,6 +97,7 @@ def salience(
         dropout=dropout,
         loss_weight=loss_weight,
     )
+    check_ranges(asdict(settings), fit=0, deciles=0)
     return TorchHead(tok2vec, build_salience, asdict(settings), layers=[TOP, ENTITIES])
 
 
@@ -126,7 +128,7 @@ def salience_cross_encoder(
         dropout: probability in training.
 
     Raises:
-        ConfigError: E621 for settings that cannot be.
+        ConfigError: E621 for settings that cannot be, E007 for other values out of range.
     """
     if pooling not in POOLINGS:
         raise error("E621", setting="pooling", found=pooling, expected=" or ".join(POOLINGS))
@@ -138,6 +140,7 @@ def salience_cross_encoder(
         if found < least:
             raise error("E621", setting=setting, found=found, expected=f"at least {least}")
     settings = SalienceCrossEncoderSettings(width=0, hidden=hidden, deciles=deciles, dropout=dropout)
+    check_ranges(asdict(settings))
     request_layers(tok2vec, [])
     return Model(
         "entitykit-salience-cross-encoder",

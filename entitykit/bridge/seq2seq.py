@@ -38,7 +38,8 @@ def load_seq2seq(name: str) -> tuple[Seq2Seq, dict[str, Any]]:
         name: a folder or a name on the Hub.
 
     Returns:
-        The model, and its settings as JSON values.
+        The model, and its settings as JSON values. Its outputs begin as those of ``generate`` do: with the configuration's
+        `decoder_start_token_id`, and `forced_bos_token_id` behind it if there is one.
 
     Raises:
         CheckpointError: E001 for an unknown name, E002 for a folder without configuration, weights or fast tokenizer, E004 for
@@ -63,10 +64,11 @@ def load_seq2seq(name: str) -> tuple[Seq2Seq, dict[str, Any]]:
     if info["missing_keys"]:
         raise error("E004", name=name, tensor=sorted(info["missing_keys"])[0])
     before, after = _around(tokenizer)
+    forced = network.generation_config.forced_bos_token_id
     settings = {
         "config": json.loads(config.to_json_string(use_diff=False)),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
-        "start": [config.decoder_start_token_id, *before],
+        "start": [config.decoder_start_token_id, *([] if forced is None else [forced])],
         "before": before,
         "after": after,
         "end": config.eos_token_id,
@@ -97,7 +99,8 @@ def genre(
         context: most tokens that are read around a mention that is to be disambiguated.
         passage: most tokens of a passage that is written with markup.
         output: most tokens of what is written.
-        batch_tokens: tokens of sources, once for each beam, that are at work at once; this bounds memory.
+        batch_tokens: tokens that are at work at once: of sources, once for each beam, or, in training, of sources and outputs;
+            this bounds memory.
         smoothing: label smoothing in training.
         marks: what stands before and behind the mention that is to be disambiguated.
         storage: precision of saved weights: ``fp32``, ``fp16`` or ``int8``.

@@ -25,6 +25,7 @@ from entitykit.bridge.head import HeadInput
 from entitykit.bridge.listener import EncoderListener, request_layers
 from entitykit.bridge.pieces import Pieces, ranges
 from entitykit.bridge.procedures import Ints, Place, Procedure, Reading, pack_procedures
+from entitykit.bridge.ranges import check_ranges
 from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.text_heads import text_encoder
 from entitykit.decoding.tracker import may_follow, may_start
@@ -62,7 +63,7 @@ def state_tracker(
         still_weight: weight in it of moments at which nothing happens.
 
     Raises:
-        ConfigError: E610 for settings that cannot be.
+        ConfigError: E610 for settings that cannot be, E007 for other values out of range.
     """
     if input not in INPUTS:
         raise error("E610", setting="input", found=input, expected=" or ".join(INPUTS))
@@ -82,6 +83,7 @@ def state_tracker(
         place_weight=place_weight,
         still_weight=still_weight,
     )
+    check_ranges({"dropout": dropout})
     layers = [TOP] if input == SHARED else []
     request_layers(tok2vec, layers)
     return Model(

@@ -9,16 +9,21 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import spacy
+from spacy.language import Language
 from spacy.tokens import Doc, DocBin
-from spacy.vocab import Vocab
 
 from entitykit.cli.convert import print_table
+from entitykit.cli.inputs import FAILURES, is_failure_list
 from entitykit.cli.outputs import STDOUT, check_outputs, open_text
-from entitykit.corpora.files import corpus_files
+from entitykit.corpora.files import corpus_files, read_json_lines
+from entitykit.corpora.jsonl import record_to_doc
+from entitykit.corpora.report import Report
 from entitykit.corpora.triples import BASE, LINKS, Names, Triple, csv_lines, graphml_lines, nt_lines, read_triples
 from entitykit.errors import error
 
 FORMATS = ("csv", "nt", "graphml")
+JSON_LINES = (".jsonl", ".ndjson")
 
 IRI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x20<>\"{}|^`\\]*")
 
@@ -32,7 +37,12 @@ their document. A coreference cluster has the link of any of its mentions."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.description = DESCRIPTION
-    parser.add_argument("input", type=Path, metavar="IN.spacy", help="annotated documents; a file, or a folder of them")
+    parser.add_argument(
+        "input",
+        type=Path,
+        metavar="IN",
+        help="annotated documents, .spacy or .jsonl as of entitykit annotate; a file, or a folder",
+    )
     parser.add_argument("output", metavar="OUT", help="file to write, - for standard output")
     parser.add_argument("--format", choices=FORMATS, help="default: by the ending of OUT, otherwise csv")
     parser.add_argument(
@@ -47,15 +57,15 @@ def run(args: argparse.Namespace) -> int:
     """Write triples and print how many; the answer is the exit code, 0.
 
     Raises:
-        CorpusError: E201, E202 and E424 for inputs that cannot be read.
-        InputError: E345 or E346 for relations that cannot be read, E427 if the input would be replaced, E428 for an IRI that is
-            none.
+        CorpusError: E201, E202 and E424 for inputs that cannot be read, E204 to E226 for JSON lines that cannot be.
+        InputError: E345, E346 or E349 for relations that cannot be read, E427 if the input would be replaced, E428 for an IRI
+            that is none.
         OutputError: E425 and E426 if the output cannot be written.
     """
     for option in ("base", "links"):
         if not IRI.fullmatch(getattr(args, option)):
             raise error("E428", option=f"--{option}", found=repr(getattr(args, option)), expected="an absolute IRI")
-    files = corpus_files(args.input, (".spacy",))
+    files = _files(args.input)
     check_outputs([args.output], map(str, files))
     ending = Path(args.output).suffix.lower().removeprefix(".")
     names = Names(args.base, args.links)
@@ -70,21 +80,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _files(source: Path) -> list[Path]:
+    """The files to read; of a folder without lists of what `entitykit annotate` could not read."""
+    found = corpus_files(source, (".spacy", *JSON_LINES))
+    return [file for file in found if file == source or not (file.name.endswith(FAILURES) and is_failure_list(file))]
+
+
 def _counted(source: Path, files: list[Path], counts: dict[str, int]) -> Iterator[Triple]:
-    vocab = Vocab()
+    nlp = spacy.blank("xx")
     for file in files:
         name = file.stem if file == source else file.relative_to(source).with_suffix("").as_posix()  # of several, each its own
-        for number, doc in enumerate(_read(file, vocab), start=1):
+        for number, doc in enumerate(_read(file, nlp), start=1):
             counts["documents"] += 1
             for triple in read_triples(doc, f"{name}-{number}"):
                 counts["triples"] += 1
                 yield triple
 
 
-def _read(path: Path, vocab: Vocab) -> Iterator[Doc]:
+def _read(path: Path, nlp: Language) -> Iterator[Doc]:
+    if path.suffix.lower() in JSON_LINES:
+        report = Report()
+        for line, record in read_json_lines(path):
+            yield record_to_doc(record, nlp, report=report, where=f"{path}, line {line}")
+        report.warn(str(path))
+        return
     number = 0
     try:
-        for number, doc in enumerate(DocBin().from_disk(path).get_docs(vocab), start=1):  # noqa: B007 - also for the message
+        for number, doc in enumerate(DocBin().from_disk(path).get_docs(nlp.vocab), start=1):  # noqa: B007 - also for the message
             yield doc
     except OSError as problem:
         raise error("E422", path=path, reason=problem.strerror or problem) from problem

@@ -15,6 +15,7 @@ from spacy.training import Example
 
 from entitykit.components.gold import Place, places_in_predicted
 from entitykit.components.pairs import Found, Scope, as_json, end_to_end, pairs_per_row, rows_up_to, stops_in_scope
+from entitykit.decoding.relation_values import relation_list
 from entitykit.errors import error
 from entitykit.types import ClusterPairs
 
@@ -260,17 +261,17 @@ def gold_facts(doc: Doc, entities: Clusters) -> list[Fact] | None:
         entities: its clusters, from `reference_clusters`.
 
     Raises:
-        InputError: E346 for a relation that cannot be read.
+        InputError: E346 for a relation that cannot be read, E349 for relations that are no list.
     """
-    values: Sequence[Any] | None = doc.user_data.get(CLUSTER_RELATIONS)
+    values: Any = doc.user_data.get(CLUSTER_RELATIONS)
     if values is None:
         return None
     known = {int(key[1]) for name in doc.spans if (key := CLUSTER.fullmatch(name))}
     rows = {number: row for row, number in enumerate(entities.numbers)}
     found = []
-    for value in values:
+    for value in relation_list(values):
         match value:
-            case {"head": int(head), "tail": int(tail), "label": str(label)} if {head, tail} <= known:
+            case {"head": int(head), "tail": int(tail), "label": str(label)} if label and {head, tail} <= known:
                 found.append(Fact(rows.get(head), rows.get(tail), label))
             case _:
                 raise error("E346", found=repr(value)[:80], n=len(known))

@@ -39,7 +39,6 @@ from entitykit.components.relation_evidence import (
 from entitykit.components.relation_gold import Reach
 from entitykit.components.relations import Relations
 from entitykit.decoding.relations import Entities
-from entitykit.decoding.schema import RelationSchema
 from entitykit.errors import error, warn
 from entitykit.types import ClusterPairs
 
@@ -70,6 +69,7 @@ class ClusterRelations(Relations):
         """Learn the schema, and say which gold relations are out of reach."""
         if examples and not self.labels:
             raise error("E106", name=self.name, keys=f'user_data["{CLUSTER_RELATIONS}"]')
+        forbidden = self.rules.begin()
         triples, reach, n_said = [], Reach(), 0
         for eg in examples:
             related = self._pair_clusters(eg.predicted, reference_clusters(eg))
@@ -80,12 +80,15 @@ class ClusterRelations(Relations):
                 reach.add(head, tail, near)
                 if head is not None and tail is not None and types[head] and types[tail]:
                     triples.append((types[head], label, types[tail]))
+            if forbidden is not None:
+                wanted = [([head], label, [tail]) for head, tail, label in facts if (head, tail) in near]
+                forbidden.add(self._given(related.entities), types, wanted)  # type: ignore[arg-type]  # none is not near
         if examples and settings["evidence"] and not n_said:
             raise error("E123", name=self.name)
         reach.warn(self.name)
-        self.cfg["schema"] = RelationSchema.learn(triples).to_dict()
-        self._constraints = None
-        _ = self.constraints  # what is wrong with the schema is said here
+        if forbidden is not None:
+            forbidden.warn(self.name, reach.n)
+        self.rules.learn(triples)
 
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> ClusterPairs:
         """Pairs of gold entities in training, and gold sentences for evidence; else of those that the documents have."""
@@ -178,10 +181,13 @@ class ClusterRelations(Relations):
         return [clusters_as_json(*each) for each in zip(docs, found, chosen, evidence, strict=True)]
 
     def _choose_facts(self, related: Related, probabilities: Any) -> Chosen:
-        entities, firsts = related.entities, related.entities.firsts
-        given = Entities(entities.starts[firsts], entities.ends[firsts], self.constraints.numbers_of(entities.labels))
-        chosen = self._decode(given, related.pairs, probabilities)
+        chosen = self._decode(self._given(related.entities), related.pairs, probabilities)
         return [(m.head, m.tail, self.labels[m.relation], m.score) for m in chosen.relations]
+
+    def _given(self, entities: Clusters) -> Entities:
+        """Entities in the places of their first mentions."""
+        firsts = entities.firsts
+        return Entities(entities.starts[firsts], entities.ends[firsts], self.constraints.numbers_of(entities.labels))
 
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
         """Write relations."""

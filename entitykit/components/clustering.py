@@ -243,11 +243,13 @@ class ClusteringPipe(TorchPipe):
 
         Raises:
             InputError: E631 for a document without vectors.
-            CheckpointError: E633 or E634 for a store that cannot be opened.
+            CheckpointError: E633 or E634 for a store that cannot be opened; E633, too, for a new one without a document.
             OutputError: E635 for one that cannot be made.
         """
         if (Path(folder) / FILE).exists():
             return ClusterStore.open(folder)
+        if not docs:
+            raise error("E633", path=folder, reason="there is none, and no document says of which vectors a new one is")
         found = gather(docs, self.settings["spans_key"])
         return ClusterStore.create(folder, width=found.vectors.shape[1], fingerprint=found.fingerprint)
 

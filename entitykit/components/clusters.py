@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from spacy.attrs import IS_PUNCT, IS_SPACE, IS_STOP, LOWER, ORTH
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc, Span, Token
 from spacy.training import Example
 from torch import Tensor
 
 from entitykit.components.gold import Place, places_in_predicted
 from entitykit.corpora.clusters import representative
-from entitykit.errors import warn
+from entitykit.errors import error, warn
 from entitykit.scoring.coref import PREFIX, clusters_in
 from entitykit.types import Spans, no_spans
 
-POSSESSIVES = frozenset({"my", "your", "his", "her", "its", "our", "their", "whose"})
+POSSESSIVES = frozenset({"my", "your", "his", "its", "our", "their", "whose", "mine", "yours", "hers", "ours", "theirs"})
+"""English ones, but for *her*, which may be none."""
+AFTER_HER = frozenset({"former", "name", "other", "own", "side", "whole"})
+"""Stop words of spaCy with which a possessive goes on."""
+OWNING = re.compile(r"\s*['’]s$|(?<=s)\s*['’]$", re.IGNORECASE)
+"""The end of a name in the possessive."""
 
 
 class GoldClusters(NamedTuple):
@@ -85,6 +90,21 @@ def cluster_places(eg: Example, clusters: Iterable[Iterable[Span]]) -> tuple[dic
     return found, n_lost
 
 
+def warn_shared(examples: Iterable[Example], name: str) -> None:
+    """Warn of places that have gold mentions of several clusters, of which a head learns the first.
+
+    Warns:
+        W641 then.
+    """
+    n = 0
+    for eg in examples:
+        clusters = clusters_in(eg.reference) or ()
+        n_clusters = Counter(place for cluster in clusters for place in cluster_places(eg, [cluster])[0])
+        n += sum(number > 1 for number in n_clusters.values())
+    if n:
+        warn("W641", n=n, name=name, stacklevel=4)
+
+
 def telling_words(docs: Sequence[Doc]) -> NDArray[np.int64]:
     """A number for each word of a batch *(n_words,)* that tells who is meant; 0 for stop words, punctuation and white space.
 
@@ -105,26 +125,43 @@ def occurrences(doc: Doc, name: str) -> list[Span]:
     return [span for span in found if span is not None]
 
 
+def asked_names(names: object, descriptions: object) -> tuple[list[str], dict[str, str]]:
+    """The names that somebody asks for, and what is said of them.
+
+    Raises:
+        InputError: E641 for a text in the place of names, and for what is no name of its own, or no description of one.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable) or not isinstance(descriptions, Mapping):
+        raise error("E641", found=names if isinstance(descriptions, Mapping) else descriptions, names=names)
+    wanted, described = list(names), dict(descriptions)
+    odd = [name for name in wanted if not isinstance(name, str) or not name.strip() or wanted.count(name) > 1]
+    odd += [name for name in described if name not in wanted]
+    odd += [text for text in described.values() if not isinstance(text, str)]
+    if odd:
+        raise error("E641", found=odd[0], names=", ".join(map(str, wanted)))
+    return wanted, described
+
+
 def rows_by_name(spans: Sequence[Span], entities: NDArray[np.int64], names: Sequence[str]) -> dict[str, list[int]]:
     """The mentions of the entity that has each name, by their rows.
 
-    It is the one with most mentions that are the name, in any case; of equal ones with most that hold it; of these the first.
-    Where no mention is the name, it is the one with most that hold it, and that no other name has, if there is one. Of several
-    names that are found so, the one that fits best chooses first: so their order counts only where they fit equally well.
+    It is the one with most mentions that are the name, in any case; of equal ones with most that hold it as whole tokens; of
+    these the first. Where no mention is the name, it is the one with most that hold it, and that no other name has, if there is
+    one. Of several names that are found so, the one that fits best chooses first: so their order counts only where they fit
+    equally well.
 
     Args:
         spans: mentions, in order.
         entities: *(n,)* of them.
         names: several may name one entity; those that no mention holds are left out.
     """
-    texts = Counter(zip((" ".join(span.text.lower().split()) for span in spans), entities.tolist(), strict=True))
+    places = np.array([(span.start, span.end) for span in spans], dtype=np.int64).reshape(-1, 2)
     likeness: dict[str, dict[int, tuple[int, int]]] = {name: {} for name in names}  # an entity comes by its first mention
     for name, of_name in likeness.items():
-        wanted = " ".join(name.lower().split())
-        for (text, entity), n in texts.items():
-            if f" {wanted} " in f" {text} ":
-                same, held = of_name.get(entity, (0, 0))
-                of_name[entity] = same + n * (text == wanted), held + n
+        named = np.array([(span.start, span.end) for span in occurrences(spans[0].doc, name)] if spans else [], dtype=np.int64)
+        for row, is_name in _holding(places, named.reshape(-1, 2)):
+            same, held = of_name.get(entity := int(entities[row]), (0, 0))
+            of_name[entity] = same + is_name, held + 1
     best = {name: max(of_name, key=lambda entity: of_name[entity]) for name, of_name in likeness.items() if of_name}
     found = {name: entity for name, entity in best.items() if likeness[name][entity][0]}
     only_held = [(name, entity) for name in best if name not in found for entity in likeness[name]]
@@ -133,6 +170,15 @@ def rows_by_name(spans: Sequence[Span], entities: NDArray[np.int64], names: Sequ
         if name not in found and entity not in found.values():
             found[name] = entity
     return {name: np.flatnonzero(entities == found.get(name, entity)).tolist() for name, entity in best.items()}
+
+
+def _holding(places: NDArray[np.int64], named: NDArray[np.int64]) -> Iterator[tuple[int, bool]]:
+    """The rows of places *(n, 2)* that hold one of those that are a name *(m, 2)*, sorted; and whether they are the name."""
+    if len(named):
+        following = named[np.searchsorted(named[:, 0], places[:, 0]).clip(max=len(named) - 1)]  # the next name, or the last one
+        holds = (following[:, 0] >= places[:, 0]) & (following[:, 1] <= places[:, 1])
+        for row in np.flatnonzero(holds).tolist():
+            yield row, bool((following[row] == places[row]).all())
 
 
 def register_clusters() -> None:
@@ -153,7 +199,8 @@ def resolved_text(doc: Doc) -> str | None:
     """The text with names in the place of pronouns; None where nobody looked for clusters.
 
     A pronoun is a mention of one word that is a stop word of the language. It gives way to the entity's representative; an
-    English possessive to that with *'s*. ``her`` is one if the word after it belongs to a mention that begins with it.
+    English possessive to that with *'s*. One that stands within a longer mention of the same entity, and does not begin it,
+    stays as it is: *she herself* becomes *Ada herself*.
     """
     clusters = clusters_in(doc)
     if clusters is None:
@@ -165,9 +212,39 @@ def resolved_text(doc: Doc) -> str | None:
     named: dict[int, str] = {}
     for cluster in clusters:
         name = representative(cluster)
-        for span in cluster:
-            if name is not None and len(span) == 1 and span[0].is_stop and span[0].i not in range(name.start, name.end):
-                word = span.text.lower()
-                owns = word in POSSESSIVES and (word not in ("her", "his") or begins[span.start] > span.end)
-                named[span.start] = name.text + ("'s" if owns else "")
+        if name is not None:
+            text = OWNING.sub("", name.text)
+            for token in _pronouns(cluster):
+                if token.i not in range(name.start, name.end):
+                    named[token.i] = text + ("'s" if _owns(token, begins[token.i]) else "")
     return "".join(named.get(token.i, token.text) + token.whitespace_ for token in doc)
+
+
+def _pronouns(cluster: Iterable[Span]) -> Iterator[Token]:
+    """The mentions of one word that is a stop word, but for those within longer mentions that begin before them."""
+    begun = end = 0  # of the mentions before, the last that reaches farthest
+    for span in sorted(cluster, key=lambda span: (span.start, -span.end)):
+        if len(span) == 1 and span[0].is_stop and not begun < span.start < end:
+            yield span[0]
+        if span.end > end:
+            begun, end = span.start, span.end
+
+
+def _owns(token: Token, end: int) -> bool:
+    """Whether a pronoun is a possessive.
+
+    ``her`` is one if it is tagged so. Where nothing is tagged, it is one if a longer mention begins with it, but for *her
+    and …*, or if the word after it may belong to it: no stop word, a number, or one such as *own*.
+
+    Args:
+        token: the pronoun.
+        end: of the longest mention that begins with it.
+    """
+    if token.lower_ != "her":
+        return token.lower_ in POSSESSIVES
+    if token.has_morph():
+        return "Yes" in token.morph.get("Poss", [])
+    word = next((word for word in token.doc[token.i + 1 :] if not word.is_space), None)
+    if word is None or word.lower_ in ("and", "or"):
+        return False
+    return end > token.i + 1 or (word.is_alpha and (not word.is_stop or word.like_num or word.lower_ in AFTER_HER))

@@ -24,13 +24,15 @@ from entitykit.bridge.linking import heard_encoder
 from entitykit.components.base import SpanPrediction, TorchPipe, is_dummy, known_words, may_be_spans, per_document, write_group
 from entitykit.components.clusters import (
     GoldClusters,
+    asked_names,
     gold_clusters,
     occurrences,
     register_clusters,
     rows_by_name,
     telling_words,
+    warn_shared,
 )
-from entitykit.components.gold import Place, group_spans
+from entitykit.components.gold import GroupWatch, Place, group_spans
 from entitykit.components.speakers import check_speakers, said_by
 from entitykit.decoding.coref import MemorySettings, group_mentions
 from entitykit.errors import error
@@ -101,7 +103,7 @@ def make_coref(
         "forget": forget,
         "compared": compared,
     }
-    return Coref(nlp.vocab, model, name, settings=settings, scorer=scorer)
+    return Coref(nlp.vocab, model, name, settings=settings, scorer=scorer, tokenizer=nlp.tokenizer)
 
 
 Scored = tuple[Found, NDArray[np.float32]]
@@ -125,10 +127,15 @@ class Clusters(NamedTuple):
 
 
 class Coref(TorchPipe):
-    """Writes the span groups ``coref_clusters_N``, from which ``doc._.coref_clusters`` and ``doc._.resolved_text`` are read."""
+    """Writes the span groups ``coref_clusters_N``, from which ``doc._.coref_clusters`` and ``doc._.resolved_text`` are read.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Its arguments are those of `TorchPipe`, and the pipeline's tokenizer, for names that do not occur in a text.
+    """
+
+    def __init__(self, *args: Any, tokenizer: Callable[[str], Doc], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._tokenizer = tokenizer
+        self._groups = GroupWatch(self.name, "mentions")
         register_clusters()
         s = self.settings
         self._memory_settings()
@@ -144,16 +151,31 @@ class Coref(TorchPipe):
         return ()
 
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
-        """Check that there are clusters to learn from, and somebody who speaks if the head is to compare speakers."""
+        """Check that there are clusters to learn from, and somebody who speaks if the head is to compare speakers.
+
+        Raises:
+            ConfigError: E643 if the memory is to forget by what the head does not learn, E106 without any cluster.
+
+        Warns:
+            W641 for mentions in several clusters, W640 if nobody speaks.
+        """
+        if self.settings["forget"] == "learned" and not settings["keep_weight"]:
+            raise error("E643")
         if is_dummy(examples):
             return
         if examples and not len(gold_clusters(examples).spans.starts):
             raise error("E106", name=self.name, keys=f"{PREFIX}_1, {PREFIX}_2, …")
+        warn_shared(examples, self.name)
         if examples and settings.get("speakers"):
             check_speakers([eg.predicted for eg in examples], self.name)
 
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> GivenMentions:
-        """Spans that documents have, and in training the gold mentions with their entities."""
+        """Spans that documents have, and in training the gold mentions with their entities.
+
+        Warns:
+            W642 once, if the first documents have no group of mentions.
+        """
+        self._groups.check(docs, self.settings["mentions"])
         own = group_spans(docs, self.settings["mentions"]).spans
         gold = GoldClusters.nothing() if examples is None else gold_clusters(examples)
         return GivenMentions(
@@ -235,18 +257,15 @@ class Coref(TorchPipe):
 
         Raises:
             ConfigError: E640 if the model is not `entitykit.MajorEntities.v1`, E109 for another memory.
-            InputError: E641 for a name that is empty or there twice, or a description of another name.
+            InputError: E641 for one text in the place of names, for a name that is none, empty or there twice, and for a
+                description that is none, or of another name.
         """
         head = self._reading_head()
         if not isinstance(head, MajorEntities):
             raise error("E640", name=self.name, found=type(head).__name__)
         if memory not in MEMORIES:
             raise error("E109", name=self.name, setting="memory", found=memory, expected=" or ".join(MEMORIES))
-        wanted, described = list(names), dict(descriptions or {})
-        odd = [name for name in wanted if not name.strip() or wanted.count(name) > 1]
-        odd += [name for name in described if name not in wanted]
-        if odd:
-            raise error("E641", found=odd[0], names=", ".join(wanted))
+        wanted, described = asked_names(names, descriptions or {})
         (scored,) = self._mentions([doc])
         found = scored[0]
         spans = [doc[start:end] for start, end in zip(found.starts.tolist(), found.ends.tolist(), strict=True)]
@@ -291,7 +310,7 @@ class Coref(TorchPipe):
         docs: list[Doc] = []
         places: list[list[Place]] = []
         for name in names:
-            first, words, more = sum(map(len, docs)), name.split(), described.get(name, "").split()
+            first, words, more = sum(map(len, docs)), self._words(name), self._words(described.get(name, ""))
             docs.append(Doc(self.vocab, words=[*words, *([":", *more] if more else [])]))
             places.append([(first, first + len(words))])
         starts, ends = torch.tensor(places).squeeze(1).unbind(1)
@@ -299,6 +318,10 @@ class Coref(TorchPipe):
         for doc, data in zip(docs, encoded.doc_data, strict=True):
             doc._.trf_data = data
         return docs, places
+
+    def _words(self, text: str) -> list[str]:
+        """The words of a text, as the pipeline has them."""
+        return [token.text for token in self._tokenizer(" ".join(text.split()))]
 
     def _say(self, docs: Sequence[Doc], places: Sequence[Sequence[Place]]) -> Named:
         """What names say that have these places in documents, which lie end to end: the means of these."""

@@ -18,7 +18,7 @@ from entitykit.bridge.linking import Fingerprint
 from entitykit.components.cluster_documents import GROUP
 from entitykit.components.clustering import FINGERPRINT, ODDS, SIZE, VECTORS, ClusteringPipe, cosines_of, probability
 from entitykit.components.clusters import cluster_places
-from entitykit.components.gold import ENTS, reference_spans
+from entitykit.components.gold import ENTS, GroupWatch, reference_spans
 from entitykit.components.near import Doubles, Floats, Ints
 from entitykit.corpora.clusters import IDS
 from entitykit.decoding.cross_document import ScorePairs
@@ -127,6 +127,7 @@ class CrossDocument(ClusteringPipe):
                 found = self.settings[setting]
                 raise error("E109", name=self.name, setting=setting, found=found, expected="at least 0")
         self._fingerprint = Fingerprint()
+        self._groups = GroupWatch(self.name, "mentions")
         self._memory: dict[str, Floats] = {}
 
     def labels_in(self, reference: Doc) -> Iterable[str]:
@@ -186,8 +187,13 @@ class CrossDocument(ClusteringPipe):
     # Predicting
 
     def predict(self, docs: Iterable[Doc]) -> list[Any]:
-        """Compute the vectors of each document's mentions, without changing it."""
+        """Compute the vectors of each document's mentions, without changing it.
+
+        Warns:
+            W642 once, if the first documents have no group of mentions.
+        """
         docs = list(docs)
+        self._groups.check(docs, [self.settings["mentions"]])
         found = [mentions_in_order(doc, self.settings["mentions"]) for doc in docs]
         output: MentionVectors = self.model.predict(HeadInput(docs, self.candidates(docs, None)))
         vectors = output.vectors.float().cpu().numpy()
@@ -221,12 +227,12 @@ def mentions_in_order(doc: Doc, key: str) -> list[tuple[int, int, str, float]]:
 
     Args:
         doc: the document.
-        key: ``ents`` or a span group; without scores, they are 1.
+        key: ``ents`` or a span group; scores that are missing are 1.
     """
     spans = reference_spans(doc, [key]) or []
     given = doc.spans[key].attrs.get("scores") if key in doc.spans else None
     group = zip(doc.spans[key], given, strict=False) if given is not None else ()
-    scores = {(span.start, span.end): float(score) for span, score in group}
+    scores = {(span.start, span.end): float(score) for span, score in group if score is not None}
     found: dict[tuple[int, int], tuple[int, int, str, float]] = {}
     for span in spans:
         place = span.start, span.end

@@ -71,7 +71,7 @@ def make_dictionary(
 class Dictionary(WithKB, PipedInBatches, Pipe):
     """Writes mentions with ``kb_id_`` and ``span._.kb_ents``: pairs of id and p(entity | phrase), the most probable first.
 
-    A span group has the link probabilities as `attrs["scores"]`, 1 for phrases that were not counted in text.
+    A span group has the link probabilities as `attrs["scores"]`, none for phrases that were not counted in text.
 
     Args:
         vocab: the pipeline's.
@@ -150,7 +150,7 @@ class Dictionary(WithKB, PipedInBatches, Pipe):
         """Write mentions and their links."""
         for doc, found in zip(docs, predictions, strict=True):
             if self.mentions != ENTS:
-                probabilities = [1.0 if each.link_probability is None else each.link_probability for each in found]
+                probabilities = [each.link_probability for each in found]
                 spans = [self._span(doc, each) for each in found]
                 doc.spans[self.mentions] = SpanGroup(doc, name=self.mentions, spans=spans, attrs={"scores": probabilities})
             else:

@@ -28,7 +28,8 @@ from entitykit.bridge.states import EncoderBatch, states_of
 from entitykit.components.base import check_loss
 from entitykit.components.batches import BATCH_WORDS, PipedInBatches
 from entitykit.components.files import read_model, write_model
-from entitykit.components.gold import gold_spans, group_spans, pack_spans, packed_gold_links
+from entitykit.components.gold import group_spans, pack_spans, packed_gold_links
+from entitykit.components.relation_gold import spans_with_tokens
 from entitykit.errors import error
 from entitykit.knowledge.vectors import VectorTable
 from entitykit.models.encoder.transformer import TransformerEncoder
@@ -57,7 +58,8 @@ def make_encoder(
         model: `entitykit.EntityEncoder.v1`.
         batch_words: words that are encoded together in prediction, a longer document aside.
         gold: if the encoder has entity tokens, where references have the spans that get one in training, beside the proposed
-            ones; span groups, or ``ents``; ``coref_clusters_*`` stands for all groups that begin so.
+            ones; span groups, or ``ents``; ``coref_clusters_*`` stands for all groups that begin so. A frozen encoder only
+            predicts: it does not read these, but what `given` names.
         given: span groups, or ``ents``, that documents have before they are encoded and whose spans get entity tokens, too. If
             the encoder has external vectors, a token reads those of its span's ids: ``kb_id_`` and ``span._.kb_ents``. Spans
             that components find later get tokens late, if the model has `keep_keys`.
@@ -161,7 +163,7 @@ class SharedEncoder(PipedInBatches, Transformer):
         if self._entities is None:
             return docs
         given = group_spans(docs, self.given)
-        spans = join_spans(given.spans, gold_spans(examples, self.gold).spans) if examples else given.spans
+        spans = join_spans(given.spans, spans_with_tokens(examples, self.gold)) if examples else given.spans
         links = packed_gold_links(examples, self.gold) if given.candidates else {}
         return EncoderInput(docs, spans, given.candidates, links)
 
@@ -177,7 +179,8 @@ class SharedEncoder(PipedInBatches, Transformer):
             *(n_spans, width)*: entity tokens that come late, or, if the encoder has none, maxima over the words' states.
 
         Raises:
-            ConfigError: E102 if the encoder has not read the document, E115 if it has kept nothing for late tokens.
+            ConfigError: E102 if the encoder has not read the document, E115 if it has kept nothing for late tokens, E125 if
+                another one read it, or this one before it was trained further.
             InputError: E117 for a span of another document, and for one without words.
         """
         for span in spans:
@@ -207,7 +210,7 @@ class SharedEncoder(PipedInBatches, Transformer):
             *(n_spans, width)*, without gradients.
 
         Raises:
-            ConfigError: E115 if nothing was kept.
+            ConfigError: E115 if nothing was kept, E125 if it was kept of other weights.
         """
         starts, ends = spans.starts.cpu(), spans.ends.cpu()
         states = torch.zeros(len(starts), self.model.get_dim("nO"), device=cast(TorchShim, self.model.shims[0]).device)

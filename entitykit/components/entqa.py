@@ -27,6 +27,7 @@ from entitykit.components.passages import LearnedPassage, learn_passages, reader
 from entitykit.decoding.entqa import Answers, choose_answers, find_answers, join_answers
 from entitykit.decoding.spans import DECODERS
 from entitykit.errors import error, warn
+from entitykit.knowledge.candidates import search_alive
 from entitykit.knowledge.entity_index import EntityIndex
 from entitykit.models.bi_encoder import LinkOutput
 from entitykit.models.entqa import reader_loss, retrieval_loss
@@ -159,6 +160,11 @@ class EntQALinker(IndexedPipe):
         self._spare: tuple[tuple[str, int], EntityIndex] | None = None  # where none was built
         self._rows: tuple[int, Ids] | None = None
 
+    def set_kb(self, kb: Any) -> None:
+        """See `KBPipe`."""
+        super().set_kb(kb)
+        self._spare, self._rows = None, None
+
     def check_settings(self) -> None:
         """Refuse settings that cannot be."""
         annotate = self.settings["annotate"]
@@ -241,11 +247,12 @@ class EntQALinker(IndexedPipe):
         """Entities of an update: those of its passages, hard ones, and some at random."""
         rows = [row for each in learned for row in each.gold]
         n_hard = self.settings["hard"]
-        if self.index is not None and n_hard:
+        index = self.own_index if n_hard else None
+        if index is not None:
             most = max(len(each.gold) for each in learned)
-            near = self.index.search(vectors, n_hard + most)[1]
-            for each, own, alive in zip(learned, near, self.store.alive(near), strict=True):
-                rows += [row for row in own[alive].tolist() if row not in each.gold][:n_hard]
+            near = search_alive(self.store, index, vectors, n_hard + most)[1]
+            for each, own in zip(learned, near, strict=True):
+                rows += [row for row in own[own >= 0].tolist() if row not in each.gold][:n_hard]
         known = self._all_rows()
         rows += known[random.sample(range(len(known)), min(self.settings["negatives"], len(known)))].tolist()
         return list(dict.fromkeys(rows))
@@ -305,10 +312,10 @@ class EntQALinker(IndexedPipe):
         parts: list[list[Answers]] = [[] for _ in docs]
         if not passages or not len(self.store):
             return [[] for _ in docs]
-        index = self._entity_index()
         vectors = self.model.predict(cast(Any, self._texts.batch(docs, passages, None))).mentions.cpu().numpy()
         with self.store.reading():
-            chosen = self._texts.nearest(self.store, index, vectors, self.settings["candidates"])
+            near = search_alive(self.store, self._entity_index(), vectors, self.settings["candidates"])[1]
+            chosen = [own[own >= 0] for own in near]
             rows = np.unique(np.concatenate(chosen))
             entities = self.store.entities(rows)
         texts = dict(zip(rows.tolist(), self._texts.compose(entities).ids, strict=True))
@@ -338,13 +345,14 @@ class EntQALinker(IndexedPipe):
             yield Answers(found.starts + passage.start, found.ends + passage.start, rows[found.entities], found.scores)
 
     def _entity_index(self) -> EntityIndex:
-        """The index, or where none was built one that is kept until weights or entities change.
+        """The index, or where there is none of this knowledge base one that is kept until weights or entities change.
 
         Warns:
-            W603 if that takes long.
+            W603 if that takes long; see `current_index`, too.
         """
-        if self.index is not None:
-            return self.index
+        index = self.current_index()
+        if index is not None:
+            return index
         key = self._texts.fingerprint(self.model), self.store.version
         if self._spare is None or self._spare[0] != key:
             if len(self.store) > _MANY:

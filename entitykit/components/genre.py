@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from spacy.language import Language
 from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc, Span
@@ -13,7 +12,7 @@ from spacy.training import Example, validate_examples
 from spacy.vocab import Vocab
 from thinc.api import Optimizer
 
-from entitykit.bridge.genre import pad_sources, pad_targets, write
+from entitykit.bridge.genre import losses_of_parts, write
 from entitykit.bridge.genre_names import AliasNames, open_names
 from entitykit.bridge.genre_tasks import GenreSettings, Linked, MarkupTask, NameTask
 from entitykit.bridge.genre_text import GenreText
@@ -28,7 +27,6 @@ from entitykit.components.links import as_candidates, mentions_of, register_link
 from entitykit.components.nils import group_again
 from entitykit.components.with_kb import WithKB
 from entitykit.errors import error, warn
-from entitykit.models.genre import Seq2Seq
 
 TASKS = ("names", "markup")
 CANDIDATES = ("all", "alias", "free")
@@ -105,7 +103,8 @@ def make_genre(
 class Genre(WithKB, PipedInBatches, TrainablePipe):
     """Writes ``kb_id_`` of mentions, and ``span._.kb_ents``: pairs of id and probability, the best first.
 
-    Mentions are those of ``doc.ents``, which markup replaces, or of a span group.
+    Mentions are those of ``doc.ents``, which markup replaces, or of a span group. Markup learns from ``doc.ents``, as far as
+    words are annotated, and is scored by them.
 
     Args:
         vocab: the pipeline's.
@@ -199,8 +198,17 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
         self._task = None
         _ = self.task  # what is wrong with names and tokenizer is said here
 
+    @property
+    def _gold_key(self) -> str:
+        """Where links are written, and gold ones are."""
+        return ENTS if self._key is None or self.settings["task"] == "markup" else self._key
+
     def predict(self, docs: Iterable[Doc]) -> list[list[Linked]]:
-        """Link the mentions of documents, without changing them."""
+        """Link the mentions of documents, without changing them.
+
+        Warns:
+            W534 for mentions that were written freely and are not in the text.
+        """
         docs = list(docs)
         found: list[list[Linked]] = [[] for _ in docs]
         spans = [self._mentions(doc) for doc in docs]
@@ -215,8 +223,13 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
             length_penalty=settings["length_penalty"],
             budget=task.settings.batch_tokens,
         )
+        n_lost = 0
         for request, beams in zip(requests, outputs, strict=True):
-            found[request.doc] += task.read(docs[request.doc], request, beams)
+            links, n_out = task.read(docs[request.doc], request, beams)
+            found[request.doc] += links
+            n_lost += n_out
+        if n_lost:
+            warn("W534", n=n_lost, total=n_lost + sum(map(len, found)), name=self.name)
         return found
 
     def _mentions(self, doc: Doc) -> list[tuple[int, int]] | None:
@@ -225,11 +238,11 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
     def set_annotations(self, docs: Iterable[Doc], predictions: Sequence[Sequence[Linked]]) -> None:
         """Write links."""
         for doc, links in zip(docs, predictions, strict=True):
-            ranked = self._rank(links)
             if self.settings["task"] == "markup":
-                _annotate_found(doc, ranked, self.settings)
+                likely = [link for link in links if link.scores[0] >= self.settings["threshold"]]
+                _annotate_found(doc, self._rank(likely), self.settings["label"])
             else:
-                _annotate_given(doc, str(self._key), ranked, self.settings["threshold"])
+                _annotate_given(doc, self._gold_key, self._rank(links), self.settings["threshold"])
 
     def _rank(self, links: Sequence[Linked]) -> dict[tuple[int, int], list[tuple[str, float]]]:
         """Ids and probabilities for each mention; of entities with one name, the most popular first."""
@@ -267,16 +280,9 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
         targets = self._targets([eg.reference for eg in examples])
         if not targets:
             return losses
-        shim = self._shim
-        with shim.mode(is_train=True) as module, torch.enable_grad():
-            seq2seq = cast(Seq2Seq, module)
-            ids, mask = pad_sources([target.source for target in targets], shim.settings["pad"] or 0, shim.device)
-            outputs = pad_targets([target.output for target in targets], shim.device)
-            smoothing = self.task.settings.smoothing
-            loss = seq2seq.loss(seq2seq(ids, mask, outputs), outputs, smoothing=smoothing)
-            value = check_loss(self.name, loss)
+        for loss in losses_of_parts(self._shim, targets, self.task.settings):
+            losses[self.name] += check_loss(self.name, loss)
             loss.backward()
-        losses[self.name] += value
         if sgd:  # spaCy passes False for "later"
             self.finish_update(sgd)
         return losses
@@ -285,7 +291,7 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
         task, store = self.task, self.store
         found, n_links, n_lost = [], 0, 0
         for doc in references:
-            spans = [span for span in reference_spans(doc, [self._key or ENTS]) or () if span.kb_id_ not in ("", NIL)]
+            spans = [span for span in reference_spans(doc, [self._gold_key]) or () if span.kb_id_ not in ("", NIL)]
             rows = store.rows([span.kb_id_ for span in spans]).tolist()
             known = [(span, row) for span, row in zip(spans, rows, strict=True) if row >= 0]
             names = [entity.name for entity in store.entities([row for _, row in known])]
@@ -301,7 +307,7 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
         """Score predicted against gold documents with the component's scorer."""
         if self.scorer is None:
             return {}
-        key = self._key or ENTS
+        key = self._gold_key
         where = {"annotate": "ents"} if key == ENTS else {"annotate": "spans", "spans_key": key}
         return cast(dict[str, Any], self.scorer(list(examples), **where))
 
@@ -333,14 +339,12 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
         self.restore_kb(cfg)
 
 
-def _annotate_found(doc: Doc, found: dict[tuple[int, int], list[tuple[str, float]]], settings: dict[str, Any]) -> None:
-    """Replace the document's entities by those that were found."""
+def _annotate_found(doc: Doc, found: dict[tuple[int, int], list[tuple[str, float]]], label: str) -> None:
+    """Replace the document's entities by those that were found; those without a link are NIL."""
     ents = []
     for (start, end), pairs in sorted(found.items()):
-        if pairs and pairs[0][1] >= settings["threshold"]:
-            span = Span(doc, start, end, label=settings["label"], kb_id=pairs[0][0])
-            span._.kb_ents = pairs
-            ents.append(span)
+        ents.append(Span(doc, start, end, label=label, kb_id=pairs[0][0] if pairs else ""))
+        ents[-1]._.kb_ents = pairs
     doc.set_ents(ents)
 
 

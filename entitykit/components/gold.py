@@ -98,6 +98,33 @@ def group_spans(docs: Sequence[Doc], keys: Sequence[str]) -> Given:
     return pack_spans(docs, whole)
 
 
+class GroupWatch:
+    """Says once if the documents that a component reads have no group of those that it is told to.
+
+    Args:
+        name: of the component.
+        setting: its setting that names the groups.
+    """
+
+    def __init__(self, name: str, setting: str) -> None:
+        self.name = name
+        self.setting = setting
+        self._is_over = False  # there was a group, or it has been said that there was none
+
+    def check(self, docs: Sequence[Doc], keys: Sequence[str]) -> None:
+        """Look at the next documents; keys as in `reference_spans`.
+
+        Warns:
+            W642 if none of the first that have words has a group.
+        """
+        with_words = [doc for doc in docs if len(doc)]
+        if self._is_over or not keys or not with_words:
+            return
+        self._is_over = True
+        if not any(_groups(doc, keys) for doc in with_words):
+            warn("W642", n=len(with_words), name=self.name, setting=self.setting, keys=", ".join(keys))
+
+
 def pack_spans(docs: Sequence[Doc], spans: Sequence[Sequence[Span]]) -> Given:
     """Number spans through a batch, and collect what they may name.
 

@@ -41,6 +41,24 @@ class IndexedPipe(KBPipe):
         super().begin_anew()
         self.index = None
 
+    @property
+    def own_index(self) -> EntityIndex | None:
+        """The index, unless it is of another knowledge base, such as one that was in its place; that is not used.
+
+        Warns:
+            W588, once, if it is.
+        """
+        return self.index if self.index is not None and self._texts.belongs(self.store, self.index) else None
+
+    def current_index(self) -> EntityIndex | None:
+        """The index with the entities that there are now; none: there is no index of this knowledge base.
+
+        Warns:
+            W588, see `own_index`; W582 and W583 if encoder or entities have changed since it was built.
+        """
+        index = self.own_index
+        return None if index is None else cast(EntityIndex, self._texts.current(self.store, index))
+
     def check_index(self) -> None:
         """Refuse settings of the index that cannot be.
 

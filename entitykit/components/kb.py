@@ -48,6 +48,12 @@ class KBPipe(WithKB, TorchPipe):
 
     # What it works with
 
+    def set_kb(self, kb: Any) -> None:
+        """See `WithKB`; what is known of another knowledge base is forgotten."""
+        super().set_kb(kb)
+        if self._texts is not None:
+            self._texts.forget()
+
     def check_least(self, **least: float) -> None:
         """Refuse settings that are below the least that they may be; none is no number."""
         for setting, value in least.items():

@@ -113,7 +113,8 @@ def make_linker(
         mentions: where mentions are: ``ents`` or a span group.
         candidates: how many candidates each source may give for a mention: ``alias``, ``fuzzy``, ``words`` and ``dense``, which
             needs `Linker.build_index`.
-        normalised: names that ``alias`` finds may differ as `entitykit.knowledge.text.normalise` says; otherwise in nothing.
+        normalised: names that ``alias`` finds, and that have a prior, may differ as `entitykit.knowledge.text.normalise` says;
+            otherwise in nothing.
         least_prior: least p(entity | mention) of what ``alias`` finds.
         least_similarity: least similarity of the names that ``fuzzy`` finds, above 0, up to 1.
         keywords: so many words of the context, at most, does ``words`` search for beside the mention's: those with the highest
@@ -249,7 +250,7 @@ class Linker(IndexedPipe, DecidingPipe):
 
         def choose(vectors: Floats) -> list[Ids]:
             texts = [mention.text for mention in mentions]
-            wrong = hard_negatives(self.store, self.index, texts, vectors, gold, self.settings["negatives"])
+            wrong = hard_negatives(self.store, self.own_index, texts, vectors, gold, self.settings["negatives"])
             columns.extend(dict.fromkeys([*gold, *wrong, *(row for own in taught for row in own)]))
             return self._texts.compose(self.store.entities(columns)).ids
 
@@ -324,16 +325,18 @@ class Linker(IndexedPipe, DecidingPipe):
         vectors = self.model.predict(cast(Any, batch)).mentions.cpu().numpy()
         mentions = [mention._replace(vector=vector) for mention, vector in zip(mentions, vectors, strict=True)]
         limits = dict(self.settings["candidates"])
-        if self.index is None:
-            limits["dense"] = 0
         if limits.get("words"):
             mentions = give_keywords(docs, places, mentions, self.settings)
         with self.store.reading():
-            found = find_candidates(sources_of(self.settings, self.store, self.index), limits, mentions)
+            index = self.current_index()
+            if index is None:
+                limits["dense"] = 0
+            found = find_candidates(sources_of(self.settings, self.store, index), limits, mentions)
             rows = np.array(sorted({each.row for own in found for each in own}), dtype=np.int64)
-            entities = self._texts.vectors(self.store, rows, self.index)
+            entities = self._texts.vectors(self.store, rows, index)
             ids = dict(zip(rows.tolist(), self.store.ids(rows), strict=True))
-            priors = self.store.priors([mention.text for mention in mentions], [[each.row for each in own] for own in found])
+            asked = [mention.text for mention in mentions], [[each.row for each in own] for own in found]
+            priors = self.store.priors(*asked, normalised=self.settings["normalised"])
         scale, scored = float(self.head.scale.detach()), []
         for vector, own, prior in zip(vectors, found, priors, strict=True):
             scores = entities[np.searchsorted(rows, np.array([each.row for each in own], dtype=np.int64))] @ vector

@@ -15,7 +15,7 @@ from spacy.training import Example
 
 from entitykit.bridge.procedures import Participant, Place, Procedure
 from entitykit.components.gold import reference_spans
-from entitykit.decoding.procedures import given_procedure, gold_grid
+from entitykit.decoding.procedures import are_texts, given_procedure, gold_grid
 from entitykit.decoding.tracker import NOWHERE, UNKNOWN
 from entitykit.errors import error
 from entitykit.scoring.porter import stem
@@ -173,7 +173,7 @@ def named_participants(doc: Doc, names: Any) -> list[Participant]:
     Raises:
         InputError: E612 for names that are no texts.
     """
-    if isinstance(names, str) or not all(isinstance(each, str) for each in names):
+    if not are_texts(names):
         raise error("E612", found=f"participants {names!r}"[:100], expected="a list of names")
     words = _index(doc)
     return [Participant(each, sorted(_mentions(words, each))) for each in names]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,9 +11,11 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from torch import Tensor
 
-from entitykit.components.gold import Gold, places_in_predicted
-from entitykit.components.pairs import RELATIONS
+from entitykit.components.gold import Gold, gold_spans, places_in_predicted
+from entitykit.components.pairs import RELATIONS, Found
+from entitykit.decoding.relation_values import RelationValue, read_relations
 from entitykit.errors import error, warn
+from entitykit.models.spans import join_spans
 from entitykit.types import EntityPairs, Spans
 
 
@@ -147,10 +149,55 @@ def entity_classes(gold: Gold, spans: Spans | EntityPairs, annotated: Tensor, ty
     return numbered.masked_fill(~annotated[spans.starts], -100)
 
 
-def reference_relations(doc: Doc) -> Sequence[Mapping[str, Any]] | None:
-    """The gold relations of a reference, in its own words; none if it has no such annotation."""
-    found: Sequence[Mapping[str, Any]] | None = doc.user_data.get(RELATIONS)
+def reference_relations(doc: Doc) -> list[RelationValue] | None:
+    """The gold relations of a reference, in its own words; none if it has no such annotation.
+
+    Raises:
+        InputError: E345 for a relation that cannot be read, E349 for relations that are no list.
+    """
+    values = doc.user_data.get(RELATIONS)
+    if values is None:
+        return None
+    found = list(read_relations(values, len(doc)))
+    for one, value in zip(found, values, strict=True):
+        if not one.label:  # it can be shown, but not learned
+            raise error("E345", found=repr(value)[:80], n=len(doc))
     return found
+
+
+def spans_with_tokens(examples: Sequence[Example], keys: Sequence[str]) -> Spans:
+    """Spans of a packed batch that must have entity tokens in training, if the encoder has any.
+
+    These are gold spans, and arguments of gold relations that are none.
+
+    Args:
+        examples: the batch.
+        keys: of gold spans, as in `reference_spans`.
+    """
+    places: list[tuple[int, int]] = []
+    first = 0
+    for eg in examples:
+        relations, _ = gold_relations(eg)
+        places += [(first + start, first + end) for one in relations or () for start, end in (one.head, one.tail)]
+        first += len(eg.predicted)
+    table = torch.tensor(places, dtype=torch.long).reshape(-1, 2)
+    return join_spans(gold_spans(examples, keys).spans, Spans(table[:, 0], table[:, 1]))
+
+
+def related_pairs(examples: Sequence[Example], found: Sequence[Found]) -> Tensor:
+    """Which pairs of a packed batch have gold relations *(n_pairs,)*.
+
+    Args:
+        examples: the batch.
+        found: the pairs of each.
+    """
+    related = []
+    for eg, each in zip(examples, found, strict=True):
+        relations, _ = gold_relations(eg)
+        wanted = {(relation.head, relation.tail) for relation in relations or ()}
+        places = list(zip(each.starts.tolist(), each.ends.tolist(), strict=True))
+        related += [(places[head], places[tail]) in wanted for head, tail in each.pairs.tolist()]
+    return torch.tensor(related, dtype=torch.bool)
 
 
 def gold_relations(eg: Example) -> tuple[list[Arguments] | None, int]:
@@ -158,6 +205,9 @@ def gold_relations(eg: Example) -> tuple[list[Arguments] | None, int]:
 
     Returns:
         The relations, or none if the reference has no such annotation; and how many touch no predicted word.
+
+    Raises:
+        InputError: E345 for a relation that cannot be read, E349 for relations that are no list.
     """
     relations = reference_relations(eg.reference)
     if relations is None:
@@ -165,9 +215,9 @@ def gold_relations(eg: Example) -> tuple[list[Arguments] | None, int]:
     find = places_in_predicted(eg)
     found, n_lost = [], 0
     for relation in relations:
-        (head, tail), label = (find(*relation[key]) for key in ("head", "tail")), relation["label"]
+        head, tail = find(*relation.head), find(*relation.tail)
         if head is None or tail is None:
             n_lost += 1
         else:
-            found.append(Arguments(head, tail, label))
+            found.append(Arguments(head, tail, relation.label))
     return found, n_lost

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ from entitykit.components.base import SpanPrediction, TorchPipe, known_words, wr
 from entitykit.components.cluster_pairs import COREF
 from entitykit.components.gold import ENTS, gold_spans, reference_spans, warn_ambiguous
 from entitykit.components.pairs import (
-    SCOPES,
     Found,
     Scope,
     as_json,
@@ -35,9 +33,16 @@ from entitykit.components.pairs import (
     warn_far,
     warn_filtered,
 )
-from entitykit.components.relation_gold import Reach, entity_classes, gold_relations, reference_relations, wanted_relations
-from entitykit.decoding.relations import DECODERS, ORDERS, Constraints, Decoded, Entities, decode_relations
-from entitykit.decoding.schema import RelationSchema
+from entitykit.components.relation_gold import (
+    Reach,
+    entity_classes,
+    gold_relations,
+    reference_relations,
+    related_pairs,
+    wanted_relations,
+)
+from entitykit.components.relation_rules import LEARNED, Rules, check_settings
+from entitykit.decoding.relations import Constraints, Decoded, Entities, decode_relations
 from entitykit.errors import error, warn
 from entitykit.models.mentions import spans_to_band
 from entitykit.models.relations_enrico import EnriCoOutput
@@ -46,7 +51,6 @@ from entitykit.types import ClusterPairs, EntityPairs
 
 Floats = NDArray[np.float32]
 
-LEARNED = "learned"
 DESCRIPTION = 64
 """Pieces that are read of a relation's description."""
 
@@ -104,8 +108,8 @@ def make_relations(
         window: words between two entities at most, for ``window``.
         max_pairs: pairs of two entities of a document at most, the nearest ones; a warning says how many were left out.
         schema: what relations may be, see `entitykit.decoding.schema`: its settings, or a JSON file with them, which is read
-            whenever the pipeline is loaded; ``learned``: between the types of entities that they have in the training data;
-            none: anything.
+            when training begins and stays with the pipeline; ``learned``: between the types of entities that they have in the
+            training data; none: anything.
         decoder: how relations are chosen that the schema does not allow together: ``greedy``, ``beam`` or ``exact``.
         order: of decisions of a joint model: ``entity_first``, ``relation_first`` or ``joint``.
         beam_width: sets of relations that ``beam`` keeps.
@@ -149,20 +153,9 @@ class Relations(TorchPipe):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         register_relations()
-        self.cfg |= {"entity_types": [], "schema": {}, "descriptions": dict(self.settings["descriptions"])}
-        settings = self.settings
-        for setting, allowed in (("scope", SCOPES), ("decoder", DECODERS), ("order", ORDERS)):
-            if settings[setting] not in allowed:
-                raise error("E109", name=self.name, setting=setting, found=settings[setting], expected=" or ".join(allowed))
-        for setting, least in (("window", 0), ("max_pairs", 2), ("beam_width", 1)):
-            if settings[setting] < least:
-                raise error("E109", name=self.name, setting=setting, found=settings[setting], expected=f"at least {least}")
-        if not settings["time_limit"] > 0:
-            raise error("E109", name=self.name, setting="time_limit", found=settings["time_limit"], expected="above 0")
-        if not 0 <= settings["threshold"] <= 1:
-            raise error("E109", name=self.name, setting="threshold", found=settings["threshold"], expected="0 to 1")
-        self._schema = None if settings["schema"] == LEARNED else RelationSchema.load(settings["schema"])
-        self._constraints: Constraints | None = None
+        self.cfg |= {"entity_types": [], "descriptions": dict(self.settings["descriptions"])}
+        check_settings(self.settings, self.name)
+        self.rules = Rules(self.cfg, self.settings, no_overlap=self.is_joint and self.settings["entities"] == ENTS)
 
     @property
     def constraints(self) -> Constraints:
@@ -171,18 +164,12 @@ class Relations(TorchPipe):
         Raises:
             ConfigError: E341 if the schema has labels that the component does not know.
         """
-        if self._constraints is None:
-            schema = RelationSchema.load(self.cfg["schema"]) if self._schema is None else self._schema
-            if self.is_joint and self.settings["entities"] == ENTS:
-                schema = replace(schema, no_overlap=True)
-            self._constraints = schema.constrain(self.labels, self.cfg["entity_types"])
-        return self._constraints
+        return self.rules.constraints
 
     @property
     def scope(self) -> Scope:
         """Which pairs are looked at; of entities with themselves only where a given schema says so."""
-        itself = self._schema is not None and not self._schema.no_self
-        return Scope(self.settings["scope"], self.settings["window"], self.settings["max_pairs"], itself)
+        return Scope(self.settings["scope"], self.settings["window"], self.settings["max_pairs"], not self.rules.schema.no_self)
 
     @property
     def is_joint(self) -> bool:
@@ -192,7 +179,7 @@ class Relations(TorchPipe):
     def set_descriptions(self, descriptions: Mapping[str, str]) -> None:
         """Look for other relations than those of the training, of a model that reads descriptions.
 
-        A schema that was learned keeps what it says of those that were known.
+        The schema keeps what it says of those that it knows. Where anything is wrong, nothing changes.
 
         Args:
             descriptions: what the relations are in words, by label.
@@ -202,10 +189,8 @@ class Relations(TorchPipe):
         """
         if not self.model.attrs.get("described"):
             raise error("E121", name=self.name)
-        self.cfg["labels"], self.cfg["descriptions"] = list(descriptions), dict(descriptions)
-        rules = self.cfg["schema"].get("relations", {})
-        self.cfg["schema"] = {**self.cfg["schema"], "relations": {k: rule for k, rule in rules.items() if k in descriptions}}
-        self._constraints = None
+        self.rules.restrict(list(descriptions))
+        self.cfg["descriptions"] = dict(descriptions)
 
     def _read_descriptions(self) -> None:
         """Give the head the states of the relations' descriptions, as the encoder reads them now."""
@@ -223,7 +208,7 @@ class Relations(TorchPipe):
 
     def labels_in(self, reference: Doc) -> Iterable[str]:
         """The relation types of a gold document."""
-        return (relation["label"] for relation in reference_relations(reference) or ())
+        return (relation.label for relation in reference_relations(reference) or ())
 
     def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
         """The types of entities."""
@@ -235,6 +220,7 @@ class Relations(TorchPipe):
         """Learn the schema, and say which gold relations are out of reach."""
         if examples and not self.labels:
             raise error("E106", name=self.name, keys='user_data["relations"]')
+        forbidden = self.rules.begin()
         triples, reach, n_odd = [], Reach(), 0
         for eg in examples:
             relations, _ = gold_relations(eg)
@@ -249,14 +235,19 @@ class Relations(TorchPipe):
                 reach.add(head, tail, near)
                 if types[head] and types[tail]:
                     triples.append((types[head], label, types[tail]))
+            if forbidden is not None:
+                rows = {place: [row for row, other in enumerate(places) if other == place] for place in types}
+                wanted = [(rows[head], label, rows[tail]) for head, tail, label in relations if (head, tail) in near]
+                numbers = forbidden.constraints.numbers_of(found.labels)
+                forbidden.add(Entities(found.starts, found.ends, numbers), found.labels, wanted)
         if self.is_joint:
             warn_ambiguous((eg.reference for eg in examples), [self.settings["entities"]], self.name)
         reach.warn(self.name)
         if n_odd:
             warn("W123", name=self.name, n=n_odd, total=reach.n, entities=self.settings["entities"], stacklevel=4)
-        self.cfg["schema"] = RelationSchema.learn(triples).to_dict()
-        self._constraints = None
-        _ = self.constraints  # what is wrong with the schema is said here
+        if forbidden is not None:
+            forbidden.warn(self.name, reach.n)
+        self.rules.learn(triples)
 
     def update(
         self,
@@ -272,13 +263,17 @@ class Relations(TorchPipe):
 
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> EntityPairs | ClusterPairs:
         """Pairs of gold entities in training; else of those that the documents have, or none where the model finds them."""
-        found = [self._find(doc) for doc in docs] if examples is None else [self._gold(eg) for eg in examples]
-        return self._pack_pairs(docs, found)
+        if examples is None:
+            return self._pack_pairs(docs, [self._find(doc) for doc in docs])
+        found = [self._gold(eg) for eg in examples]
+        pairs = self._pack_pairs(docs, found, draws=bool(self.model.attrs["settings"].get("negatives")))
+        filters_given = self.model.attrs.get("joint") is False
+        return pairs._replace(related=related_pairs(examples, found)) if filters_given else pairs
 
-    def _pack_pairs(self, docs: Sequence[Doc], found: Sequence[Found]) -> EntityPairs:
-        """With what a joint model must know of the scope."""
+    def _pack_pairs(self, docs: Sequence[Doc], found: Sequence[Found], *, draws: bool = False) -> EntityPairs:
+        """With what a model that finds entities, or draws spans in training, must know of the scope."""
         pairs = pack_pairs(docs, found, self.cfg["entity_types"])
-        return pairs._replace(**reach_in_scope(docs, self.scope, self.name)) if self.is_joint else pairs
+        return pairs._replace(**reach_in_scope(docs, self.scope, self.name)) if self.is_joint or draws else pairs
 
     def _find(self, doc: Doc) -> Found:
         spans = () if self.is_joint else reference_spans(doc, [self.settings["entities"]]) or ()
@@ -385,11 +380,11 @@ class Relations(TorchPipe):
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> Relations:
         """Read what `to_disk` wrote."""
         super().from_disk(path, exclude=exclude)
-        self._constraints = None
+        self.rules.forget()
         return self
 
     def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> Relations:
         """Read what `to_bytes` gave."""
         super().from_bytes(bytes_data, exclude=tuple(exclude))
-        self._constraints = None
+        self.rules.forget()
         return self

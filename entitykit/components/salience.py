@@ -1,6 +1,7 @@
 """`entitykit_salience`: how much each entity matters to a document, as plain values in ``doc._.salience``."""
 
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.salience import CrossModel, EntityTexts, MentionedEntity, is_cross_encoder, learn
 from entitykit.components.base import TorchPipe, check_loss, is_dummy
+from entitykit.components.gold import GroupWatch
 from entitykit.components.grouping import SAME, EntityGroup, Grouping, group_entities, sentence_numbers
 from entitykit.components.salience_gold import GoldEntity, gold_entities
 from entitykit.errors import error, warn
@@ -107,6 +109,7 @@ class Salience(TorchPipe):
         s = self.settings
         same, ignore = tuple(s["same"]), tuple(s["ignore"])
         self.grouping = Grouping(mentions=s["mentions"], clusters=s["clusters"], same=same, ignore=ignore, named=s["named"])
+        self._groups = GroupWatch(self.name, "mentions")
         self._texts = EntityTexts(cast(CrossModel, self.model), self.name) if is_cross_encoder(self.model) else None
 
     def _check_settings(self) -> None:
@@ -217,14 +220,20 @@ class Salience(TorchPipe):
 
         Raises:
             InputError: E620 for ratings that cannot be read.
+            ConfigError: E623 if no salient entity is found, so that no threshold is better than another.
         """
         examples = list(examples)
         docs = [eg.predicted for eg in examples]
         self.set_annotations(docs, self.predict(docs))
         compared = [each for each in map(compare_entities, examples) if each is not None]
         gold, predicted = [each.grades for each in compared], [each.scores for each in compared]
-        self.cfg["threshold"] = min(best_threshold(gold, predicted, salient=self.settings["salient"]), 1.0)
-        return cast(float, self.cfg["threshold"])
+        salient = self.settings["salient"]
+        threshold = best_threshold(gold, predicted, salient=salient)
+        if not math.isfinite(threshold):
+            n = sum(grade >= salient for grades in gold for grade in grades)
+            raise error("E623", name=self.name, n=n, salient=salient)
+        self.cfg["threshold"] = threshold
+        return threshold
 
     # Predicting
 
@@ -233,9 +242,15 @@ class Salience(TorchPipe):
         return group_entities(doc, self.grouping)
 
     def predict(self, docs: Iterable[Doc]) -> list[Any]:
-        """Score each document's entities, without changing it."""
+        """Score each document's entities, without changing it.
+
+        Warns:
+            W642 once, if the first documents have no group of mentions, nor any cluster.
+        """
         docs = list(docs)
         found = [self.find(doc) for doc in docs]
+        mentions, clusters = self.grouping.mentions, self.grouping.clusters
+        self._groups.check(docs, [mentions, *([f"{clusters}_*"] if clusters else [])] if mentions else [])
         if self._texts is None:
             logits = self.model.predict(HeadInput(docs, pack_entities(docs, found))).logits
         elif any(found):

@@ -87,8 +87,9 @@ class DistilledReader:
         )
         for key, doc in zip(new, teacher.pipe(copies), strict=True):
             scores = doc.spans[self.teacher_group].attrs.get("scores") if self.teacher_group in doc.spans else None
-            if scores is None:
-                raise error("E239", path=self.teacher, reason=f"it writes no doc.spans['{self.teacher_group}'] with scores")
+            if scores is None or None in scores:
+                reason = f"it writes no doc.spans['{self.teacher_group}'] with scores of all its spans"
+                raise error("E239", path=self.teacher, reason=reason)
             spans = zip(doc.spans[self.teacher_group], scores, strict=True)
             self._known[key] = [(span.start, span.end, score) for span, score in spans if score > self.threshold]
 

@@ -22,6 +22,7 @@ from entitykit.corpora.files import items, member, typed
 from entitykit.corpora.parsed import Place, Relation
 from entitykit.corpora.triples import RELATIONS, UNKNOWN
 from entitykit.decoding.procedures import PROCEDURE, given_procedure
+from entitykit.decoding.relation_values import relation_list
 from entitykit.errors import EntityKitError, error
 
 CLUSTER_RELATIONS = "cluster_relations"
@@ -50,14 +51,14 @@ def layers_of(doc: Doc) -> dict[str, Any]:
         JSON values by the keys of `LAYERS`; absent ones are left out, empty ones are not.
 
     Raises:
-        InputError: E345, E562, E612 and E620 for values that are not as components write them.
+        InputError: E345, E349, E562, E612 and E620 for values that are not as components write them.
     """
     relations, salience, between = (_value(doc, name) for name in (RELATIONS, SALIENCE, CLUSTER_RELATIONS))
     data: Mapping[Any, Any] = doc.user_data
     groups = data.get(UNKNOWN)
     found = {
-        RELATIONS: None if relations is None else [_relation(doc, value) for value in relations],
-        CLUSTER_RELATIONS: None if between is None else list(between),
+        RELATIONS: None if relations is None else [_relation(doc, value) for value in relation_list(relations)],
+        CLUSTER_RELATIONS: None if between is None else list(relation_list(between)),
         SALIENCE: None if salience is None else [_rated(doc, value) for value in salience],
         STATES: _states(doc),
         NIL_CLUSTERS: None if groups is None else _groups(doc, groups),

@@ -28,24 +28,28 @@ def parse(path: Path) -> Iterator[ParsedDoc]:
         path: the file.
 
     Raises:
-        CorpusError: E204 to E207 for the file and its values, E226 for a reversed link or one to no entity.
+        CorpusError: E204 to E207 for the file and its values, E226 for a link that is reversed, ends beyond the text, or
+            leads to no entity.
     """
     for line, record in read_json_lines(path):
         where = f"{path}, line {line}"
-        links = [_link(value, where) for value in member(record, "links", list, where=where, default=[])]
+        text = member(record, "text", str, where=where)
+        links = [_link(value, len(text), where) for value in member(record, "links", list, where=where, default=[])]
         yield ParsedDoc(
             id=member(record, "id", str, where=where, default=f"{path.stem}-{line}"),
             where=where,
-            text=member(record, "text", str, where=where),
+            text=text,
             offsets="characters",
             groups={LINKS: links},
         )
 
 
-def _link(value: object, where: str) -> Mention:
+def _link(value: object, n: int, where: str) -> Mention:
+    """A link in a text of `n` characters."""
     start, end, title = items(value, int, int, str, what="a link", where=where)
-    if not 0 <= start <= end:
-        raise error("E226", where=where, found=f"a link [{start}, {end})", expected="0 <= start <= end")
+    if not 0 <= start <= end <= n:
+        expected = f"0 <= start <= end <= {n}, the characters of the text"
+        raise error("E226", where=where, found=f"a link [{start}, {end})", expected=expected)
     if not title.strip():
         raise error("E226", where=where, found=f"a link [{start}, {end}) to {title!r}", expected="the title of an entity")
     return Mention(start, end, label="", kb_id=title)

@@ -20,6 +20,7 @@ from spacy.tokens import Doc
 
 from entitykit.corpora.clusters import PREFIX
 from entitykit.corpora.parsed import NIL
+from entitykit.decoding.relation_values import read_relation, relation_list
 from entitykit.errors import error
 
 RELATIONS = "relations"
@@ -102,26 +103,19 @@ def read_triples(doc: Doc, name: str = "") -> Iterator[Triple]:
         name: of the document, if `doc.user_data` has no `id`.
 
     Raises:
-        InputError: E345 for a relation that cannot be read, E346 for one with a cluster that there is not, E562 for groups of
-            unknown entities that cannot be read.
+        InputError: E345 for a relation that cannot be read, E349 for relations that are no list, E346 for a relation with a
+            cluster that there is not, E562 for groups of unknown entities that cannot be read.
     """
     data: Mapping[Any, Any] = doc.user_data
     values = data.get(WRITTEN)
     if values is None:
         values = data.get(RELATIONS) or ()
     arguments = _Arguments(doc)
-    for value in values:
-        match value:
-            case {
-                "head": [int(head), int(head_end)],
-                "tail": [int(tail), int(tail_end)],
-                "label": str(label),
-            } if 0 <= head < head_end <= len(doc) and 0 <= tail < tail_end <= len(doc):
-                ends = arguments.read(value, "head"), arguments.read(value, "tail")
-                document = str(data.get("id") or name)
-                yield Triple(document, value.get("sentence"), ends[0], label, ends[1], value.get("score"))
-            case _:
-                raise error("E345", found=repr(value)[:80], n=len(doc))
+    document = str(data.get("id") or name)
+    for value in relation_list(values):
+        found = read_relation(value, len(doc))
+        head, tail = (arguments.read(value, end) for end in ("head", "tail"))
+        yield Triple(document, value.get("sentence"), head, found.label, tail, found.score)
 
 
 class _Arguments:

@@ -2,8 +2,9 @@
 
 A model gives log-probabilities of all tokens; those of the allowed ones are not normalised again. A beam that has ended keeps
 its place among the finished ones, and the search goes on until none of the others can overtake them: with a beam for each
-beginning of a name, the result is that of scoring every name. Of markup that is so without a length penalty; with one, beams
-count as if they opened no further mention, or the worst of them would be followed to the greatest length.
+beginning of a name, the result is that of scoring every name. Of markup and of free text that is so without a length penalty;
+with one, beams of markup count as if they opened no further mention, and those of free text as if they ended with the next
+token, or the worst of them would be followed to the greatest length. So what becomes better only later can be missed.
 """
 
 from __future__ import annotations

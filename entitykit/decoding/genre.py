@@ -28,8 +28,8 @@ class Names(Protocol):
         """The node before the first token."""
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest name."""
+    def longest(self) -> int | None:
+        """Tokens of the longest name; none: names are of any length."""
 
     def next_tokens_batch(self, nodes: ArrayLike) -> list[Tokens]:
         """Tokens that can follow each node."""
@@ -144,9 +144,13 @@ class State(NamedTuple):
 
     @property
     def most(self) -> int:
-        """Most tokens that the output can have when it ends; of markup, if no further mention is opened."""
+        """Most tokens that the output can have when it ends.
+
+        Of markup, if no further mention is opened; of names of any length, if the next token is the end.
+        """
         if self.task is None:
-            return 1 + (0 if self.names is None else self.names.longest)
+            longest = 0 if self.names is None else self.names.longest
+            return 1 + (self.length if longest is None else longest)
         pending = 0 if self.phase == COPY else 3 + self.task.longest
         return min(self.length + len(self.task.source) - self.position + 1 + pending, self.task.limit)
 
@@ -167,17 +171,19 @@ class AnyTokens:
     Args:
         n_tokens: size of the vocabulary.
         end: the token that ends the output.
-        longest: most tokens before it.
+        limit: most tokens before it.
     """
 
-    def __init__(self, n_tokens: int, end: int, longest: int) -> None:
+    longest = None
+
+    def __init__(self, n_tokens: int, end: int, limit: int) -> None:
         self.root = 0
-        self.longest = longest
+        self.limit = limit
         self._tokens = np.delete(np.arange(n_tokens), end)
 
     def next_tokens_batch(self, nodes: ArrayLike) -> list[Tokens]:
         """All tokens but the end, up to the limit."""
-        return [self._tokens if node < self.longest else self._tokens[:0] for node in np.asarray(nodes).tolist()]
+        return [self._tokens if node < self.limit else self._tokens[:0] for node in np.asarray(nodes).tolist()]
 
     def step_batch(self, nodes: ArrayLike, tokens: ArrayLike) -> NDArray[np.int64]:
         """How many tokens there are with one more."""

@@ -1,7 +1,8 @@
 """The best set of entities and facts, as an integer programme that scipy's HiGHS solves.
 
-One variable per fact, one per entity and type. Rows: an entity has one type at most; a word belongs to one entity at most,
-where the schema forbids overlaps; a key belongs to one fact at most; a fact needs types of head and tail that allow it. The
+One variable per fact, one per entity and type; of given entities, one for each that overlaps others and must not: whether it
+has facts. Rows: an entity has one type at most; a word belongs to one entity at most, where the schema forbids overlaps; a key
+belongs to one fact at most; a fact needs types of head and tail that allow it, or the given entities that it is about. The
 number of entries is linear in the number of entities times types and of facts times pairs of types.
 """
 
@@ -24,36 +25,38 @@ class Programme:
     """Variables and rows of one problem.
 
     Attributes:
-        n: number of variables; the first are types of entities, the last `problem.n_facts` are facts.
-        variables: *(n_entities, n_types)* the variable of each, or -1.
+        n: number of variables; the first are of entities, the last `problem.n_facts` are facts.
+        n_entities: number of the variables of entities.
+        variables: *(n_entities, n_types)* the variable of each, or -1; *(n_entities, 1)* where entities are given.
         rows: of each row its variables, their factors, and what their sum may be at most.
     """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.rows: list[tuple[list[int], list[float], float]] = []
-        self.variables = np.full(problem.gains.shape, -1, dtype=np.int64)
-        self.n_types = 0
-        if problem.types is None:
-            self._add_entities()
-        self.n = self.n_types + problem.n_facts
+        self.variables = np.full(problem.gains.shape if problem.types is None else (len(problem.starts), 1), -1, dtype=np.int64)
+        self._add_entities(self._used())
+        self.n = self.n_entities + problem.n_facts
         self._add_keys()
-        if problem.types is None:
-            for fact in range(problem.n_facts):
+        for fact in range(problem.n_facts):
+            if problem.types is None:
                 self._add_types(fact)
+            elif problem.contested:
+                self._add_given(fact)
 
     @property
     def entity_weights(self) -> Floats:
         """*(n,)* weights of entities, 0 for facts."""
         weights = np.zeros(self.n)
-        used = self.variables >= 0
-        weights[self.variables[used]] = self.problem.gains[used]
+        if self.problem.types is None:
+            used = self.variables >= 0
+            weights[self.variables[used]] = self.problem.gains[used]
         return weights
 
     @property
     def fact_weights(self) -> Floats:
         """*(n,)* weights of facts, 0 for entities."""
-        return np.concatenate([np.zeros(self.n_types), self.problem.weights])
+        return np.concatenate([np.zeros(self.n_entities), self.problem.weights])
 
     def solve(self, weights: Floats, seconds: float) -> tuple[Floats | None, bool]:
         """Find values of all variables with the largest sum of weights; none if the time was over before any were found.
@@ -78,10 +81,11 @@ class Programme:
     def state(self, values: Floats, start: State) -> State:
         """Make a state of a solution; what the solver's rounding would let violate a constraint is left out."""
         state = start.copy()
-        for entity, entity_type in np.argwhere(self.variables >= 0).tolist():
+        given = self.problem.types is not None  # facts bring these along
+        for entity, entity_type in [] if given else np.argwhere(self.variables >= 0).tolist():
             if values[self.variables[entity, entity_type]] > 0.5 and state.is_free(entity):
                 state.choose(entity, entity_type)
-        for fact in np.flatnonzero(values[self.n_types :] > 0.5).tolist():
+        for fact in np.flatnonzero(values[self.n_entities :] > 0.5).tolist():
             if (fit := state.fit(fact)) is not None:
                 state.take(fact, fit)
         return state
@@ -90,21 +94,26 @@ class Programme:
         """Add a row."""
         self.rows.append((list(columns), list(factors), most))
 
-    def _add_entities(self) -> None:
+    def _used(self) -> NDArray[np.bool_]:
+        """Which variables there are of entities, in the shape of `variables`."""
         problem = self.problem
+        if problem.types is not None:
+            return np.isin(np.arange(len(problem.starts)), sorted(problem.contested))[:, None]
         in_fact = np.zeros(len(problem.starts), dtype=bool)
         in_fact[problem.heads] = in_fact[problem.tails] = True
         possible = np.isfinite(problem.gains)
         best = np.zeros_like(possible)
         best[np.arange(len(best)), problem.best_types] = problem.best_gains > 0  # what else an entity outside of facts could be
-        used = np.where(in_fact[:, None], possible, best)
-        self.n_types = int(used.sum())
-        self.variables[used] = np.arange(self.n_types)
+        return np.where(in_fact[:, None], possible, best)
+
+    def _add_entities(self, used: NDArray[np.bool_]) -> None:
+        self.n_entities = int(used.sum())
+        self.variables[used] = np.arange(self.n_entities)
         own = [row[row >= 0].tolist() for row in self.variables]
         for columns in own:
             if len(columns) > 1:
                 self.limit(columns, [1.0] * len(columns), 1.0)
-        if problem.constraints.no_overlap:
+        if self.problem.constraints.no_overlap:
             self._add_words(own)
 
     def _add_words(self, own: Sequence[Sequence[int]]) -> None:
@@ -126,14 +135,14 @@ class Programme:
         holders: dict[int, list[int]] = {}
         for fact, keys in enumerate(self.problem.keys):
             for key in keys:
-                holders.setdefault(key, []).append(self.n_types + fact)
+                holders.setdefault(key, []).append(self.n_entities + fact)
         for columns in holders.values():
             self.limit(columns, [1.0] * len(columns), 1.0)
 
     def _add_types(self, fact: int) -> None:
         """A fact needs a head and a tail, and for each type of its head one of those that the tail may have with it."""
         problem = self.problem
-        head, tail, own = int(problem.heads[fact]), int(problem.tails[fact]), self.n_types + fact
+        head, tail, own = int(problem.heads[fact]), int(problem.tails[fact]), self.n_entities + fact
         allowed = problem.constraints.of_types[problem.relations[fact]]
         ways = allowed & (self.variables[head] >= 0)[:, None] & (self.variables[tail] >= 0)
         if head == tail:
@@ -148,6 +157,11 @@ class Programme:
                 factors = [1.0, 1.0, *[-1.0] * len(columns)]
                 self.limit([own, int(self.variables[head, head_type]), *columns], factors, 1.0)
 
+    def _add_given(self, fact: int) -> None:
+        for entity in (int(self.problem.heads[fact]), int(self.problem.tails[fact])):
+            if entity in self.problem.contested:
+                self._need(self.n_entities + fact, self.variables[entity])
+
     def _need(self, fact: int, columns: NDArray[np.int64]) -> None:
         self.limit([fact, *columns.tolist()], [1.0, *[-1.0] * len(columns)], 0.0)
 
@@ -159,7 +173,8 @@ def exact(good: State, start: State, by: str, seconds: float) -> tuple[State, bo
         good: a state to do no worse than, from `greedy`.
         start: to begin with.
         by: as in `greedy`; with `relation_first`, the best entities for the best sum of facts.
-        seconds: after which the best that was found is given, with a warning (W340).
+        seconds: after which the best that was found is given, with a warning (W340). The solver looks at the clock between its
+            steps, which are long where facts are very many.
 
     Returns:
         The state, and whether nothing better exists.
@@ -169,8 +184,9 @@ def exact(good: State, start: State, by: str, seconds: float) -> tuple[State, bo
     begun = time.monotonic()
     programme = Programme(start.problem)
     entities, facts = programme.entity_weights, programme.fact_weights
-    values, optimal = programme.solve(facts if by == "relation_first" else facts + entities, seconds)
-    if by == "relation_first" and optimal and values is not None and programme.n_types:
+    left = seconds - (time.monotonic() - begun)
+    values, optimal = programme.solve(facts if by == "relation_first" else facts + entities, left)
+    if by == "relation_first" and optimal and values is not None and entities.any():
         used = np.flatnonzero(facts)
         programme.limit(used.tolist(), (-facts[used]).tolist(), TOLERANCE / 2 - float(facts @ values))
         second, optimal = programme.solve(entities, seconds - (time.monotonic() - begun))

@@ -4,7 +4,7 @@ A fact is a relation of two entities together with what it implies: the other di
 inverse. Its probability is the highest that any of them is given. A relation's weight is the log-odds of its probability less
 those of the threshold, an entity's weight is the log-odds of its type against none: their sum is largest where choices that
 were independent would be most probable. What a fact may have only once (a pair its relation, a head its tail) is a key that no
-two facts share.
+two facts share. Where overlaps are forbidden and entities are given, which of those that overlap have facts is chosen, too.
 """
 
 from __future__ import annotations
@@ -117,6 +117,19 @@ class Problem:
     def n_keys(self) -> int:
         """How many numbers `keys` has."""
         return 1 + max((max(own) for own in self.keys if own), default=-1)
+
+    @cached_property
+    def contested(self) -> frozenset[int]:
+        """Given entities that facts are about and that overlap others of these, where the schema forbids it."""
+        if self.types is None or not self.constraints.no_overlap:
+            return frozenset()
+        used = np.unique(np.concatenate([self.heads, self.tails]))
+        used = used[np.argsort(self.starts[used], kind="stable")]
+        starts, ends = self.starts[used], self.ends[used]
+        overlaps = np.zeros(len(used), dtype=bool)
+        overlaps[1:] = starts[1:] < np.maximum.accumulate(ends)[:-1]  # one before
+        overlaps[:-1] |= starts[1:] < ends[:-1]  # one behind
+        return frozenset(used[overlaps].tolist())
 
     def implied(self) -> Iterator[list[tuple[int, int, int]]]:
         """Head, tail and relation of each fact, and of what it implies."""

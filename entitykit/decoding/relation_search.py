@@ -42,7 +42,7 @@ class State:
 
     Attributes:
         problem: what they are chosen from.
-        chosen: type of each entity that was chosen; not used where types are given.
+        chosen: type of each entity that was chosen; where types are given, -1 for those that were contested and have facts.
         entity_score: sum of the weights of the entities.
         relation_score: sum of the weights of the facts.
     """
@@ -125,7 +125,8 @@ class State:
         """Choose an entity that is free."""
         self._own()
         self.chosen[entity] = entity_type
-        self.entity_score += float(self.problem.gains[entity, entity_type])
+        if self.problem.types is None:
+            self.entity_score += float(self.problem.gains[entity, entity_type])
         left, right = self._lefts[entity], self._rights[entity]
         self._taken[left:right] = b"\x01" * (right - left)
 
@@ -135,9 +136,10 @@ class State:
         for key in problem.keys[fact]:
             if self._keys[key]:
                 return None
-        if problem.types is not None:
-            return GIVEN
         head, tail = int(problem.heads[fact]), int(problem.tails[fact])
+        if problem.types is not None:
+            contested = problem.contested.intersection((head, tail))
+            return GIVEN if all(entity in self.chosen or self.is_free(entity) for entity in contested) else None
         allowed = problem.constraints.of_types[problem.relations[fact]]
         own, other = self._options(head), self._options(tail)
         if own is None or other is None or not allowed.size:
@@ -154,11 +156,10 @@ class State:
         """Add a fact as `fit` said; the answer is which entities are new."""
         problem = self.problem
         new = []
-        if problem.types is None:
-            for entity, entity_type in ((int(problem.heads[fact]), fit.head), (int(problem.tails[fact]), fit.tail)):
-                if entity not in self.chosen:
-                    self.choose(entity, entity_type)
-                    new.append(entity)
+        for entity, entity_type in ((int(problem.heads[fact]), fit.head), (int(problem.tails[fact]), fit.tail)):
+            if (problem.types is None or entity in problem.contested) and entity not in self.chosen:
+                self.choose(entity, entity_type)
+                new.append(entity)
         self._facts = fact, self._facts
         if problem.keys[fact]:
             self._own()
@@ -256,8 +257,9 @@ def beam(start: State, by: str, width: int) -> State:
     """
     problem = start.problem
     states = [start.copy()]
+    ends = list(zip(problem.heads.tolist(), problem.tails.tolist(), strict=True))
     for is_fact, number in _order(problem, by):
-        contested = problem.types is None or bool(problem.keys[number])
+        contested = problem.types is None or bool(problem.keys[number]) or not problem.contested.isdisjoint(ends[number])
         fits = [state.fit(number) if is_fact else GIVEN if state.is_free(number) else None for state in states]
         if all(fit is None for fit in fits):
             continue

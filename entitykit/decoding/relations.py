@@ -6,6 +6,7 @@ then entities that fit; or both at once. What is maximised is in `entitykit.deco
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +17,16 @@ from entitykit.decoding.relation_search import State, beam, better, greedy
 from entitykit.decoding.schema import Constraints
 from entitykit.errors import error
 
-__all__ = ["DECODERS", "ORDERS", "Constraints", "Decoded", "Entities", "Match", "decode_relations"]
+__all__ = [
+    "DECODERS",
+    "ORDERS",
+    "Constraints",
+    "Decoded",
+    "Entities",
+    "Match",
+    "decode_relations",
+    "forbidden_relations",
+]
 
 DECODERS = ("greedy", "beam", "exact")
 ORDERS = ("entity_first", "relation_first", "joint")
@@ -85,7 +95,8 @@ def decode_relations(
             then entities and types that fit; `joint`: the largest sum of both. All the same if types are given.
         threshold: a relation's probability must be above it; one for all, or *(n_relations,)*.
         beam_width: states that `beam` keeps.
-        time_limit: seconds after which `exact` gives the best that it has found, with a warning (W340).
+        time_limit: seconds after which `exact` gives the best that it has found, with a warning (W340); see
+            `entitykit.decoding.relation_exact.exact`.
 
     Raises:
         ConfigError: E344 for settings that do not exist.
@@ -106,6 +117,29 @@ def decode_relations(
         found, optimal = exact(best, start, by, time_limit)
         best = better(best, found, by)
     return _decoded(best, optimal)
+
+
+def forbidden_relations(
+    entities: Entities, relations: Sequence[tuple[int, int, int]], constraints: Constraints
+) -> set[tuple[int, int, int]]:
+    """Those of a document's relations that would not be written though all of them were certain.
+
+    Args:
+        entities: with types.
+        relations: numbers of head, tail and label.
+        constraints: what is allowed.
+
+    Raises:
+        InputError: E343 for entities that do not fit the constraints.
+    """
+    pairs = sorted({relation[:2] for relation in relations})
+    rows = {pair: row for row, pair in enumerate(pairs)}
+    certain = np.zeros((len(pairs), len(constraints.relations)))
+    for head, tail, label in relations:
+        certain[rows[head, tail], label] = 1.0
+    both = constraints._replace(both_directions=True)
+    found = decode_relations(entities, np.array(pairs, dtype=np.int64).reshape(-1, 2), certain, both)
+    return set(relations) - {(match.head, match.tail, match.relation) for match in found.relations}
 
 
 def _decoded(state: State, optimal: bool) -> Decoded:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +74,11 @@ class RelationRule:
         yield from self.tail or ()
         for pair in self.types or ():
             yield from pair
+
+    def alone(self) -> RelationRule:
+        """The rule of a relation whose inverse is not decoded, with such pairs of types only that it allows."""
+        types = None if self.types is None else frozenset(pair for pair in self.types if self.allows(*pair))
+        return replace(self, types=types, inverse=None)
 
 
 class Constraints(NamedTuple):
@@ -156,6 +161,10 @@ class RelationSchema:
         if isinstance(source, Mapping):
             return cls(**_settings(source, "The relation schema"))
         where = f"The relation schema '{source}'"
+        if not isinstance(source, str | Path):
+            raise error(
+                "E340", where="The relation schema", found=repr(source)[:60], expected="an object, or a JSON file with one"
+            )
         try:
             values = json.loads(Path(source).read_text(encoding="utf-8-sig"))
         except OSError as problem:
@@ -188,6 +197,15 @@ class RelationSchema:
             "relations": {label: _rule_to_dict(rule) for label, rule in self.relations.items()},
             **{flag: getattr(self, flag) for flag in FLAGS},
         }
+
+    def restricted_to(self, labels: Collection[str]) -> RelationSchema:
+        """The schema with the rules of some relations only; what it says of them by their inverses stays."""
+        whole = completed(self.relations)
+        lonely = {
+            label: whole[label].alone() for label in labels if label in whole and whole[label].inverse not in (None, *labels)
+        }
+        kept = {label: rule for label, rule in self.relations.items() if label in labels}
+        return replace(self, relations=kept | lonely)
 
     def constrain(self, relations: Sequence[str], types: Sequence[str]) -> Constraints:
         """Put the schema in numbers of labels.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -126,8 +127,8 @@ def join_description(mention: Mention, description: str, join: int) -> Mention:
 
     Args:
         mention: in its context.
-        description: if the mention is not in it as it is written, it is put before it, with a colon; empty: the context stays
-            as it is.
+        description: the mention is marked where it is one of its words, or several, and else within a word; if it is not in it
+            as it is written, it is put before it, with a colon. Empty: the context stays as it is.
         join: see `JOINS`.
     """
     description = description.strip()
@@ -135,7 +136,9 @@ def join_description(mention: Mention, description: str, join: int) -> Mention:
         return mention
     if mention.text not in description:
         description = f"{mention.text}: {description}"
-    before, _, behind = description.partition(mention.text)
+    whole = re.search(rf"(?<!\w){re.escape(mention.text)}(?!\w)", description)
+    start = description.index(mention.text) if whole is None else whole.start()
+    before, behind = description[:start], description[start + len(mention.text) :]
     original = " ".join(part for part in (mention.left, mention.text, mention.right) if part)
     left, right = {
         0: (before, behind),

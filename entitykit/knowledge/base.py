@@ -18,12 +18,10 @@ from spacy.vocab import Vocab
 
 from entitykit.errors import error
 from entitykit.knowledge.files import replace_folder, writing
+from entitykit.knowledge.schema import VECTORS
 from entitykit.knowledge.store import EntityStore
 from entitykit.knowledge.store_search import AliasMatch
 from entitykit.knowledge.vectors import VectorTable
-
-VECTORS = "vectors"
-"""Folder of the vectors, in the folder of a knowledge base that was saved with any."""
 
 _BLOCK = 4096  # vectors that are copied at once
 
@@ -115,7 +113,7 @@ class EntityKB(KnowledgeBase):
         Raises:
             OutputError: E502 or E055 if the folder cannot be written.
         """
-        self.store.copy_to(path)
+        self.store.copy_to(path, keep=(VECTORS,))  # of which the rest of this decides
         folder = Path(path) / VECTORS
         if self.vectors is None:
             if not self.store.folder.samefile(path):  # else they were made since this object was

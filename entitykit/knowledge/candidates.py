@@ -149,6 +149,32 @@ class Nearest(Protocol):
         """Scores and rows *(n, k)*; -1 where there are fewer."""
 
 
+def search_alive(
+    store: StoreReader, index: Nearest, queries: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The nearest entities that are there: those that were removed since the index was built leave their places to others.
+
+    Args:
+        store: the entities.
+        index: of their vectors, from any moment.
+        queries: *(n, width)*.
+        k: how many.
+
+    Returns:
+        Scores *(n, k)*, falling, and rows *(n, k)*; where there are fewer, −∞ and -1.
+    """
+    wanted = k
+    while True:
+        scores, rows = index.search(queries, wanted)
+        alive = store.alive(rows)
+        if ((alive.sum(axis=1) >= k) | (rows[:, -1] < 0)).all():
+            break
+        wanted *= 2
+    order = np.argsort(~alive, axis=1, kind="stable")[:, :k]
+    scores, rows = np.where(alive, scores, np.float32(-np.inf)), np.where(alive, rows, -1)
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
 class DenseSource:
     """Entities whose vectors are nearest to the mention's, with the score of the index.
 
@@ -168,10 +194,8 @@ class DenseSource:
         numbers = [i for i, mention in enumerate(mentions) if mention.vector is not None]
         vectors = [mention.vector for mention in mentions if mention.vector is not None]
         if vectors:
-            scores, rows = self._index.search(np.stack(vectors), limit)
-            alive = self._store.alive(rows)
-            for i, own_scores, own_rows, own_alive in zip(numbers, scores, rows, alive, strict=True):
-                found[i] = list(zip(own_rows[own_alive].tolist(), own_scores[own_alive].tolist(), strict=True))
+            for i, scores, rows in zip(numbers, *search_alive(self._store, self._index, np.stack(vectors), limit), strict=True):
+                found[i] = list(zip(rows[rows >= 0].tolist(), scores[rows >= 0].tolist(), strict=True))
         return found
 
 
@@ -282,8 +306,8 @@ def hard_negatives(
         return []
     ranked: list[list[int]] = [[] for _ in texts]
     if index is not None:
-        near = index.search(np.ascontiguousarray(vectors, dtype=np.float32), limit + 1)[1]
-        ranked = [own[there].tolist() for own, there in zip(near, store.alive(near), strict=True)]
+        near = search_alive(store, index, np.ascontiguousarray(vectors, dtype=np.float32), limit + 1)[1]
+        ranked = [own[own >= 0].tolist() for own in near]
     found: list[int] = []
     for row, near_rows, matches in zip(gold, ranked, store.by_alias_batch(texts), strict=True):
         hard = [other for other in near_rows if other != row]

@@ -4,7 +4,7 @@ A folder::
 
     vectors-NAME.safetensors   `rows` (n,) that rise and `vectors` (n, width) in half precision, mapped into memory
     index-NAME                 a `VectorIndex`
-    meta.json                  NAME, the encoder's fingerprint, and the version of the knowledge base
+    meta.json                  NAME, the encoder's fingerprint, and the state of the knowledge base
     lock                       held by the process that writes
 
 A new meta.json replaces the old one in one step once its files are on the disk, so a process that is killed changes nothing.
@@ -20,11 +20,11 @@ import struct
 import tempfile
 import weakref
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,7 @@ class EntityIndexMeta:
         n: entities.
         width: size of a vector.
         encoder: what it is, whatever it has learned; empty: nobody has said.
+        state: the name of the knowledge base's version, which no other one has; empty: nobody has said.
     """
 
     fingerprint: str
@@ -62,16 +63,29 @@ class EntityIndexMeta:
     n: int
     width: int
     encoder: str = ""
+    state: str = ""
+
+
+class _Table(NamedTuple):
+    """Vectors *(n, width)* of rows *(n,)*, which rise."""
+
+    rows: Rows
+    vectors: NDArray[np.float16]
+
+    def without(self, rows: Rows) -> _Table:
+        """Without some rows."""
+        keep = ~np.isin(self.rows, rows)
+        return _Table(self.rows[keep], self.vectors[keep])
 
 
 class EntityIndex:
     """Entity vectors; use `build` or `load`. Where it is unpickled, it is made anew from its bytes."""
 
-    def __init__(self, meta: EntityIndexMeta, rows: Rows, vectors: NDArray[np.float16], index: VectorIndex) -> None:
+    def __init__(self, meta: EntityIndexMeta, rows: Rows, tables: Sequence[_Table], index: VectorIndex) -> None:
         self.meta = meta
         self.rows = rows
         self.index = index
-        self._vectors = vectors
+        self._tables = tables  # what was built, and vectors of rows that were added or changed since
         self._files = f"-{new_files()}"
 
     @classmethod
@@ -82,6 +96,7 @@ class EntityIndex:
         width: int,
         fingerprint: str,
         version: int,
+        state: str = "",
         encoder: str = "",
         kind: str = "auto",
         codes: str = "int8",
@@ -94,6 +109,7 @@ class EntityIndex:
             width: size of a vector.
             fingerprint: of the encoder.
             version: of the knowledge base.
+            state: the name of that version.
             encoder: what it is.
             kind: see `VectorIndex.build`.
             codes: see there.
@@ -112,25 +128,46 @@ class EntityIndex:
         index = VectorIndex.build(
             _Blocks(stored), rows, fingerprint=fingerprint, width=width, kind=kind, codes=codes, recall=recall
         )
-        meta = EntityIndexMeta(fingerprint=fingerprint, version=version, n=len(rows), width=width, encoder=encoder)
-        return cls(meta, rows, stored, index)
+        meta = EntityIndexMeta(fingerprint=fingerprint, version=version, n=len(rows), width=width, encoder=encoder, state=state)
+        return cls(meta, rows, [_Table(rows, stored)], index)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def vectors(self, rows: Rows) -> tuple[Floats, NDArray[np.bool_]]:
         """Vectors *(m, width)* of rows *(m,)*, zeros for those that are not there, and which are there *(m,)*."""
-        found = np.zeros((len(rows), self.meta.width), dtype=np.float32)
-        if not len(self.rows):
-            return found, np.zeros(len(rows), dtype=bool)
-        places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-        known = np.asarray(self.rows[places] == rows)
-        found[known] = self._vectors[places[known]]
+        found, known = np.zeros((len(rows), self.meta.width), dtype=np.float32), _places(self.rows, rows) >= 0
+        for own, vectors in self._tables:
+            places = _places(own, rows)
+            there = known & (places >= 0)
+            found[there] = vectors[places[there]]
         return found, known
 
     def search(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
         """The nearest rows *(n, k)* of queries *(n, width)* with their scores; see `VectorIndex.search`."""
         return self.index.search(queries, k, exact=lambda rows: self.vectors(rows)[0])
+
+    def amended(self, changed: Rows, rows: Rows, vectors: Floats, *, version: int, state: str) -> EntityIndex:
+        """An index of a later state of the knowledge base: only what has changed is made anew. This one stays as it is.
+
+        Args:
+            changed: *(n,)* rows that were added, updated or removed since.
+            rows: *(m,)* those of them that are there; they rise.
+            vectors: *(m, width)* of these.
+            version: of the knowledge base now.
+            state: the name of that version.
+        """
+        new = _Table(rows, vectors.astype(np.float16))
+        index = self.index.copy()
+        index.remove(changed)
+        index.add(new.vectors.astype(np.float32), rows)
+        later = [*(table.without(changed) for table in self._tables[1:]), new]
+        order = np.argsort(np.concatenate([table.rows for table in later]))
+        joined = _Table(*(np.concatenate(parts)[order] for parts in zip(*later, strict=True)))
+        kept = np.setdiff1d(self.rows, changed, assume_unique=True)
+        there = np.insert(kept, np.searchsorted(kept, rows), rows)
+        meta = replace(self.meta, version=version, state=state, n=len(there))
+        return EntityIndex(meta, there, [self._tables[0], joined], index)
 
     def save(self, folder: Path) -> None:
         """Write to a folder, in the place of an index that is there; a process that is killed leaves that as it was.
@@ -156,7 +193,7 @@ class EntityIndex:
 
     def _blocks(self) -> Iterator[NDArray[Any]]:
         """The file of vectors: a header as safetensors has it, then both tensors."""
-        n, width = self._vectors.shape
+        n, width = len(self), self.meta.width
         sizes = (8 * n, 8 * n + 2 * n * width)
         header = {
             "rows": {"dtype": "I64", "shape": [n], "data_offsets": [0, sizes[0]]},
@@ -168,7 +205,7 @@ class EntityIndex:
         if n:
             yield self.rows.astype("<i8")
         for start in range(0, n, BLOCK):
-            yield np.ascontiguousarray(self._vectors[start : start + BLOCK], dtype="<f2")
+            yield self.vectors(self.rows[start : start + BLOCK])[0].astype("<f2")
 
     @classmethod
     def load(cls, folder: Path) -> EntityIndex:
@@ -180,8 +217,8 @@ class EntityIndex:
         files, meta = _read_meta(folder)
         while True:
             try:
-                rows, vectors = _map(folder / _vectors_name(files), meta)
-                found = cls(meta, rows, vectors, VectorIndex.load(folder / _index_name(files), meta.fingerprint))
+                table = _map(folder / _vectors_name(files), meta)
+                found = cls(meta, table.rows, [table], VectorIndex.load(folder / _index_name(files), meta.fingerprint))
                 found._files = files or found._files
                 return found
             except (CheckpointError, OSError):
@@ -250,7 +287,7 @@ def _read_meta(folder: Path) -> tuple[str, EntityIndexMeta]:
         raise error("E551", path=folder / META, found=reason, expected="JSON that save() wrote") from reason
 
 
-def _map(path: Path, meta: EntityIndexMeta) -> tuple[Rows, NDArray[np.float16]]:
+def _map(path: Path, meta: EntityIndexMeta) -> _Table:
     """Map a file of vectors into memory."""
     try:
         with path.open("rb") as file:
@@ -263,7 +300,15 @@ def _map(path: Path, meta: EntityIndexMeta) -> tuple[Rows, NDArray[np.float16]]:
     except struct.error as reason:
         raise error("E551", path=path, found=reason, expected="a safetensors file") from reason
     if not meta.n:
-        return np.zeros(0, dtype=np.int64), np.zeros((0, meta.width), dtype=np.float16)
+        return _Table(np.zeros(0, dtype=np.int64), np.zeros((0, meta.width), dtype=np.float16))
     rows = np.memmap(path, dtype="<i8", mode="r", offset=8 + size, shape=(meta.n,))
     vectors = np.memmap(path, dtype="<f2", mode="r", offset=8 + size + 8 * meta.n, shape=(meta.n, meta.width))
-    return np.array(rows), vectors
+    return _Table(np.array(rows), vectors)
+
+
+def _places(among: Rows, rows: Rows) -> NDArray[np.int64]:
+    """Where rows *(n,)* are among others, which rise; -1 for those that are not there."""
+    if not len(among):
+        return np.full(len(rows), -1, dtype=np.int64)
+    places = np.minimum(np.searchsorted(among, rows), len(among) - 1)
+    return np.where(among[places] == rows, places, -1)

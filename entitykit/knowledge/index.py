@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,12 @@ class VectorIndex:
             n_before = len(self._state)
             self._change(gone, np.empty((0, self._width), dtype=np.float32), gone[:0])
             return n_before - len(self._state)
+
+    def copy(self) -> VectorIndex:
+        """An index of the same vectors, which are not copied; what is changed in one is not changed in the other."""
+        twin = copy(self)
+        twin._changing = threading.RLock()
+        return twin
 
     def save(self, folder: str | Path) -> None:
         """Write the index to a folder, in the place of one that is there; a process that is killed leaves that as it was.

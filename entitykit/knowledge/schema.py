@@ -3,8 +3,9 @@
 `entities` and `aliases` hold what was given; an alias stands at its place in the entity, the name at 0. `phrases` holds each
 normalised alias once; `totals` says how often a phrase occurs in text, if that was counted. `words` and `grams` are full-text
 indexes that keep no text: of entities by their words, of phrases by their trigrams. `commits` has a row per transaction, and
-`changes` says which rows it updated or removed. `state` has a random name that every transaction gives anew, by which copies of
-a store know whether they are alike; one that was last written before there were such names has no table `state`.
+`changes` says which rows it updated or removed. `states` has a random name of each version: no other store has it but copies,
+and they only up to where they part. So it tells whether copies are alike, and whether an index was made of this store or of
+another one with the same number. Versions that were written before there were such names have none.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from entitykit.knowledge.files import sync_names, write_file
 
 FILE = "entities.sqlite"
 META = "meta.json"
+NAMES, VECTORS = "names", "vectors"
+"""Folders beside these files, of what was made of a store: tries of its names, and vectors of its entities."""
+
 NEW_META = f"{META}.new"
 FORMAT = 1
 
@@ -59,7 +63,7 @@ _HASH = 2**20
 _HASH_BUILT = 2**26
 """Bytes of an index that are held in memory before they are written: SQLite's own number, and one to build with."""
 
-STATE = "CREATE TABLE IF NOT EXISTS state (name TEXT NOT NULL)"
+STATES = "CREATE TABLE IF NOT EXISTS states (version INTEGER PRIMARY KEY, name TEXT NOT NULL)"
 
 INDEX = "CREATE INDEX aliases_by_phrase ON aliases (phrase, row, count)"
 
@@ -143,19 +147,18 @@ def newest_meta(connection: sqlite3.Connection, meta: Meta) -> Meta:
     return replace(meta, version=version, entities=n_entities, aliases=n_aliases)
 
 
-def new_state(connection: sqlite3.Connection) -> None:
-    """Give what a transaction has written a name of its own."""
-    connection.execute(STATE)
-    connection.execute("DELETE FROM state")
-    connection.execute("INSERT INTO state VALUES (?)", (os.urandom(8).hex(),))
+def name_state(connection: sqlite3.Connection) -> None:
+    """Give the newest version a name of its own."""
+    connection.execute(STATES)
+    connection.execute("INSERT INTO states SELECT max(version), ? FROM commits", (os.urandom(8).hex(),))
 
 
-def state_of(connection: sqlite3.Connection) -> str | None:
-    """The name of a store's state; none if it has none."""
-    if not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'state'").fetchone()[0]:
-        return None
-    ((name,),) = connection.execute("SELECT name FROM state")
-    return str(name)
+def state_of(connection: sqlite3.Connection, version: int) -> str:
+    """The name of a version; empty if it has none."""
+    if not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'states'").fetchone()[0]:
+        return ""
+    found = connection.execute("SELECT name FROM states WHERE version = ?", (version,)).fetchone()
+    return str(found[0]) if found else ""
 
 
 def create_tables(connection: sqlite3.Connection, store: str) -> None:
@@ -166,7 +169,7 @@ def create_tables(connection: sqlite3.Connection, store: str) -> None:
         connection.execute(statement)
     connection.execute("INSERT INTO store VALUES (?)", (store,))
     connection.execute("INSERT INTO commits VALUES (0, 0, 0, 0)")
-    new_state(connection)
+    name_state(connection)
 
 
 def complete_tables(connection: sqlite3.Connection) -> None:

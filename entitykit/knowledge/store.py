@@ -13,7 +13,7 @@ began.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -199,13 +199,17 @@ class EntityStore(StoreReader):
             renew_meta(self._database)
         return n
 
-    def copy_to(self, folder: str | Path) -> None:
-        """Copy the store as it is now to another folder, in the place of a store that is there.
+    def copy_to(self, folder: str | Path, *, keep: Collection[str] = ()) -> None:
+        """Copy the store as it is now to another folder, in the place of a store that is there and of what was made of that.
+
+        Args:
+            folder: where to; one that has the store as it is now stays as it is.
+            keep: names of folders there that stay nevertheless, such as ``vectors``.
 
         Raises:
             OutputError: E502 if the folder cannot be written.
         """
-        copy_store(self._database, Path(folder))
+        copy_store(self._database, Path(folder), keep)
 
     def check(self) -> None:
         """Read everything, and compare what must agree.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -12,11 +12,13 @@ from entitykit import __version__
 from entitykit.errors import EntityKitError, error
 from entitykit.knowledge.connection import Database, check_sqlite, connect
 from entitykit.knowledge.entities import Entity, Phrase
-from entitykit.knowledge.files import locked
+from entitykit.knowledge.files import locked, replace_folder
 from entitykit.knowledge.schema import (
     FILE,
     META,
+    NAMES,
     NEW_META,
+    VECTORS,
     Meta,
     check_database,
     complete_tables,
@@ -44,36 +46,51 @@ def build_store(folder: Path, entities: Iterable[Entity], phrases: Iterable[Phra
                 raise error("E502", path=folder, reason=reason)
         with closing(connect(new, "mode=rwc")) as connection:
             report, meta = _fill(connection, entities, phrases, source)
+        _clear(folder)
         _publish(folder, meta)
     report.warn()
     return report
 
 
-def copy_store(database: Database, folder: Path) -> None:
-    """Copy a store as it is now to a folder, in the place of one that is there; nothing to do in its own."""
+def copy_store(database: Database, folder: Path, keep: Collection[str] = ()) -> None:
+    """Copy a store as it is now to a folder, in the place of one that is there; nothing to do in its own.
+
+    Args:
+        database: of the store.
+        folder: where to.
+        keep: folders of what was made of the store that is there, which stay.
+    """
     if folder.exists() and folder.samefile(database.folder):
         return
     with _making(folder) as new:
         with database.snapshot() as connection:
-            if _has_state(folder, state_of(connection)):
-                return
             meta = newest_meta(connection, database.meta)
+            if _has_state(folder, state_of(connection, meta.version)):
+                return
             with closing(connect(new, "mode=rwc")) as target:
                 connection.backup(target)
         for name in (META, f"{FILE}-wal", f"{FILE}-shm"):
             (folder / name).unlink(missing_ok=True)
+        _clear(folder, keep)
         _publish(folder, meta)
 
 
-def _has_state(folder: Path, state: str | None) -> bool:
+def _has_state(folder: Path, state: str) -> bool:
     """Whether a folder has a store in a state; false where either is not known."""
     with suppress(EntityKitError, sqlite3.Error):
         meta = read_meta(folder)
-        if state is not None and (folder / FILE).is_file():
+        if state and (folder / FILE).is_file():
             with closing(connect(folder / FILE, "mode=rw")) as there:
                 check_database(there, folder, meta)
-                return state_of(there) == state
+                return state_of(there, newest_meta(there, meta).version) == state
     return False
+
+
+def _clear(folder: Path, keep: Collection[str] = ()) -> None:
+    """Delete what was made of a store that was there."""
+    for name in (NAMES, VECTORS):
+        if name not in keep:
+            replace_folder(folder / name, None)
 
 
 def renew_meta(database: Database) -> None:

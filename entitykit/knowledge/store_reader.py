@@ -15,7 +15,7 @@ from entitykit.knowledge import store_read as read
 from entitykit.knowledge import store_search as search
 from entitykit.knowledge.connection import Database
 from entitykit.knowledge.entities import Entity, Phrase
-from entitykit.knowledge.schema import newest_meta, read_meta
+from entitykit.knowledge.schema import newest_meta, read_meta, state_of
 from entitykit.knowledge.store_search import AliasMatch, FuzzyMatch, Links, TextMatch
 from entitykit.knowledge.store_words import K1, B, description_scores
 
@@ -58,6 +58,12 @@ class StoreReader:
     def version(self) -> int:
         """A number that grows with every change, whoever makes it."""
         return self._newest("version")
+
+    @property
+    def state(self) -> str:
+        """A random name that every change gives anew, so that no other store has it; empty if it has none (`was_in`)."""
+        with self._database.reading() as connection:
+            return state_of(connection, self.version)
 
     @property
     def n_aliases(self) -> int:
@@ -155,6 +161,16 @@ class StoreReader:
         with self._database.reading() as connection:
             return read.changed(connection, since)
 
+    def was_in(self, version: int, state: str) -> bool:
+        """Whether this store, or that of which it is a copy, has been in a state, since which `changed` tells what is new.
+
+        Args:
+            version: of the state.
+            state: its name; empty: nobody knows, because it was written down before states had names; then the number decides.
+        """
+        with self._database.reading() as connection:
+            return state_of(connection, version) == state if state else version <= self.version
+
     def names(self) -> Iterator[tuple[int, str]]:
         """Row and text of all names and aliases by row, as they were when this began."""
         return read.names(self._database)
@@ -180,18 +196,19 @@ class StoreReader:
         with self._database.reading() as connection:
             return search.by_alias(connection, texts, normalised=normalised)
 
-    def priors(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> list[dict[int, float]]:
+    def priors(self, texts: Sequence[str], rows: Sequence[Sequence[int]], *, normalised: bool = True) -> list[dict[int, float]]:
         """p(entity | name) of some entities of each name, however many others it has; see `by_alias`.
 
         Args:
             texts: names.
             rows: the entities that are asked for, of each name.
+            normalised: see `by_alias`.
 
         Returns:
             Of each name the probabilities by row; entities that it does not name are left out.
         """
         with self._database.reading() as connection:
-            return search.priors(connection, texts, rows)
+            return search.priors(connection, texts, rows, normalised=normalised)
 
     def by_words(self, query: str, limit: int, *, postings: int = POSTINGS) -> list[TextMatch]:
         """Find entities whose name, aliases or description share words with a text, by BM25 (Robertson & Zaragoza 2009).

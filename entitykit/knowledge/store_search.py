@@ -79,8 +79,14 @@ def by_alias(connection: sqlite3.Connection, texts: Sequence[str], *, normalised
     return [_ranked(matches.values()) for matches in found]
 
 
-def priors(connection: sqlite3.Connection, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> list[dict[int, float]]:
+def priors(
+    connection: sqlite3.Connection, texts: Sequence[str], rows: Sequence[Sequence[int]], *, normalised: bool
+) -> list[dict[int, float]]:
     """p(entity | name) of some entities of each name; see `EntityStore.priors`."""
+    if not normalised:
+        named = by_alias(connection, texts, normalised=False)
+        wanted = map(frozenset, rows)
+        return [{m.row: m.prior for m in own if m.row in asked} for own, asked in zip(named, wanted, strict=True)]
     query = """SELECT j.key, p.phrase, sum(a.count), count(DISTINCT a.row) FROM json_each(?) AS j
         CROSS JOIN phrases AS p ON p.key = j.value CROSS JOIN aliases AS a ON a.phrase = p.phrase GROUP BY j.key"""
     keys = list(map(normalise, texts))

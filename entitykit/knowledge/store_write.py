@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from entitykit.errors import warn
 from entitykit.knowledge.entities import Entity, Phrase, is_id
-from entitykit.knowledge.schema import NEW_GRAMS, NEW_WORDS, OLD_GRAMS, OLD_WORDS, new_state
+from entitykit.knowledge.schema import NEW_GRAMS, NEW_WORDS, OLD_GRAMS, OLD_WORDS, name_state
 from entitykit.knowledge.text import normalise
 
 T = TypeVar("T")
@@ -165,7 +165,7 @@ def note_commit(connection: sqlite3.Connection, n_entities: int, n_aliases: int,
     connection.execute(f"INSERT INTO commits SELECT version + 1, max(last_row, ?), entities + ?, aliases + ? {before}", values)
     ((version,),) = connection.execute(f"SELECT version {before}")
     connection.executemany("INSERT INTO changes VALUES (?, ?)", ((version, row) for row in rows))
-    new_state(connection)
+    name_state(connection)
 
 
 def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -36,12 +36,14 @@ class CompactTrie:
     Args:
         flat: the arrays.
         fingerprint: of the tokenizer that made the tokens.
-        state: which state of a knowledge base the names are of; a number that is saved with them.
+        state: which state of a knowledge base the names are of: its number, `EntityStore.version`, is saved with them.
+        state_name: that state's name, `EntityStore.state`, which no other knowledge base has; empty: nobody has said.
     """
 
-    def __init__(self, flat: FlatTrie, fingerprint: str = "", state: int = 0) -> None:
+    def __init__(self, flat: FlatTrie, fingerprint: str = "", state: int = 0, state_name: str = "") -> None:
         self.fingerprint = fingerprint
         self.state = state
+        self.state_name = state_name
         self._flat = flat
         self._added: list[_Added] = []
         self._small: FlatTrie | None = None  # of what was added
@@ -77,7 +79,7 @@ class CompactTrie:
         flat, meta = read_trie(Path(folder))
         if fingerprint is not None and fingerprint != meta.fingerprint:
             raise error("E533", path=folder, found=meta.fingerprint, expected=fingerprint)
-        return cls(flat, meta.fingerprint, meta.state)
+        return cls(flat, meta.fingerprint, meta.state, meta.state_name)
 
     def save(self, folder: str | Path) -> None:
         """Write the trie, with what was added, to a folder, in the place of the one that is there; then map it from there.
@@ -85,7 +87,7 @@ class CompactTrie:
         Raises:
             OutputError: E532 if the folder cannot be written; what is there is then as before.
         """
-        self._flat = write_trie(Path(folder), self._merged(), self.fingerprint, self.state)
+        self._flat = write_trie(Path(folder), self._merged(), self.fingerprint, self.state, self.state_name)
         self._added, self._small, self._n_new = [], None, 0
 
     def add(self, sequences: Iterable[Sequence[int]] | Sequences, rows: Rows) -> None:

@@ -39,6 +39,7 @@ class Meta(NamedTuple):
     file: str
     fingerprint: str
     state: int
+    state_name: str
     nodes: int
     names: int
     rows: int
@@ -49,10 +50,10 @@ class Meta(NamedTuple):
     @property
     def size(self) -> Size:
         """The numbers from which the sizes of the arrays follow."""
-        return Size(*self[4:])
+        return Size(*self[5:])
 
 
-_KINDS = {name: {"file": str, "fingerprint": str, "wide": bool}.get(name, int) for name in Meta._fields}
+_KINDS = {name: {"file": str, "fingerprint": str, "state_name": str, "wide": bool}.get(name, int) for name in Meta._fields}
 
 
 def read_trie(folder: Path) -> tuple[FlatTrie, Meta]:
@@ -72,13 +73,13 @@ def read_trie(folder: Path) -> tuple[FlatTrie, Meta]:
             meta = newer  # the file was replaced after we had read which it is
 
 
-def write_trie(folder: Path, flat: FlatTrie, fingerprint: str, state: int) -> FlatTrie:
+def write_trie(folder: Path, flat: FlatTrie, fingerprint: str, state: int, state_name: str) -> FlatTrie:
     """Write arrays in the place of those that are there, and map them.
 
     Raises:
         OutputError: E532 if the folder cannot be written; what is there is then as before.
     """
-    meta = Meta(VERSION, f"trie-{new_files()}.bin", fingerprint, state, *flat.size)
+    meta = Meta(VERSION, f"trie-{new_files()}.bin", fingerprint, state, state_name, *flat.size)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
@@ -127,6 +128,8 @@ def _read_meta(folder: Path) -> Meta:
         raise error("E530", path=folder, reason=reason) from reason
     except ValueError as reason:
         raise error("E531", path=folder / META, found=f"what is no JSON ({reason})", expected=expected) from reason
+    if isinstance(values, dict):
+        values = {"state_name": "", **values}  # which earlier versions did not write
     if isinstance(values, dict) and {name: type(value) for name, value in values.items()} == _KINDS:
         meta = Meta(**values)
         numbers_fit = meta.nodes >= 1 and min(meta.size) >= 0 and 1 <= meta.row_bytes <= 8

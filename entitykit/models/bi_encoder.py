@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class BiEncoderSettings:
         mention: what a mention is: its ``state`` in the document, or its ``context`` read by itself.
         projection: size of the vectors that are compared, each side projected to it; none: the states themselves.
         cosine: compare directions; otherwise the inner product counts.
-        temperature: what scores are divided by at the beginning; it is learned.
+        temperature: what scores are divided by at the beginning, at least 1 / `MAX_SCALE`; it is learned.
         dropout: probability before the projections in training.
     """
 
@@ -83,7 +83,7 @@ class BiEncoder(nn.Module):
     @property
     def scale(self) -> Tensor:
         """What scores are multiplied by."""
-        return self.log_scale.exp().clamp_max(MAX_SCALE)
+        return cast(Tensor, _Scale.apply(self.log_scale))  # type: ignore[no-untyped-call]
 
     def states(self, words: WordStates, spans: Spans) -> Tensor:
         """States of mentions in their documents: entity tokens, or means over words *(n_spans, width)*."""
@@ -111,6 +111,23 @@ class BiEncoder(nn.Module):
     def loss(self, output: LinkOutput, gold: Tensor, entities: Tensor) -> Tensor:
         """See `contrastive_loss`."""
         return contrastive_loss(output.logits, gold, entities)
+
+
+class _Scale(torch.autograd.Function):
+    """``exp(x)``, but no more than `MAX_SCALE`. Beyond, gradients pass that lead back, and those that lead on do not."""
+
+    @staticmethod
+    def forward(ctx: Any, log_scale: Tensor) -> Tensor:
+        scale = log_scale.exp()
+        bounded = scale.clamp_max(MAX_SCALE)
+        ctx.save_for_backward(bounded, scale > MAX_SCALE)
+        return bounded
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        bounded, beyond = ctx.saved_tensors
+        gradient = grads[0] * bounded
+        return torch.where(beyond, gradient.clamp_min(0), gradient)
 
 
 def contrastive_loss(logits: Tensor, gold: Tensor, entities: Tensor) -> Tensor:

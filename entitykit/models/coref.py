@@ -127,7 +127,8 @@ class Taught(NamedTuple):
         mentions: *(n_pairs,)* rows of mentions.
         versions: *(n_pairs,)* the row of the last mention, before it, of an entity that it is compared with.
         scores: *(n_pairs,)* how well they fit; 0 is the score of starting an entity.
-        keep: *(n_pairs,)* logits of the entity's being mentioned again, if that is learned.
+        keep: *(n_pairs + n_entities,)* logits of being mentioned again, if that is learned: of the version of each pair when
+            its mention comes, and of each entity when its first mention does.
     """
 
     entities: Tensor
@@ -256,7 +257,10 @@ class OnlineCoref(nn.Module):
         count = buckets(counts[versions], COUNTS)
         known = [None if kinds is None else kinds[mentions, versions] for kinds in self._known_words(gold, entities)]
         scores = self.scorer(entity.rows(versions), mention.rows(mentions), distance, count, *known)
-        keep = self.scorer.keep(entity.said[versions], distance, count) if self.settings.keep_weight else None
+        keep = None
+        if self.settings.keep_weight:
+            logits = [self.scorer.keep(entity.said[versions], distance, count), self.scorer.keep_new(entity.said[previous < 0])]
+            keep = torch.cat(logits)
         return Taught(entities, previous, mentions, versions, scores, keep), None
 
     def _known_words(self, gold: Mentions, entities: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -294,10 +298,11 @@ class OnlineCoref(nn.Module):
     def _loss_of_entities(self, taught: Taught) -> Tensor:
         table = score_table(taught)
         loss = F.cross_entropy(table, torch.where(taught.previous < 0, len(table), taught.previous))
-        if taught.keep is None or not len(taught.keep):
+        if taught.keep is None:
             return loss
         _, following = _neighbours(taught.entities)
-        again = (following[taught.versions] >= 0).to(taught.keep.dtype)
+        rows = torch.cat([taught.versions, (taught.previous < 0).nonzero().squeeze(1)])
+        again = (following[rows] >= 0).to(taught.keep.dtype)
         return loss + self.settings.keep_weight * F.binary_cross_entropy_with_logits(taught.keep, again)
 
 

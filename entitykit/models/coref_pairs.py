@@ -14,7 +14,8 @@ from entitykit.errors import error
 from entitykit.models.linear import Linear
 
 DISTANCES = (1, 2, 3, 5, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
-"""Words since an entity's last mention from which a bucket begins; bucket 0 is for a mention that overlaps it."""
+"""Words since an entity's last mention from which a bucket begins; bucket 0 is for a mention that overlaps it, and bucket 1 for
+one that is the last mention itself."""
 NEVER = len(DISTANCES) + 2
 """The bucket for an entity that has not been mentioned yet."""
 COUNTS = (1, 2, 3, 4, 6, 10, 20, 40)
@@ -150,6 +151,18 @@ class PairScorer(nn.Module):
         if self.again is None:
             raise error("E643")
         return self.again(F.gelu(said.detach() + self.distance(distance) + self.count(count))).squeeze(1)
+
+    def keep_new(self, said: Tensor) -> Tensor:
+        """The same logits *(n,)* of entities that begin with a mention, as it comes: no word ago, mentioned once.
+
+        Args:
+            said: *(n, hidden)* by entities that have this mention alone.
+
+        Raises:
+            ConfigError: E643 if it was not learned.
+        """
+        nothing = torch.zeros(len(said), dtype=torch.long, device=said.device)
+        return self.keep(said, distances(nothing, nothing > 0), buckets(nothing + 1, COUNTS))
 
 
 def buckets(numbers: Tensor, edges: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 IGNORED = -100
-"""What fills up targets."""
+"""What fills up targets, and stands for labels that are not learned."""
 
 
 class Seq2Seq(nn.Module):
@@ -44,19 +44,17 @@ class Seq2Seq(nn.Module):
         output = self.network(input_ids=ids, attention_mask=mask, decoder_input_ids=inputs, use_cache=False)
         return output.logits[:, len(self.start) - 1 :]
 
-    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
-        """Cross-entropy with smoothed labels: the mean over each output's tokens, summed over outputs.
+    def loss(self, logits: Tensor, labels: Tensor, *, smoothing: float) -> Tensor:
+        """Cross-entropy with smoothed labels, summed over tokens.
 
         Args:
             logits: *(n, n_targets, n_tokens)* from `forward`.
-            targets: *(n, n_targets)*.
+            labels: *(n, n_targets)* the targets, with `IGNORED` in the place of those that are not learned, too.
             smoothing: share of the probability that is spread over all tokens.
         """
-        each = F.cross_entropy(
-            logits.float().transpose(1, 2), targets, ignore_index=IGNORED, label_smoothing=smoothing, reduction="none"
+        return F.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing, reduction="sum"
         )
-        counts = (targets != IGNORED).sum(dim=1).clamp_min(1)
-        return (each.sum(dim=1) / counts).sum()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """All tensors, each under one name."""

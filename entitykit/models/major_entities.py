@@ -2,8 +2,9 @@
 
 After MEIRa (Manikantan et al. 2024): entities are vectors of the phrases that name them, and a mention belongs to the one it
 fits best, or with a score below 0 to none. Static: to what the phrase alone says, so that all mentions are scored at once.
-Hybrid: to what the phrase says and to the mean of the mentions so far, by the same network. Here that network is the one of
-`OnlineCoref`, and both tasks are learned together.
+Hybrid: to what the phrase says and to what the phrase and the mentions so far make of the entity, by the same network. Here
+that network is the one of `OnlineCoref`, both tasks are learned together, and an entity is what `update` makes of it: a mean,
+as in the paper, or a gate.
 
 Whoever asks may name somebody who is not in the text. So that nothing is taken for them, documents may also be asked for names
 of others in training: of the batch, and of the updates before it, as a batch may be a single document.
@@ -140,8 +141,9 @@ class MajorEntities(OnlineCoref):
         rows = torch.arange(n, device=vectors.device)
         own = (entities[:, None] == entities[asked.clamp_min(0)]) & (asked >= 0)
         same = (entities[:, None] == entities).tril()
-        phrase = own.to(vectors.dtype) @ names.vectors
-        versions = (same.to(vectors.dtype) @ vectors + phrase) / (same.sum(1, keepdim=True) + 1)
+        named = asked[asked >= 0]  # what names an entity counts as its first mention
+        phrases = names.vectors[: len(named)]
+        versions = self.entity_vectors(torch.cat([phrases, vectors]), torch.cat([entities[named], entities]))[len(named) :]
         latest = torch.where(own, rows[:, None], -1).cummax(0).values.roll(1, 0)  # before each mention
         latest[0] = -1
         last, mention = latest.clamp_min(0), rows[:, None].expand(n, m)

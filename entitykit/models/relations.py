@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entitykit.models.linear import Linear
+from entitykit.models.relations_pairs import in_reach
 from entitykit.models.spans import BLOCK, document_bounds, end_states, entity_states, in_blocks, range_max
 from entitykit.types import TOP, EntityPairs, Spans, WordStates
 
@@ -24,8 +25,9 @@ NEIGHBOURS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class SpERTRelationsSettings:
-    """Settings of `SpERTRelations`; the published head has `hidden`, `product` and `types` 0; `ends`, `directed`, `near` off.
+    """Settings of `SpERTRelations`.
 
+    The published head reads what this one does with `hidden`, `product` and `types` 0 and `ends`, `directed` and `near` off.
     With `between` and `size_width` off, too, it is what LUKE puts on two entity tokens (Yamada et al. 2020).
 
     Attributes:
@@ -314,7 +316,7 @@ def add_negatives(entities: EntityPairs, proposed: Spans, states: WordStates, ra
     through; their types are random.
 
     Args:
-        entities: gold ones.
+        entities: gold ones, with `reach` for pairs that must be near enough.
         proposed: by the encoder, sorted.
         states: with the probe's scores, if there is a probe.
         rate: spans per gold entity of the batch.
@@ -346,10 +348,14 @@ def add_negatives(entities: EntityPairs, proposed: Spans, states: WordStates, ra
     order = torch.argsort(all_starts * n_words + all_ends, stable=True)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=device)
+    all_starts, all_ends, new, known = all_starts[order], all_ends[order], place[new], place[known]
+    if len(entities.reach):
+        is_near = in_reach(Spans(all_starts, all_ends), entities, new, known)
+        new, known = new[is_near], known[is_near]
     return EntityPairs(
-        all_starts[order],
-        all_ends[order],
+        all_starts,
+        all_ends,
         torch.cat([entities.types, types])[order],
-        place[torch.cat([entities.heads, new, known])],
-        place[torch.cat([entities.tails, known, new])],
+        torch.cat([place[entities.heads], new, known]),
+        torch.cat([place[entities.tails], known, new]),
     )

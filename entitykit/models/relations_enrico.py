@@ -99,7 +99,7 @@ class EnriCo(nn.Module):
 
     Spans are described by their first and last word and their state, pairs by both spans and the words between. The best spans
     are kept, and of all their pairs the best; what is kept reads the words around it, and is matched with types. In training
-    gold entities and pairs are always kept.
+    gold entities and all pairs of them are always kept; where entities are given, the pairs that have gold relations.
 
     Args:
         settings: see `EnriCoSettings`.
@@ -149,10 +149,10 @@ class EnriCo(nn.Module):
             described = described + self.kind(seen.types)
         join = self._joiner(words, seen, described)
         pair_logits = in_slices(lambda rows: self.pair_filter(join(rows)).squeeze(1), len(seen.heads), words.new_zeros(0))
-        forced = pairs_among(seen, given) & (self.training and s.joint)
+        forced = self._forced(seen, given)
         of_document = seen.starts[seen.heads]
         pairs = best_by_document(pair_logits.detach(), of_document, forced, states.lengths, s.keep_pairs)
-        entities = seen._replace(heads=seen.heads[pairs], tails=seen.tails[pairs])
+        entities = seen._replace(heads=seen.heads[pairs], tails=seen.tails[pairs], related=seen.related[:0])
         type_logits = None
         if self.type_of is not None:
             around = _around(seen.starts, seen.ends, bounds, s.context)
@@ -179,6 +179,14 @@ class EnriCo(nn.Module):
         kept = Spans(spans.starts[rows], spans.ends[rows])
         heads, tails, n_far = near_pairs(kept, given, states.lengths)
         return spans, logits, EntityPairs(*kept, torch.zeros_like(rows), heads, tails), n_far, described[rows]
+
+    def _forced(self, seen: EntityPairs, given: EntityPairs) -> Tensor:
+        """Pairs that are kept in any case *(n_seen_pairs,)*."""
+        if self.training and self.settings.joint:
+            return pairs_among(seen, given)
+        if self.training and len(given.related):
+            return given.related
+        return torch.zeros_like(seen.heads, dtype=torch.bool)
 
     def _describe(self, states: WordStates, spans: Spans) -> Tensor:
         parts = [*end_states(states, spans), entity_states(states, spans)]

@@ -40,6 +40,20 @@ def near_pairs(spans: Spans, scope: EntityPairs, lengths: tuple[int, ...]) -> tu
     return heads[order], tails[order], torch.tensor(n_far, dtype=torch.long, device=device)
 
 
+def in_reach(spans: Spans, scope: EntityPairs, one: Tensor, other: Tensor) -> Tensor:
+    """Whether spans are near enough to each other *(n_pairs,)*.
+
+    Args:
+        spans: *(n_spans,)* sorted by start, then by end.
+        scope: with `reach`.
+        one: *(n_pairs,)* rows of spans.
+        other: *(n_pairs,)* rows of spans of the same documents.
+    """
+    left, right = torch.minimum(one, other), torch.maximum(one, other)
+    limits = torch.minimum(scope.reach[spans.starts[left], 0], scope.reach[spans.ends[left] - 1, 1])
+    return spans.starts[right] < limits
+
+
 def _nearest(spans: Spans, stops: Tensor, most: int) -> tuple[Tensor, Tensor, int]:
     """Pairs of one document's spans, and how many were left out.
 

@@ -1,4 +1,4 @@
-"""The result in the format of LUKE checkpoints of `transformers`, where its form is LUKE's."""
+"""LUKE checkpoints of `transformers`: the result as one of them, where its form is LUKE's, and the heads that one had."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from entitykit.bridge.checkpoints import find_checkpoint, one_line, quiet_transformers
+from entitykit.errors import error
 from entitykit.models.encoder.families import FAMILIES
 from entitykit.models.encoder.settings import EncoderSettings
 from entitykit.models.luke import LukeVocabulary
+from entitykit.models.luke_weights import load_entity_vocabulary, load_word_vocabulary
 from entitykit.pretraining.objective import EntityPretraining
 
 
@@ -43,6 +46,31 @@ def save_luke(folder: Path, module: EntityPretraining, tokenizer: str) -> None:
         tensors["lm_head.bias"] = module.word_head.bias
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     save_file(copies, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def load_luke_heads(name: str) -> dict[str, dict[str, Tensor]]:
+    """Weights of the heads that a LUKE checkpoint was pretrained with, as `EntityPretraining` calls them; none that it lacks.
+
+    Args:
+        name: a folder or a name on the Hub.
+
+    Raises:
+        CheckpointError: as `find_checkpoint`; E003 for a vocabulary that is not tied to its embedding, E004 for half a head,
+            E005 for damaged files, E010 for weights that are not finite.
+    """
+    from transformers import LukeForMaskedLM  # slow to import, and only needed here
+
+    folder = find_checkpoint(name)
+    try:
+        with quiet_transformers():
+            model, info = LukeForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    except Exception as reason:  # transformers and safetensors raise many kinds for damaged files
+        raise error("E005", path=folder, reason=one_line(reason)) from reason
+    config, missing = model.config.to_dict(), set(info["missing_keys"])
+    tensors = {key: tensor for key, tensor in model.state_dict().items() if key not in missing}
+    heads = {"entity_head": load_entity_vocabulary, "word_head": load_word_vocabulary}
+    there = [head for head, bias in zip(heads, ("entity_predictions.bias", "lm_head.bias"), strict=True) if bias in tensors]
+    return {head: heads[head](tensors, config, name=name).state_dict() for head in there}
 
 
 def _config(settings: EncoderSettings) -> dict[str, Any]:

@@ -128,7 +128,8 @@ class EntityPretraining(nn.Module):
         self.word_head = (
             _head(settings.width, self.encoder.embeddings.pieces.weight, settings.layer_norm_eps) if words else None
         )
-        self.encoder.embeddings.pieces.sparse = False  # scoring all pieces makes the gradient dense
+        for table in (self.encoder.embeddings.pieces, _table(self.encoder)):
+            table.sparse = False  # scoring all rows makes the gradient dense
 
     def mask(self, text: Text, *, words: float, entities: float, mask_piece: int, generator: torch.Generator) -> Masked:
         """Hide parts of a text, on the CPU.
@@ -174,10 +175,14 @@ def own_parameters(module: EntityPretraining) -> list[str]:
     return [name for name, _ in module.named_parameters() if name.startswith(parts) or ".of_entities." in name]
 
 
-def _embedding(encoder: TransformerEncoder) -> Tensor:
+def _table(encoder: TransformerEncoder) -> nn.Embedding:
     if encoder.entities is None:
         raise ValueError("this encoder has no entity tokens")
-    return encoder.entities.ids.weight
+    return encoder.entities.ids
+
+
+def _embedding(encoder: TransformerEncoder) -> Tensor:
+    return _table(encoder).weight
 
 
 def _with_vocabulary(encoder: TransformerEncoder, n_entities: int, mask: int) -> TransformerEncoder:

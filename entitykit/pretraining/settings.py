@@ -94,6 +94,9 @@ class PretrainSettings:
             raise error("E130", setting="train", found=repr(self.train), expected=" or ".join(TRAINED))
         if not self.word_weight and not self.entity_weight:
             raise error("E130", setting="entity_weight", found="0, like word_weight", expected="one of them above 0")
+        if not self.word_weight * self.mask_words and not self.entity_weight * self.mask_entities:
+            setting = "mask_words" if self.word_weight else "mask_entities"
+            raise error("E130", setting=setting, found=0, expected="above 0: nothing that is masked has a weight above 0")
         if self.max_word_pieces > self.window // 2:
             raise error("E130", setting="max_word_pieces", found=self.max_word_pieces, expected="at most half the window")
 
@@ -118,7 +121,11 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 TRAINED = ("all", "entities")
 FREE = ("output", "save_every", "keep", "pass_size", "accelerate", "bf16")
-"""Settings that may change when a training goes on: they say nothing of what is learned."""
+"""Settings that may change when a training goes on: they say nothing of what is learned.
+
+Which words and entities are hidden, and what is dropped out, is drawn for each pass of each process: with another `pass_size`
+or another number of devices, these are others from there on, though as many.
+"""
 
 
 def read_settings(path: str | Path) -> PretrainSettings:

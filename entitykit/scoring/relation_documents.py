@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence, Set
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable, Set
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 from spacy.vocab import Vocab
 
+from entitykit.decoding.relation_values import relation_list
 from entitykit.errors import error
 from entitykit.scoring.spans import PRF, Scores, char_positions, locate, macro_average, prf
 
@@ -53,7 +54,7 @@ def known_facts(docs: Iterable[Doc]) -> set[Fact]:
         docs: with clusters in `doc.spans["coref_clusters_1"]`, … and relations in `doc.user_data["cluster_relations"]`.
 
     Raises:
-        InputError: E346 for relations that cannot be read.
+        InputError: E346 or E349 for relations that cannot be read.
     """
     facts = set()
     for doc in docs:
@@ -105,7 +106,7 @@ def document_scores(examples: Iterable[Example], known: Set[Fact] | None = None)
         there is nothing to score.
 
     Raises:
-        InputError: E305 for an example whose texts differ, E346 for relations that cannot be read.
+        InputError: E305 for an example whose texts differ, E346 or E349 for relations that cannot be read.
     """
     gold_labels: Counter[str] = Counter()
     labels: Counter[str] = Counter()
@@ -113,7 +114,7 @@ def document_scores(examples: Iterable[Example], known: Set[Fact] | None = None)
     n_known = 0
     evidence = np.zeros(3, dtype=np.int64)  # right, predicted, gold
     for eg in examples:
-        if CLUSTER_RELATIONS not in eg.reference.user_data:
+        if eg.reference.user_data.get(CLUSTER_RELATIONS) is None:
             continue
         in_predicted, in_reference = char_positions(eg)
         split = all(doc.has_annotation("SENT_START") for doc in (eg.predicted, eg.reference))
@@ -167,7 +168,7 @@ def _is_known(gold: ClusterRelations, head: Cluster, tail: Cluster, label: str, 
     return any((a, b, label) in known for a in gold.names[head] for b in gold.names[tail])
 
 
-def _read(doc: Doc, values: Sequence[Any], positions: NDArray[np.int64], *, split: bool = False) -> ClusterRelations:
+def _read(doc: Doc, values: object, positions: NDArray[np.int64], *, split: bool = False) -> ClusterRelations:
     """Read relations between clusters; the same relation given twice counts once, with the evidence of both.
 
     Args:
@@ -189,9 +190,9 @@ def _read(doc: Doc, values: Sequence[Any], positions: NDArray[np.int64], *, spli
     # without the white space around them, which belongs to either sentence
     sentences = {i: tuple(end // 2 for end in locate(sent, positions)) for i, sent in enumerate(doc.sents)} if split else {}
     evidence: dict[tuple[Cluster, Cluster, str], frozenset[Hashable]] = {}
-    for value in values:
+    for value in relation_list(values):
         match value:
-            case {"head": int(head), "tail": int(tail), "label": str(label)} if head in clusters and tail in clusters:
+            case {"head": int(head), "tail": int(tail), "label": str(label)} if label and {head, tail} <= clusters.keys():
                 triple = clusters[head], clusters[tail], label
                 evidence[triple] = evidence.get(triple, frozenset()) | {
                     sentences.get(i, i) for i in value.get("evidence") or ()

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from spacy.tokens import Doc
 from spacy.training import Example
 
+from entitykit.decoding.relation_values import read_relations
 from entitykit.errors import error
 from entitykit.scoring.spans import PRF, Scores, char_positions, locate, macro_average, prf
 
@@ -43,7 +43,8 @@ def pair_scores(examples: Iterable[Example]) -> Scores:
         `rel_pair_per_type`: relation, in whatever direction, to p, r, f. None where there is nothing to score.
 
     Raises:
-        InputError: E305 for an example whose texts differ, E347 for a pair that cannot be read.
+        InputError: E305 for an example whose texts differ, E347 for a pair that cannot be read, E345 or E349 for relations that
+            cannot be.
     """
     answers = [_answers(eg) for eg in examples if PAIR in eg.reference.user_data]
     if not answers:
@@ -95,17 +96,14 @@ def _answers(eg: Example) -> tuple[Answer, Answer]:
     return gold, _best(eg.predicted, values, in_predicted, places, one_way)
 
 
-def _best(
-    doc: Doc, values: Sequence[Any], positions: NDArray[np.int64], places: Sequence[tuple[int, int]], one_way: bool
-) -> Answer:
+def _best(doc: Doc, values: object, positions: NDArray[np.int64], places: Sequence[tuple[int, int]], one_way: bool) -> Answer:
     """The relation of a pair with the highest score; without scores, the first."""
     best: Answer = None
     highest = float("-inf")
-    for value in values:
-        ends = [locate(doc[slice(*value[end])], positions) for end in ("head", "tail")]
+    for head, tail, label, given in read_relations(values, len(doc)):
+        ends = [locate(doc[slice(*place)], positions) for place in (head, tail)]
         direction = FORWARD if ends == places else BACKWARD if ends == places[::-1] and not one_way else 0
-        score = value.get("score")
-        score = 0.0 if score is None else score
+        score = 0.0 if given is None else given
         if direction and score > highest:
-            best, highest = (value["label"], direction), score
+            best, highest = (label, direction), score
     return best

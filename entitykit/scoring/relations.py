@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from entitykit.errors import error
+from entitykit.decoding.relation_values import read_relations
 from entitykit.scoring.relation_documents import Fact, KnownFacts, document_scores
 from entitykit.scoring.relation_pairs import pair_scores
 from entitykit.scoring.spans import PRF, Scores, char_positions, locate, macro_average, prf
@@ -136,10 +136,10 @@ def relations_score(
         documents and of pairs. None where there is nothing to score.
 
     Raises:
-        InputError: E305 for an example whose texts differ, E345 for relations that cannot be read.
+        InputError: E305 for an example whose texts differ, E345 or E349 for relations that cannot be read.
     """
     examples = list(examples)
-    documents = [read(eg, entities, symmetric) for eg in examples if RELATIONS in eg.reference.user_data]
+    documents = [read(eg, entities, symmetric) for eg in examples if eg.reference.user_data.get(RELATIONS) is not None]
     strict = _count(documents, _strict)
     scores = _named("rel_strict", strict) | _named("rel_boundaries", _count(documents, _boundaries))
     scores |= _named("rel_relaxed", _count_relaxed(documents))
@@ -161,7 +161,7 @@ def read(eg: Example, entities: str, symmetric: Collection[str] = ()) -> Documen
         symmetric: labels whose head is taken to be the argument that comes first.
 
     Raises:
-        InputError: E305 for an example whose texts differ, E345 for relations that cannot be read.
+        InputError: E305 for an example whose texts differ, E345 or E349 for relations that cannot be read.
     """
     in_predicted, in_reference = char_positions(eg)
     all_types = _types(eg.reference.spans.get(ENTITIES, ()), in_reference)
@@ -177,7 +177,7 @@ def read(eg: Example, entities: str, symmetric: Collection[str] = ()) -> Documen
     )
 
 
-def predicted_values(doc: Doc, name: str) -> Sequence[Any]:
+def predicted_values(doc: Doc, name: str) -> Any:
     """Return the list in an extension of a predicted Doc, or nothing where no component has written one."""
     return (doc._.get(name) or ()) if Doc.has_extension(name) else ()
 
@@ -195,25 +195,17 @@ def _types(spans: Iterable[Span], positions: NDArray[np.int64]) -> dict[Offsets,
 
 def _relations(
     doc: Doc,
-    values: Sequence[Any],
+    values: object,
     types: Mapping[Offsets, Set[str]],
     positions: NDArray[np.int64],
     symmetric: Collection[str],
 ) -> Iterator[Relation]:
-    for value in values:
-        match value:
-            case {
-                "head": [int(head), int(head_end)],
-                "tail": [int(tail), int(tail_end)],
-                "label": str(label),
-            } if 0 <= head < head_end <= len(doc) and 0 <= tail < tail_end <= len(doc):
-                places = [locate(doc[head:head_end], positions), locate(doc[tail:tail_end], positions)]
-                if label in symmetric:
-                    places.sort()
-                first, second = (Argument(place, frozenset(types.get(place, ()))) for place in places)
-                yield Relation(first, second, label)
-            case _:
-                raise error("E345", found=repr(value)[:80], n=len(doc))
+    for head, tail, label, _ in read_relations(values, len(doc)):
+        places = [locate(doc[slice(*place)], positions) for place in (head, tail)]
+        if label in symmetric:
+            places.sort()
+        first, second = (Argument(place, frozenset(types.get(place, ()))) for place in places)
+        yield Relation(first, second, label)
 
 
 def _strict(relation: Relation) -> Hashable:

@@ -39,7 +39,7 @@ class Compared(NamedTuple):
 
     Attributes:
         grades: in gold; 0 for the latter.
-        scores: predicted; 0 for gold entities that were not found.
+        scores: predicted; 0 for gold entities that were not found, which have no rank and gain nothing.
         n_gold: number of gold entities.
         n_found: number of those that were found.
     """
@@ -134,7 +134,7 @@ def rated_entities(doc: Doc, values: Sequence[Any] | None) -> list[Rated] | None
     return None if values is None else [_rated(doc, value) for value in values]
 
 
-def match(gold: Sequence[Set[int]], predicted: Sequence[Set[int]]) -> dict[int, int]:
+def match(gold: Sequence[Set[Any]], predicted: Sequence[Set[Any]]) -> dict[int, int]:
     """Match sets one to one, so that the sum of their Jaccard similarities is greatest.
 
     Returns:

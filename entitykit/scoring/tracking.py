@@ -306,7 +306,7 @@ def _match(gold: Sequence[T], predicted: Sequence[T], compare: Callable[[T, T], 
 def _compare_conversions(gold: Conversion, predicted: Conversion) -> float:
     if gold.step != predicted.step:
         return 0.0
-    places = _jaccard([_normalise(place) for place in gold.places], [_normalise(place) for place in predicted.places])
+    places = _jaccard([normalise(place) for place in gold.places], [normalise(place) for place in predicted.places])
     return (places + _jaccard(gold.destroyed, predicted.destroyed) + _jaccard(gold.created, predicted.created)) / 3
 
 
@@ -314,7 +314,7 @@ def _compare_moves(gold: Move, predicted: Move) -> float:
     if gold.step != predicted.step:
         return 0.0
     places = sum(
-        _jaccard([_normalise(a)], [_normalise(b)]) for a, b in ((gold.before, predicted.before), (gold.after, predicted.after))
+        _jaccard([normalise(a)], [normalise(b)]) for a, b in ((gold.before, predicted.before), (gold.after, predicted.after))
     )
     return (_jaccard([gold.participant], [predicted.participant]) + places) / 3
 
@@ -328,8 +328,8 @@ def _jaccard(gold: Sequence[Names], predicted: Sequence[Names]) -> float:
     return common / rest if rest > 0 else 1.0
 
 
-def _normalise(place: str) -> Names:
-    """Stem a place without its first word if that is an article or the like."""
+def normalise(place: str) -> Names:
+    """Stem a place, or a name, without its first word if that is an article or the like."""
     if place in (UNKNOWN, NOWHERE):
         return frozenset({place})
     words = place.lower()

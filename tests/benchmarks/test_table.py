@@ -30,7 +30,11 @@ KEYS = {
         "redocred_ign_f1",
         "semeval_macro_f1",
         "conll04_rel_f1_enrico_joint_unrefined",
-        *(f"scierc_rel_f1{head}{way}" for head in ("", "_luke", "_luke_markers", "_enrico") for way in ("", "_exact", "_beam")),
+        *(
+            f"scierc_rel_f1{head}{way}"
+            for head in ("", "_luke", "_luke_markers", "_enrico")
+            for way in ("", "_exact", "_beam", "_gold")
+        ),
         *(f"conll04_{kind}_f1_enrico_joint{way}" for kind in ("ner", "rel") for way in ("", "_exact", "_beam")),
     },
     "injection": {f"{data}_{form}" for data in ("conll04", "litbank") for form in ("spert", "pooled", "tokens_half", "gold")},

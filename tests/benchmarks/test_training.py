@@ -11,9 +11,9 @@ import spacy
 import torch
 from spacy.cli.train import train
 from spacy.language import Language
-from spacy.tokens import DocBin
+from spacy.tokens import DocBin, Span
 from spacy.training import Corpus, Example
-from spacy.util import load_model_from_config
+from spacy.util import load_model_from_config, registry
 
 from entitykit.benchmarks import injection, mentions, ner, relation_documents, relation_pairs, relations, training
 from entitykit.benchmarks.parts import Settings
@@ -91,7 +91,12 @@ def test_one_training_is_decoded_in_three_ways(form: str, settings: Settings, in
     assert all(0 <= report.figures[key].value <= 1 for key in keys)
     outcome = report.settings[f"conll04_rel_f1{form}"]["seeds"]["0"]
     assert {f"{way}{score}" for way in ("", "exact_", "beam_") for score in relations.SCORES} < set(outcome)
-    assert (len(in_process), decoded) == (1, ["greedy", "beam", "exact"])
+    given = f"conll04_rel_f1{form}_gold"
+    assert (given in keys) == ("gold_rel_strict_f" in outcome) == (form == "")
+    if form == "":
+        assert outcome["gold_rel_entities_r"] == 1.0  # the pipeline had the gold entities, and no others
+        assert report.figures[given].value == outcome["gold_rel_strict_f"]
+    assert (len(in_process), decoded) == (1, ["greedy", "beam", "exact"] + ["greedy"] * (form == ""))
 
 
 def test_relations_of_given_pairs(settings: Settings, in_process: list[Path]) -> None:
@@ -116,11 +121,26 @@ def test_given_pairs_are_all_that_is_related(settings: Settings, tmp_path: Path)
     labels = [[relation["label"] for relation in doc.user_data["relations"]] for doc in docs[2][:3]]
     assert labels == [["Was-In"], [], ["Was-In"]]
     nlp = load_model_from_config(read_config(settings, "relation_pairs").interpolate(), auto_fill=True)
-    examples = list(given_mentions(Corpus(test))(nlp))
+    examples = list(given_mentions(Corpus(test), "sc")(nlp))
     nlp.initialize(lambda: examples)
     pipe = nlp.get_pipe("entitykit_relations")
     pairs = pipe.candidates([eg.predicted for eg in examples], None)  # type: ignore[attr-defined]
     assert len(pairs.heads) == 2 * len(examples)
+
+
+def test_nested_arguments_are_both_given(settings: Settings, tmp_path: Path) -> None:
+    """As TACRED has some; by the readers of the config."""
+    config = read_config(settings, "relation_pairs")
+    nlp = load_model_from_config(config.interpolate(), auto_fill=True)
+    doc = nlp.make_doc("the mayor of New York")
+    doc.spans["sc"] = [Span(doc, 0, 5, label="PERSON"), Span(doc, 3, 5, label="CITY")]
+    doc.set_ents([doc.spans["sc"][0]])
+    doc.user_data["relations"] = [{"head": [0, 5], "tail": [3, 5], "label": "mayor_of"}]
+    config["paths"] = dict.fromkeys(("train", "dev"), str(write_docs(tmp_path / "x.spacy", [doc], user_data=True)))
+    examples = list(registry.resolve({"readers": config.interpolate()["corpora"]})["readers"]["train"](nlp))
+    nlp.initialize(lambda: examples)
+    pairs = nlp.get_pipe("entitykit_relations").candidates([eg.predicted for eg in examples], None)  # type: ignore[attr-defined]
+    assert (pairs.starts.tolist(), pairs.ends.tolist(), len(pairs.heads)) == ([0, 3], [5, 5], 2)
 
 
 @pytest.mark.parametrize("keys", [relation_documents.KEYS, relation_documents.TOKEN_KEYS])

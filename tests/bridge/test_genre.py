@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from entitykit.bridge.genre import pad_sources, pad_targets
+from entitykit.bridge.genre import losses_of_parts, pad_sources, pad_targets
 from entitykit.bridge.genre_names import build_names
+from entitykit.bridge.genre_tasks import GenreSettings, Target
 from entitykit.bridge.seq2seq import build_seq2seq, genre, load_seq2seq
 from entitykit.bridge.shim import TorchShim
 from entitykit.decoding.genre import AnyTokens, Markup, begin_markup, begin_name, markup_tokens
 from entitykit.errors import CheckpointError, ConfigError
 from entitykit.knowledge.trie import CompactTrie
-from entitykit.models.genre import IGNORED
-from tests.seq2seq import NAMES, Generator, make_generator, save_bart, sources
+from entitykit.models.genre import IGNORED, Seq2Seq
+from tests.seq2seq import NAMES, SETTINGS, Generator, make_generator, save_bart, sources
 
 
 @pytest.fixture(scope="module", params=["bart", "t5"])
@@ -72,6 +75,26 @@ def test_equals_generate(generator: Generator) -> None:
         )[0].tolist()
         (beams,) = generator.write([source], [begin_name(trie, generator.text.end)], width=12, n_best=1, length_penalty=1.0)
         assert [*start, *beams[0].tokens] == expected[: len(start) + len(beams[0].tokens)]
+
+
+@pytest.mark.parametrize("told", [None, "config.json", "generation_config.json"])
+def test_outputs_begin_as_those_of_generate(tmp_path: Path, told: str | None) -> None:
+    """With ``<s>`` behind the start only where the checkpoint says so, as BART-large does and GENRE's models do not."""
+    path = save_bart(tmp_path, scale=0.3)
+    if told == "config.json":  # all that old checkpoints have
+        (path / "generation_config.json").unlink()
+    if told is not None:
+        (path / told).write_text(json.dumps(json.loads((path / told).read_text()) | {"forced_bos_token_id": 0}))
+    module, settings = load_seq2seq(str(path))
+    assert module.start == tuple(settings["start"]) == ((2,) if told is None else (2, 0))
+    source = torch.tensor([[0, 9, 10, 11, 2]])
+    generated = module.network.generate(input_ids=source, max_new_tokens=4, num_beams=1, do_sample=False)  # type: ignore[operator]
+    output = generated[:, len(module.start) :]
+    assert tuple(generated[0, : len(module.start)].tolist()) == module.start
+    with torch.no_grad():
+        logits = module(source, torch.ones_like(source), output)
+        expected = module.network(input_ids=source, decoder_input_ids=generated[:, :-1]).logits[:, -output.shape[1] :]
+    torch.testing.assert_close(logits, expected)
 
 
 def unique(lists: Sequence[list[int]]) -> list[list[int]]:
@@ -163,22 +186,76 @@ def test_free_outputs_end(generator: Generator) -> None:
 
 
 def test_loss(generator: Generator) -> None:
-    """Against a sum that is written out; what fills up counts for nothing."""
+    """Against a sum that is written out; what fills up counts for nothing, nor does what is not learned."""
     given = sources(generator)[:2]
     outputs = [[*ids, generator.text.end] for ids in generator.text.names(["Ada", "New York City"], "name")]
     ids, mask = pad_sources(given, 0, torch.device("cpu"))
     targets = pad_targets(outputs, torch.device("cpu"))
     assert targets.shape == (2, max(map(len, outputs)))
     assert (targets == IGNORED).any()
+    labels = targets.clone()
+    labels[1, 1] = IGNORED
     with torch.no_grad():
-        loss = generator.module.loss(generator.module(ids, mask, targets), targets, smoothing=0.2)
-        expected = 0.0
+        loss = generator.module.loss(generator.module(ids, mask, targets), labels, smoothing=0.2)
+        expected, left_out = 0.0, 0.0
         for source, output in zip(given, outputs, strict=True):
             single, one = pad_sources([source], 0, torch.device("cpu"))
             log_p = generator.module(single, one, torch.tensor([output])).log_softmax(-1)[0]
             hit = log_p[torch.arange(len(output)), torch.tensor(output)]
-            expected -= float((0.8 * hit + 0.2 * log_p.mean(dim=1)).mean())
-    assert float(loss) == pytest.approx(expected, rel=1e-4)
+            each = 0.8 * hit + 0.2 * log_p.mean(dim=1)
+            expected, left_out = expected - float(each.sum()), float(each[1])
+    assert float(loss) == pytest.approx(expected + left_out, rel=1e-4)
+
+
+def some_targets(generator: Generator, n: int) -> list[Target]:
+    outputs = [[*ids, generator.text.end] for ids in generator.text.names(NAMES, "name")]
+    return [Target(sources(generator)[i % 6], outputs[i], outputs[i]) for i in range(n)]
+
+
+def learn(generator: Generator, targets: Sequence[Target], settings: GenreSettings) -> tuple[float, list[torch.Tensor]]:
+    """The loss, and its gradients."""
+    total = 0.0
+    for loss in losses_of_parts(generator.shim, targets, settings):
+        loss.backward()
+        total += float(loss.detach())
+    gradients = [p.grad for p in generator.module.parameters() if p.grad is not None]
+    generator.module.zero_grad(set_to_none=True)
+    return total, gradients
+
+
+def test_loss_of_a_batch_is_the_mean_over_tokens(generator: Generator) -> None:
+    """However many outputs there are."""
+    targets = some_targets(generator, 5)
+    of_one, of_eight, of_all = (learn(generator, some, SETTINGS)[0] for some in (targets[:1], targets[:1] * 8, targets))
+    assert of_eight == pytest.approx(of_one, rel=1e-5)
+    alone = [learn(generator, [target], SETTINGS)[0] * len(target.labels) for target in targets]
+    assert of_all == pytest.approx(sum(alone) / sum(len(target.labels) for target in targets), rel=1e-5)
+    unlearned = targets[0]._replace(labels=[IGNORED] * len(targets[0].labels))
+    assert learn(generator, [unlearned, targets[1]], SETTINGS)[0] == pytest.approx(learn(generator, targets[1:2], SETTINGS)[0])
+
+
+def test_batch_is_learned_in_parts(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not more tokens at once than memory was given for, and the gradients are those of the whole batch."""
+    sizes: list[int] = []
+    forward = Seq2Seq.forward
+
+    def counted(self: Seq2Seq, ids: torch.Tensor, mask: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        sizes.append(int(mask.sum() + (targets != IGNORED).sum()))
+        return forward(self, ids, mask, targets)
+
+    monkeypatch.setattr(Seq2Seq, "forward", counted)
+    targets = some_targets(generator, 8)
+    longest = max(len(target.source) + len(target.output) for target in targets)
+    whole, expected = learn(generator, targets, replace(SETTINGS, batch_tokens=100_000))
+    assert len(sizes) == 1
+    for budget in (2 * longest, 1):
+        sizes.clear()
+        loss, found = learn(generator, targets, replace(SETTINGS, batch_tokens=budget))
+        assert len(sizes) > 3
+        assert max(sizes) <= max(budget, longest)
+        assert loss == pytest.approx(whole, rel=1e-5)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_shared_weights_are_saved_once(generator: Generator) -> None:

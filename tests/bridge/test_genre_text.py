@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from math import exp
@@ -10,19 +12,20 @@ from pathlib import Path
 
 import pytest
 import spacy
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 
 from entitykit.bridge.genre_names import AliasNames, build_names, open_names
-from entitykit.bridge.genre_tasks import MarkupTask, NameTask
+from entitykit.bridge.genre_tasks import Linked, MarkupTask, NameTask
 from entitykit.bridge.genre_text import MAX_NAME, GenreText
 from entitykit.bridge.seq2seq import load_seq2seq
 from entitykit.decoding.beams import Beam
-from entitykit.decoding.genre import State, advance, allowed
+from entitykit.decoding.genre import State, advance, allowed, markup_tokens
 from entitykit.decoding.markup import without_brackets
 from entitykit.errors import ConfigError, EntityKitWarning
 from entitykit.knowledge.entities import Alias, Entity
 from entitykit.knowledge.store import EntityStore
 from entitykit.knowledge.trie import CompactTrie
+from entitykit.models.genre import IGNORED
 from tests.seq2seq import NAMES, SETTINGS, TEXT, Generator, make_generator, save_bart
 
 PARENTHESES = str.maketrans("[]{}\u00a0", "()() ")
@@ -125,6 +128,7 @@ def test_text_is_pickled(generator: Generator) -> None:
 def test_targets_are_read_again(generator: Generator, nlp: spacy.Language) -> None:
     """The output that the model is to learn is allowed, and means the links that it was made from."""
     doc = nlp(TEXT * 2)
+    doc.ents = []  # all words are annotated
     trie = build_names(enumerate(NAMES), generator.text, "markup")
     task = MarkupTask(generator.text, replace(SETTINGS, passage=70, output=200), trie)
     words = {token.text: token.i for token in doc}
@@ -134,9 +138,12 @@ def test_targets_are_read_again(generator: Generator, nlp: spacy.Language) -> No
     requests = task.requests([doc], [None])
     assert n_out == 0
     assert [target.source for target in targets] == [request.source for request in requests]
+    assert [target.labels for target in targets] == [target.output for target in targets]
     found = []
     for target, request in zip(targets, requests, strict=True):
-        found += task.read(doc, request, [follow(request.state, target.output)])
+        read, n_lost = task.read(doc, request, [follow(request.state, target.output)])
+        assert n_lost == 0
+        found += read
     assert [(link.start, link.end) for link in found] == [(start, end) for start, end, _ in links]
     assert [[NAMES[row] for row in rows] for link in found for rows in link.rows] == [[name] for *_, name in links]
     expected = [exp(-0.5 * n) for n in n_tokens(generator, doc, links)]
@@ -174,11 +181,68 @@ def test_what_is_no_name_is_no_link(generator: Generator, nlp: spacy.Language) -
         follow(request.state, [*generator.text.names([name], "name")[0], generator.text.end])
         for name in ("York Ada", "Ada", "New York")
     )
-    assert [link.rows for link in task.read(doc, request, [nobody, ada])] == [[]]
-    assert [link.scores for link in task.read(doc, request, [nobody, ada])] == [[]]
-    assert [[[NAMES[row] for row in rows] for rows in link.rows] for link in task.read(doc, request, [ada, nobody, york])] == [
-        [["Ada"], ["New York"]]
+    assert task.read(doc, request, [nobody, ada]) == ([Linked(1, 2, [], [])], 0)
+    (link,), n_lost = task.read(doc, request, [ada, nobody, york])
+    assert [[NAMES[row] for row in rows] for rows in link.rows] == [["Ada"], ["New York"]]
+    assert n_lost == 0
+
+
+def test_what_is_marked_freely(generator: Generator, nlp: spacy.Language) -> None:
+    """A mention whose name nobody has is NIL; one that the text does not have, or that overlaps another, is counted."""
+    doc, other = nlp("In London"), nlp("In York")
+    task = MarkupTask(generator.text, SETTINGS, build_names(enumerate(NAMES), generator.text, "markup"), free=True)
+    (request,), (wrong,) = task.requests([doc], [None]), task.requests([other], [None])
+    ada, nobody = generator.text.names(["Ada", "York Ada"], "markup")
+    assert request.passage is not None
+    assert wrong.passage is not None
+
+    def read(source: Sequence[int], links: Sequence[tuple[int, int, list[int]]]) -> tuple[list[object], int]:
+        output = [*markup_tokens(source, links, generator.text.marks()), generator.text.end]
+        found, n_lost = task.read(doc, request, [follow(request.state, output)])
+        assert all(link.scores == pytest.approx([exp(-0.5)]) for link in found)
+        return [(link.start, link.end, [NAMES[row] for rows in link.rows for row in rows]) for link in found], n_lost
+
+    ids, starts = request.passage.ids, {word: token for token, word in request.passage.starts.items()}
+    second, end = starts[1], len(ids)
+    assert read(ids, [(0, second, ada), (second, end, nobody)]) == ([(0, 1, ["Ada"]), (1, 2, [])], 0)
+    assert read(ids, [(second, second + 1, nobody), (second + 1, end, ada)]) == ([(1, 2, [])], 1)
+    of_other = {word: token for token, word in wrong.passage.starts.items()}[1]
+    assert read(wrong.passage.ids, [(0, of_other, ada), (of_other, len(wrong.passage.ids), ada)]) == ([(0, 1, ["Ada"])], 1)
+
+
+def test_words_that_nobody_has_annotated_are_not_learned(generator: Generator, nlp: spacy.Language) -> None:
+    """Where a mention might have been opened, the model does not learn that there is none."""
+    doc = nlp(TEXT * 2)
+    unknown = set(range(len(doc) // 2))
+    doc.set_ents([], default="missing")
+    task = MarkupTask(generator.text, replace(SETTINGS, passage=40), build_names(enumerate(NAMES), generator.text, "markup"))
+    assert task.targets(doc, []) == ([], 0)
+    ada = next(token.i for token in doc if token.text == "Ada")
+    unknown.remove(ada)
+    doc.set_ents(
+        [Span(doc, ada, ada + 1, label="X")],
+        outside=[doc[i : i + 1] for i in range(len(doc)) if i != ada and i not in unknown],
+        default="missing",
+    )
+    targets, _ = task.targets(doc, [(ada, ada + 1, "Ada")])
+    requests = [
+        request
+        for request in task.requests([doc], [None])
+        if request.passage is not None and not unknown.issuperset(request.passage.starts.values())
     ]
+    assert 1 < len(requests) < len(task.requests([doc], [None]))
+    assert [target.source for target in targets] == [request.source for request in requests]
+    n_ignored = 0
+    for target, request in zip(targets, requests, strict=True):
+        state, passage = request.state, request.passage
+        assert passage is not None
+        for token, label in zip(target.output, target.labels, strict=True):
+            may_open = generator.text.marks().open_mention in allowed([state])[0].tolist()
+            hidden = may_open and token == passage.ids[state.position] and passage.starts[state.position] in unknown
+            assert label == (IGNORED if hidden else token)
+            n_ignored += hidden
+            (state,) = advance([state], [token])
+    assert n_ignored > 5
 
 
 def test_spans_that_can_be_no_mentions_are_counted(generator: Generator, nlp: spacy.Language) -> None:
@@ -231,6 +295,36 @@ def test_names_follow_the_store(generator: Generator, tmp_path: Path) -> None:
     assert (again.state, len(again)) == (store.version, len(changed))
     (tmp_path / "names" / text.fingerprint("markup") / "trie.json").write_text("{")
     assert len(open_names(store, text, "markup")) == len(changed)
+
+
+def test_names_of_another_store_in_its_place(generator: Generator, tmp_path: Path) -> None:
+    """Are not those of the first one, though its number is the same, or one that the first one has been through."""
+    text, store = generator.text, make_store(tmp_path / "one")
+    store.add([Entity(id="new", name="Ada")])
+    open_names(store, text, "markup")
+    kept = tmp_path / "one" / "names"
+    for n_changes in (0, 1, 2):
+        folder = tmp_path / f"kb {n_changes}"
+        EntityStore.build(folder, [Entity(id=f"N{i}", name=name) for i, name in enumerate(("Ada", "Gotham"))])
+        with EntityStore.open(folder) as other:
+            for i in range(n_changes):
+                other.add([Entity(id="N1", name="Gotham", description=str(i))])
+            shutil.copytree(kept, folder / "names")
+            names = open_names(other, text, "markup")
+            assert (len(names), names.state, names.state_name) == (2, other.version, other.state)
+            assert names.rows(int(names.find(text.names(["Ada"], "markup"))[0])).tolist() == [other.row("N0")]
+
+
+def test_names_from_before_states_had_names(generator: Generator, tmp_path: Path) -> None:
+    """Are taken by the number."""
+    text, store = generator.text, make_store(tmp_path)
+    open_names(store, text, "markup")
+    meta = tmp_path / "names" / text.fingerprint("markup") / "trie.json"
+    values = json.loads(meta.read_text())
+    assert values.pop("state_name") == store.state
+    meta.write_text(json.dumps(values))
+    assert open_names(store, text, "markup").state == store.version
+    assert json.loads(meta.read_text()) == values  # nothing was made anew
 
 
 def test_names_that_cannot_be_generated(generator: Generator) -> None:

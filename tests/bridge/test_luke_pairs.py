@@ -58,6 +58,20 @@ def words_of(reader: MarkedPairReader, ids: Any) -> str:
     return " ".join(pieces).replace(" ##", "")
 
 
+def test_byte_level_pieces_keep_the_space_before(tiny_roberta: Path) -> None:
+    """A word is the same pieces behind a mark as in a text; one without a space before it has none here either."""
+    reader = make_reader(tiny_roberta)
+    doc = Doc(VOCAB, words=["Mary", "met", "Anne", "'s", "king", "Peter"], spaces=[True, True, False, True, True, False])
+    columns = [[0, 2, 3, 5], [1, 3, 4, 6], [0] * 4, [1, 0], [2, 3]]
+    pairs = EntityPairs(*(torch.tensor(column, dtype=torch.long) for column in columns))
+    texts = reader.compose([doc], pairs, size=60)
+    pieces = ["".join(map(reader._tokenizer.id_to_token, ids.tolist())) for ids in texts.ids]
+    assert pieces == ["<s>ĠMaryĠmet@ĠAnne@#'s#ĠkingĠPeter</s>", "<s>@ĠMary@ĠmetĠAnne'sĠking#ĠPeter#</s>"]
+    whole = reader.tokenize([" king Peter"])[0].tolist()
+    ids = texts.ids[0].tolist()
+    assert any(ids[i : i + len(whole)] == whole for i in range(len(ids)))
+
+
 @pytest.mark.parametrize(
     ("head", "tail", "expected"),
     [

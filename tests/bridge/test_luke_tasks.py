@@ -198,6 +198,16 @@ def test_entities(folders: dict[Any, Path], doc: Doc) -> None:
     assert all(len(titles) == 2 and titles[0][1] >= titles[1][1] for titles in best)
 
 
+def test_titles_that_share_a_row(folders: dict[Any, Path], tmp_path: Path) -> None:
+    """The first of them is given."""
+    path = shutil.copytree(folders[LukeForMaskedLM], tmp_path / "copy")
+    rows = {title: row for row, title in enumerate(ENTITIES)} | {"Londres": ENTITIES.index("London"), "Londra": 6}
+    (path / "entity_vocab.json").write_text(json.dumps(rows))
+    luke = load_luke(str(path))
+    assert isinstance(luke, LukeEntities)
+    assert luke.labels == ENTITIES
+
+
 def test_long_texts(folders: dict[Any, Path]) -> None:
     """Every span is read, from a window that sees it; a pair keeps as much context as there is room for."""
     doc = NLP.make_doc(" ".join([TEXT] * 12))

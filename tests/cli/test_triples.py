@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc, DocBin, Span
 
 from entitykit.cli import triples as command
+from entitykit.corpora.jsonl import doc_to_record
 from entitykit.corpora.triples import UNKNOWN, WRITTEN, Names, Triple, csv_lines, graphml_lines, nt_lines, read_triples
 from entitykit.errors import CorpusError, EntityKitError, InputError
 
@@ -247,7 +249,15 @@ def test_nothing_to_write(tmp_path: Path) -> None:
     assert list(read_triples(Doc(NLP.vocab, words=["a"]))) == []
 
 
-@pytest.mark.parametrize("value", [relation((0, 1), (1, 9), "r"), {"head": [0, 1]}, 3])
+@pytest.mark.parametrize("values", [0.5, {"head": [0, 1]}], ids=str)
+def test_relations_that_are_no_list(values: Any) -> None:
+    with pytest.raises(InputError, match="E349.*expected a list"):
+        list(read_triples(annotated(["a", "b"], values)))
+
+
+@pytest.mark.parametrize(
+    "value", [relation((0, 1), (1, 9), "r"), {"head": [0, 1]}, 3, relation((0, 1), (1, 2), "r", score="1")]
+)
 def test_relations_that_cannot_be_read(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "x.spacy"
     DocBin(docs=[annotated(["a", "b"], [value])], store_user_data=True).to_disk(path)
@@ -278,6 +288,26 @@ def test_mistakes(arguments: list[str], code: str, source: Path, monkeypatch: py
 def test_a_folder_without_files(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="E202"):
         run(tmp_path, tmp_path / "x.nt")
+
+
+def test_what_annotate_writes_by_default(docs: list[Doc], tmp_path: Path) -> None:
+    """JSON lines, read as the DocBin of the same documents; in a folder without the list of failures."""
+    del docs[0].spans["sc"]
+    source = tmp_path / "x.spacy"
+    DocBin(docs=docs, store_user_data=True).to_disk(source)
+    folder = tmp_path / "written"
+    folder.mkdir()
+    with (folder / "x.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(f"{json.dumps(doc_to_record(doc))}\n" for doc in docs)
+    (folder / "x.jsonl.errors.jsonl").write_text('{"input": "a.txt", "error": "gone"}\n', encoding="utf-8")
+    found = []
+    for path in (source, folder / "x.jsonl", folder):
+        run(path, tmp_path / "x.csv")
+        found.append((tmp_path / "x.csv").read_text(encoding="utf-8"))
+    assert found[0] == found[1] == found[2]
+    (folder / "y.jsonl").write_text('{"text": "a", "relations": [{"head": [0, 1]}]}\n', encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"E207.*y\.jsonl, line 1"):
+        run(folder / "y.jsonl", tmp_path / "x.csv")
 
 
 def test_standard_output(

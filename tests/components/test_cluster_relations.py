@@ -196,6 +196,9 @@ def test_what_cannot_be_learned(tiny_bert: Path) -> None:
     wrong.y.user_data["cluster_relations"] = [{"head": 1, "tail": 4, "label": "Met"}]
     with pytest.raises(InputError, match="E346.*one of the 3 groups"):
         nlp.initialize(lambda: [wrong])
+    wrong.y.user_data["cluster_relations"] = 5
+    with pytest.raises(InputError, match="E349.*expected a list"):
+        nlp.initialize(lambda: [wrong])
     nlp, _ = initialized(tiny_bert)
     with pytest.raises(ConfigError, match=r"E110.*Hates.*Live_In, Met"):
         train(nlp, [example(nlp, *TEXTS[2][:2], [(1, 2, "Hates")])], 1)

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import spacy
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Span
 from spacy.training import Example
 
 from entitykit.bridge.head import HeadInput
 from entitykit.components import coref as component
-from entitykit.components.clusters import gold_clusters, occurrences, rows_by_name, telling_words
-from entitykit.corpora.clusters import representative
-from entitykit.errors import ConfigError, InputError
+from entitykit.components.clusters import occurrences
+from entitykit.errors import ConfigError, EntityKitWarning, InputError
 from entitykit.scoring.coref import clusters_in
-from tests.pipelines import SENTENCES, counted_passes, initialized, make_examples, make_pipeline, train
+from tests.pipelines import OURS, SENTENCES, counted_passes, initialized, make_examples, make_pipeline, train
 
 TEXT = " ".join(text for text, _ in SENTENCES)
 
@@ -27,15 +26,6 @@ def nlp(tiny_bert: Path) -> Language:
     nlp, examples = initialized(tiny_bert, "coref_major")
     train(nlp, examples, 60)
     return nlp
-
-
-def named(words: str, *clusters: list[tuple[int, int]]) -> Doc:
-    nlp = spacy.blank("en")
-    nlp.add_pipe("entitykit_coref")  # makes the extensions known
-    doc = Doc(nlp.vocab, words=words.split())
-    for i, cluster in enumerate(clusters, start=1):
-        doc.spans[f"coref_clusters_{i}"] = [doc[start:end] for start, end in cluster]
-    return doc
 
 
 def test_clusters_are_numbered_by_their_first_mentions(nlp: Language) -> None:
@@ -240,11 +230,44 @@ def test_names_are_the_places_that_have_tokens(with_tokens: Language) -> None:
 
 @pytest.mark.parametrize(
     ("names", "descriptions"),
-    [(["Mary", ""], None), (["Mary", " "], None), (["Mary", "Mary"], None), (["Mary"], {"Peter": "a fisherman"})],
+    [
+        (["Mary", ""], None),
+        (["Mary", " "], None),
+        (["Mary", "Mary"], None),
+        (["Mary"], {"Peter": "a fisherman"}),
+        ("Mary", None),
+        (3, None),
+        (["Mary", 3], None),
+        (["Mary", None], None),
+        (["Mary"], {"Mary": None}),
+        (["Mary"], ["a woman"]),
+    ],
 )
-def test_find_refuses_names(nlp: Language, names: list[str], descriptions: dict[str, str] | None) -> None:
+def test_find_refuses_names(nlp: Language, names: object, descriptions: object) -> None:
     with pytest.raises(InputError, match="E641"):
         nlp.get_pipe("coref_major").find(nlp(TEXT), names, descriptions=descriptions)
+
+
+def test_names_that_do_not_occur_are_split_as_the_text_is(nlp: Language) -> None:
+    coref = nlp.get_pipe("coref_major")
+    docs, places = coref._read(["John's  wife,", "Ahab"], {"Ahab": "of the Pequod."})
+    assert [[token.text for token in doc] for doc in docs] == [
+        ["John", "'s", "wife", ","],
+        ["Ahab", ":", "of", "the", "Pequod", "."],
+    ]
+    assert places == [[(0, 4)], [(4, 5)]]
+
+
+def test_find_says_what_a_doc_cleaner_does(nlp: Language) -> None:
+    coref = nlp.get_pipe("coref_major")
+    nlp.add_pipe("doc_cleaner", config={"attrs": {"_.trf_data": None}})
+    try:
+        for ask in (lambda: coref.find(nlp(TEXT), ["John"]), lambda: list(coref.stream(nlp.pipe([TEXT])))):
+            with pytest.raises(ConfigError, match=r"E102.*doc_cleaner"):
+                ask()
+    finally:
+        nlp.remove_pipe("doc_cleaner")
+    assert coref.find(nlp(TEXT), ["John"])["John"]
 
 
 def test_find_needs_the_model_and_a_memory(nlp: Language, tiny_bert: Path) -> None:
@@ -270,10 +293,31 @@ def test_wrong_settings(tiny_bert: Path, setting: str, value: object, code: str)
         make_pipeline(tiny_bert, "coref", **{setting: value})
 
 
-def test_wrong_update(tiny_bert: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "setting", "value"),
+    [
+        ("OnlineCoref", "update", "max"),
+        ("OnlineCoref", "size", 0),
+        ("OnlineCoref", "match", 0),
+        ("OnlineCoref", "hidden", 0),
+        ("OnlineCoref", "size_width", -1),
+        ("OnlineCoref", "max_width", -3),
+        ("OnlineCoref", "dropout", 1.5),
+        ("OnlineCoref", "mention_weight", -1.0),
+        ("OnlineCoref", "keep_weight", -1.0),
+        ("OnlineCoref", "loss_weight", -1.0),
+        ("AntecedentCoref", "antecedents", 0),
+        ("AntecedentCoref", "dropout", -0.5),
+        ("MajorEntities", "most", 0),
+        ("MajorEntities", "least", -1),
+        ("MajorEntities", "major_weight", -1.0),
+    ],
+)
+def test_wrong_settings_of_models(tiny_bert: Path, model: str, setting: str, value: object) -> None:
     nlp = make_pipeline(tiny_bert)
-    with pytest.raises(ConfigError, match="E007"):
-        nlp.add_pipe("entitykit_coref", config={"model": {"@architectures": "entitykit.OnlineCoref.v1", "update": "max"}})
+    architecture = {"@architectures": f"entitykit.{model}.v1", "tok2vec": OURS, setting: value}
+    with pytest.raises(ConfigError, match=rf"E007.*{setting} is {value}"):
+        nlp.add_pipe("entitykit_coref", config={"model": architecture})
 
 
 def test_without_clusters_there_is_nothing_to_learn(tiny_bert: Path) -> None:
@@ -283,81 +327,28 @@ def test_without_clusters_there_is_nothing_to_learn(tiny_bert: Path) -> None:
         nlp.initialize(lambda: [Example(doc, doc.copy())])
 
 
-def test_gold_clusters_of_a_batch(tiny_bert: Path) -> None:
-    nlp = make_pipeline(tiny_bert)
+def test_a_mention_in_two_clusters_is_told_at_once(tiny_bert: Path) -> None:
+    nlp = make_pipeline(tiny_bert, "coref")
     examples = make_examples(nlp)
-    unknown = Example(nlp.make_doc("Not annotated"), nlp.make_doc("Not annotated"))
-    gold = gold_clusters([examples[0], unknown, examples[1]])
-    n = len(examples[0].predicted) + 2
-    assert gold.known == [True, False, True]
-    places = list(zip(gold.spans.starts.tolist(), gold.spans.ends.tolist(), gold.entities.tolist(), strict=True))
-    assert places == [(0, 2, 0), (4, 6, 1), (n, n + 5, 2), (n + 6, n + 7, 2), (n + 3, n + 5, 3)]
+    gold = examples[0].reference
+    gold.spans["coref_clusters_2"] = [gold[0:2], gold[4:6]]
+    with pytest.warns(EntityKitWarning, match=r"W641.*1 places"):
+        nlp.initialize(lambda: examples)
 
 
-def test_a_span_in_two_clusters_counts_once() -> None:
-    doc = named("Ada met Lord Byron", [(0, 1), (2, 4)], [(2, 4)])
-    gold = gold_clusters([Example(Doc(doc.vocab, words=[token.text for token in doc]), doc)])
-    assert gold.entities.tolist() == [0, 0]
-
-
-def test_words_that_tell() -> None:
-    doc = named("The Captain , he said , was the captain 's brother .")
-    words = telling_words([doc, doc[:0].as_doc()])
-    assert [bool(word) for word in words] == [False, True, False, False, True, False, False, False, True, False, True, False]
-    assert words[1] == words[8] + 1  # the same word, with a capital
-    assert words[8] % 2 == words[10] % 2 == 0
-    assert words[8] != words[10]
-    assert words.dtype == np.int64
-
-
-def test_clusters_by_name() -> None:
-    doc = named("Ada met Ada Lovelace in Canada , and ada left")
-    spans = [doc[0:1], doc[2:4], doc[5:6], doc[8:9]]
-    assert rows_by_name(spans, np.array([0, 1, 2, 0]), ["ADA", "lovelace", "Ada  Lovelace", "Byron"]) == {
-        "ADA": [0, 3],
-        "Ada  Lovelace": [1],
-        "lovelace": [1],  # the only one that holds it
-    }
-    assert rows_by_name(spans, np.array([3, 4, 5, 4]), ["Ada"]) == {"Ada": [1, 3]}  # as often so called, and held once more
-    assert rows_by_name([], np.zeros(0, dtype=np.int64), ["Ada"]) == {}
-
-
-def test_the_order_of_names_does_not_matter() -> None:
-    doc = named("Jones Peter Jones Mary Jones Mary Jones Peter Jones")
-    spans = [doc[0:1], doc[1:3], doc[3:5], doc[5:7], doc[7:9]]
-    entities = np.array([0, 1, 0, 0, 1])
-    for names in (["Jones", "Mary Jones"], ["Mary Jones", "Jones"]):
-        assert rows_by_name(spans, entities, names) == {"Mary Jones": [0, 2, 3], "Jones": [0, 2, 3]}  # two of hers
-    only_held = rows_by_name(spans[1:], entities[1:], ["Jones", "Mary Jones"])
-    assert only_held == {"Mary Jones": [1, 2], "Jones": [0, 3]}  # which no other name has
-    assert rows_by_name(spans[3:4], entities[3:4], ["Jones", "Mary Jones"]) == {"Mary Jones": [0], "Jones": [0]}
-    assert rows_by_name(spans[1:3], np.array([7, 5]), ["jones", "JONES"]) == {"jones": [0], "JONES": [1]}  # the first ones
-
-
-def test_resolved_text() -> None:
-    doc = named(
-        "Ada met her friend Lord Byron ; he liked her and his dog . It barked .",
-        [(0, 1), (2, 3), (9, 10)],
-        [(2, 4), (4, 6), (7, 8), (11, 12)],
-        [(11, 13), (14, 15)],
-        [(16, 17)],
-    )
-    assert (
-        doc._.resolved_text == "Ada met Ada's friend Lord Byron ; Lord Byron liked Ada and Lord Byron's dog . his dog barked . "
-    )
-
-
-def test_pronouns_without_a_name_stay() -> None:
-    doc = named("He said he would", [(0, 1), (2, 3)])
-    assert doc._.resolved_text == "He said he would "
-    assert representative(clusters_in(doc)[0]) is None  # type: ignore[index]
-
-
-def test_occurrences() -> None:
-    doc = spacy.blank("en")("Mr.\nDarcy met MR. DARCY. Darcys are not Mr.Darcy.")
-    assert [span.text for span in occurrences(doc, "Mr. Darcy")] == ["Mr.\nDarcy", "MR. DARCY"]
-    assert [span.text for span in occurrences(doc, "darcy")] == ["Darcy", "DARCY", "Darcy"]  # and no part of Darcys
-    assert occurrences(doc, "(") == []
+def test_groups_of_mentions_that_no_document_has_are_told_once(tiny_bert: Path) -> None:
+    nlp = make_pipeline(tiny_bert, "coref", mentions=["nmaes", "people_*"])
+    nlp.initialize(lambda: make_examples(nlp))
+    nlp("")  # has no words that could be in a group
+    with pytest.warns(EntityKitWarning, match=r"W642.*nmaes, people_\*.*setting mentions"):
+        nlp(TEXT)
+    nlp(TEXT)
+    named = make_pipeline(tiny_bert, "coref", mentions=["nmaes", "people_*"])
+    named.initialize(lambda: make_examples(named))
+    doc = named.make_doc(TEXT)
+    doc.spans["people_1"] = []  # somebody has looked
+    named(doc)
+    named(TEXT)
 
 
 def test_mentions_that_are_linked_to_mentions(tiny_bert: Path) -> None:
@@ -382,10 +373,13 @@ def test_what_to_forget_must_have_been_learned(tiny_bert: Path) -> None:
     nlp = make_pipeline(tiny_bert)
     model = {"@architectures": "entitykit.OnlineCoref.v1", "proposed": False, "keep_weight": 0.0}
     nlp.add_pipe("entitykit_coref", config={"model": model, "capacity": 1, "forget": "learned", "new": 1e9, "threshold": 1e-9})
+    with pytest.raises(ConfigError, match="E643"):
+        nlp.initialize(lambda: make_examples(nlp))
+    coref = nlp.get_pipe("entitykit_coref")
+    coref.settings["forget"] = "lru"
     nlp.initialize(lambda: make_examples(nlp))
     doc = nlp.get_pipe("entitykit_encoder")(nlp.make_doc("Mary met John"))
-    coref = nlp.get_pipe("entitykit_coref")
-    coref.settings["mentions"] = ["here"]
+    coref.settings |= {"mentions": ["here"], "forget": "learned"}
     doc.spans["here"] = [doc[0:1], doc[2:3]]
     with pytest.raises(ConfigError, match="E643"):
         coref(doc)

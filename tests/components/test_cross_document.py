@@ -18,9 +18,9 @@ from spacy.training import Example
 from spacy.vocab import Vocab
 
 from entitykit.components.clustering import ClusteringPipe, gather, log_odds
-from entitykit.components.cross_document import gold_mentions
+from entitykit.components.cross_document import gold_mentions, mentions_in_order
 from entitykit.components.near import Others, near_pairs
-from entitykit.errors import ConfigError, EntityKitWarning, InputError
+from entitykit.errors import CheckpointError, ConfigError, EntityKitWarning, InputError
 from entitykit.knowledge.cluster_store import ClusterStore
 from entitykit.scoring.cross_document import cross_document_score
 from tests.pipelines import initialized, make_examples, train
@@ -93,6 +93,13 @@ def test_other_weights_make_another_fingerprint(trained: Language, tiny_bert: Pa
         pipe_of(trained).cluster(mixed)
 
 
+def test_scores_that_are_missing() -> None:
+    """As `entitykit_dictionary` leaves them."""
+    doc = Doc(Vocab(), words=["Ada", "Ben"])
+    doc.spans["sc"] = SpanGroup(doc, name="sc", spans=[doc[1:2], doc[0:1]], attrs={"scores": [0.5, None]})
+    assert mentions_in_order(doc, "sc") == [(0, 1, "", 1.0), (1, 2, "", 0.5)]
+
+
 def test_hard_negatives_are_near_clusters_of_earlier_batches(tiny_bert: Path) -> None:
     nlp, examples = initialized(tiny_bert, KIND)
     pipe = pipe_of(nlp)
@@ -135,6 +142,21 @@ def test_settings_that_cannot_be(setting: str, value: float) -> None:
 def test_model_settings_that_cannot_be(setting: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"E630.*{setting}"):
         spacy.blank("xx").add_pipe("entitykit_cross_document", config={"model": {setting: value}})
+
+
+@pytest.mark.parametrize("factory", ["entitykit_cross_document", "entitykit_mention_pairs"])
+def test_dropout_out_of_range(factory: str) -> None:
+    with pytest.raises(ConfigError, match=r"E007.*dropout is 1.5"):
+        spacy.blank("xx").add_pipe(factory, config={"model": {"dropout": 1.5}})
+
+
+def test_mentions_that_no_document_has(tiny_bert: Path) -> None:
+    """Are named once, as they may be misspelled."""
+    nlp, _ = initialized(tiny_bert, KIND)
+    pipe_of(nlp).settings["mentions"] = "phrasse"
+    with pytest.warns(EntityKitWarning, match=r"W642.*None of the first 1 documents has spans under phrasse.*'cross_document'"):
+        assert not nlp("Mary Jones went to New York").spans[GROUP]
+    assert not nlp("Mary Jones went to New York").spans[GROUP]  # without a warning, which would be an error
 
 
 # Clusters; the vectors are given, so that what comes out is known
@@ -289,6 +311,18 @@ def test_nothing_to_cluster(tmp_path: Path) -> None:
         assert (store.n_documents, store.n_mentions) == (2, 0)
         pipe.add_to(store, [document("c", [1])])
         assert store.n_mentions == 1
+
+
+def test_a_new_store_needs_a_document(tmp_path: Path) -> None:
+    """Which says how long its vectors are; one that is there is opened without."""
+    pipe = ByVectors()
+    with pytest.raises(CheckpointError, match="E633.*no document"):
+        pipe.open_store(tmp_path, [])
+    assert not list(tmp_path.iterdir())
+    docs = [document("a", [1])]
+    pipe.open_store(tmp_path, docs).close()
+    with pipe.open_store(tmp_path, []) as store:
+        assert pipe.add_to(store, docs).mentions == 1
 
 
 def test_many_mentions_of_one_document() -> None:

@@ -184,10 +184,10 @@ def test_smaller_storage(tiny_bert: Path, tmp_path: Path, storage: str) -> None:
 @pytest.mark.parametrize("entities", [False, True])
 def test_a_trained_encoder_is_a_checkpoint(tiny_bert: Path, tmp_path: Path, entities: bool) -> None:
     """Its folder in a pipeline is a name like any other, with or without the probe and the tokens it was trained with."""
-    trained, _ = initialized(tiny_bert, "mentions_reading")
+    trained, _ = initialized(tiny_bert, "span_ner_reading")
     trained.to_disk(tmp_path)
-    encoder = {} if not entities else ENCODERS["mentions_reading"]
-    nlp = make_pipeline(tmp_path / "entitykit_encoder", *(["mentions_reading"] if entities else []), encoder=encoder)
+    encoder = {} if not entities else ENCODERS["span_ner_reading"]
+    nlp = make_pipeline(tmp_path / "entitykit_encoder", *(["span_ner_reading"] if entities else []), encoder=encoder)
     nlp.initialize(lambda: make_examples(nlp))
     text = "John met Mary in London"
     found, expected = (each(text)._.trf_data.model_output.last_hidden_state for each in (nlp, trained))

@@ -96,7 +96,7 @@ def test_finds_and_links(tiny_bert: Path, store: EntityStore, tmp_path: Path) ->
     long = spacy.load(tmp_path / "nlp")(Doc(strict.vocab, words=words))
     assert len({(ent.start, ent.end) for ent in long.ents}) == len(long.ents) > 3
     store.remove(["Q3"])
-    with pytest.warns(EntityKitWarning, match="W601"):
+    with pytest.warns(EntityKitWarning, match="W583. 1 entities"):
         assert "Q3" not in {ent.kb_id_ for ent in nlp(TEXTS[0][0]).ents}
 
 
@@ -201,6 +201,31 @@ def test_without_an_index(tiny_bert: Path, store: EntityStore, monkeypatch: pyte
         nlp(TEXTS[1][0])
     assert pipe._spare is not first
     assert pipe.index is None
+
+
+def test_another_knowledge_base_of_the_same_version(tiny_bert: Path, store: EntityStore, tmp_path: Path) -> None:
+    """Nothing of the first one is taken for the second's: not the entities that were read, nor their rows, nor an index."""
+    nlp, pipe, examples = initialized(tiny_bert, store, candidates=1, threshold=0.0, negatives=9)
+
+    def found() -> list[tuple[int, int, Any]]:
+        return [(ent.start, ent.end, ent._.kb_ents) for ent in nlp(TEXTS[0][0]).ents]
+
+    reversed_, small = (EntityStore.create(tmp_path / name) for name in ("reversed", "small"))
+    reversed_.add(KB[::-1])
+    small.add(KB[:2])
+    assert store.version == reversed_.version == small.version
+    expected = found()
+    assert expected
+    pipe.set_kb(reversed_)
+    assert found() == expected
+    pipe.build_index()
+    pipe.set_kb(store)
+    with pytest.warns(EntityKitWarning, match="W588.*another knowledge base"):
+        assert found() == expected
+    train(nlp, examples, 1)
+    pipe.set_kb(small)
+    with pytest.warns(EntityKitWarning, match="W588"):  # hard negatives are not those of its rows
+        train(nlp, examples, 1)
 
 
 def test_an_empty_knowledge_base(tiny_bert: Path, tmp_path: Path) -> None:

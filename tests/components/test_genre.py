@@ -18,6 +18,8 @@ from thinc.api import fix_random_seed
 from entitykit.components.genre import Genre
 from entitykit.components.links import Linked, register_links
 from entitykit.components.nils import leave_vectors, register_nils
+from entitykit.decoding.beams import Beam
+from entitykit.decoding.genre import advance, markup_tokens
 from entitykit.errors import CheckpointError, ConfigError, EntityKitError, EntityKitWarning
 from entitykit.knowledge.base import EntityKB, load_kb
 from entitykit.knowledge.entities import Alias, Entity
@@ -131,6 +133,37 @@ def test_overfit_freely(trained: Trained) -> None:
         nlp = trained.load(task, candidates="free")
         for eg in examples(nlp, given=task == "names"):
             assert links(nlp(eg.predicted)) == links(eg.reference)
+
+
+def test_what_is_marked_freely_and_is_no_name_is_nil(trained: Trained, tmp_path: Path) -> None:
+    EntityStore.build(tmp_path / "kb", ENTITIES[1:])
+    for threshold, found in ((0.0, ["Countess", "Ada"]), (1.1, [])):
+        nlp = trained.load("markup", candidates="free", threshold=threshold)
+        nlp.get_pipe("entitykit_genre").set_kb(EntityStore.open(tmp_path / "kb"))  # type: ignore[attr-defined]
+        doc = nlp("the Countess met Ada")
+        assert [(ent.text, ent.label_, ent.kb_id_, ent._.kb_ents) for ent in doc.ents] == [(x, "ENTITY", "", []) for x in found]
+
+
+def test_what_is_marked_freely_and_is_not_there_is_counted(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    nlp = trained.load("markup", candidates="free")
+    task = nlp.get_pipe("entitykit_genre").task  # type: ignore[attr-defined]
+    other = nlp.make_doc("the Duchess met Ada")
+    (passage,) = task.text.passages(other, 40)
+    begin, end = ({word: token for token, word in places.items()} for places in (passage.starts, passage.ends))
+    (name,) = task.text.names(["Ada"], "markup")
+    marked = [(begin[1], end[2], name), (begin[3], end[4], name)]
+    output = [*markup_tokens(passage.ids, marked, task.marks), task.text.end]
+
+    def write(shim: object, sources: object, states: Any, **_: object) -> list[list[Beam]]:
+        beam = Beam(states[0], 0.0)
+        for token in output:
+            beam = Beam(advance([beam.state], [token])[0], beam.total, token, beam)
+        return [[beam] for _ in states]
+
+    monkeypatch.setattr("entitykit.components.genre.write", write)
+    with pytest.warns(EntityKitWarning, match=r"W534. 2 of 4 mentions that 'entitykit_genre' has written freely"):
+        docs = list(nlp.pipe(["the Countess met Ada"] * 2))
+    assert [links(doc) for doc in docs] == [{(3, 4): "Q1"}] * 2
 
 
 def check_equal(found: Doc, expected: Doc) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import spacy
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
 from entitykit.bridge.late import KeyStore
 from entitykit.bridge.packs import Layout
+from entitykit.corpora.given import given_mentions
 from entitykit.errors import ConfigError, EntityKitWarning, InputError
 from entitykit.models.encoder.transformer import Cache
 from tests.pipelines import (
@@ -21,6 +23,7 @@ from tests.pipelines import (
     SENTENCES,
     annotations,
     counted_passes,
+    fast_optimizer,
     initialized,
     make_example,
     make_examples,
@@ -128,6 +131,28 @@ def test_spans_that_are_none_of_the_document(nlp: Language, tiny_bert: Path, tok
         states(doc, [other[0:2]])
 
 
+def test_documents_that_another_encoder_read(nlp: Language, tiny_bert: Path, tmp_path: Path) -> None:
+    """In another form, or with other weights; a pipeline that was saved in half precision goes on with what was read before."""
+    doc = nlp(SENTENCES[1][0])
+    other, _ = initialized(
+        tiny_bert, "span_ner", encoder={"entities": READING["entities"] | {"inject_layer": 0}, "keep_keys": True}
+    )
+    with pytest.raises(ConfigError, match=r"E125.*found keys of 1 layers of width 32; expected keys of 2 layers of width 32"):
+        late(other, doc, [(0, 1)])
+    same, examples = initialized(
+        tiny_bert, "span_ner", encoder=READING | SMALL_WINDOWS | {"keep_keys": True, "storage": "fp16"}
+    )
+    with pytest.raises(ConfigError, match=r"E125.*found the weights [0-9a-f]{32}; expected the weights"):
+        late(same, doc, [(0, 1)])
+    before = same(SENTENCES[1][0])
+    same.to_disk(tmp_path)
+    np.testing.assert_allclose(late(spacy.load(tmp_path), before, [(0, 2)]), late(same, before, [(0, 2)]), rtol=0, atol=0.02)
+    train(same, examples, 1, optimizer=fast_optimizer(encoder_learn_rate=2e-5))
+    with pytest.raises(ConfigError, match=r"E125.*before it was trained further"):
+        late(same, before, [(0, 1)])
+    assert late(same, same(SENTENCES[1][0]), [(0, 1)]).shape == (1, 32)
+
+
 NONE = {"entities": READING["entities"] | {"proposals": 0.0}}
 KEEPING = NONE | {"keep_keys": True}
 
@@ -181,6 +206,19 @@ def test_spans_that_come_late_where_nothing_is_kept(tiny_bert: Path) -> None:
     nlp.initialize(lambda: examples)
     with pytest.raises(ConfigError, match=r"E112.*keep_keys = true"):
         nlp(SENTENCES[1][0])
+
+
+def test_a_frozen_encoder_whose_tokens_are_seen(tiny_bert: Path) -> None:
+    """It only predicts, so it must be given the spans that its head learns from."""
+    nlp, examples = initialized(tiny_bert, "nested", encoder=LUKE)
+    frozen: dict[str, Any] = {"exclude": ["entitykit_encoder"], "annotates": ["entitykit_encoder"]}
+    nlp.get_pipe("entitykit_encoder").gold = ("sc",)  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"E112.*a frozen encoder reads given alone, and entitykit\.GivenMentions\.v1"):
+        train(nlp, examples, 5, **frozen)
+    nlp.get_pipe("entitykit_encoder").given = ("gold",)  # type: ignore[attr-defined]
+    given = list(given_mentions(lambda _: iter(examples), key="gold", gold="sc")(nlp))
+    losses = train(nlp, given, 10, **frozen)
+    assert losses[-1]["nested"] < losses[0]["nested"]
 
 
 @pytest.mark.parametrize("kind", ["relations_clusters", "salience"])

@@ -102,6 +102,15 @@ def test_limits_of_the_sources(tiny_bert: Path, store: EntityStore) -> None:
     assert found(linker, nlp, "X sank a ship in the north", keywords=0) == set()
 
 
+def test_priors_are_of_names_as_the_source_compares_them(tiny_bert: Path, store: EntityStore) -> None:
+    """An entity that is found otherwise gets none by a name that `alias` would not have found."""
+    nlp, linker, _ = initialized(tiny_bert, store, normalised=False, candidates={"alias": 9, "fuzzy": 9, "dense": 0})
+    for words, prior in ((["mary", "jones"], None), (["Mary", "Jones"], 1.0)):
+        doc = nlp(Doc(nlp.vocab, words=words, ents=["B-X", "I-X"]))
+        (candidate,) = linker.explain(doc.ents[0]).candidates
+        assert (candidate.id, candidate.prior) == ("Q1", prior)
+
+
 @pytest.mark.parametrize(
     ("setting", "wrong", "expected"),
     [

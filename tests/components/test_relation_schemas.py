@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,7 +58,8 @@ def test_conflicts_are_decided_for_the_best_sum(tiny_bert: Path, decoder: str, m
     """As the schema has it: each person has one place, and each place one person; the heaviest pair keeps two out."""
     rule = {"functional": True, "inverse_functional": True}
     schema = {"relations": {"Live_In": rule, "Met": {"head": ["PLACE"], "tail": ["PLACE"]}}}
-    nlp, _ = plain.initialized(tiny_bert, schema=schema, scope="document")
+    with pytest.warns(EntityKitWarning, match="W126. 1 of 3 gold relations"):
+        nlp, _ = plain.initialized(tiny_bert, schema=schema, scope="document")
     entities = [(0, 1, "PERSON"), (2, 3, "PERSON"), (4, 5, "PLACE"), (6, 7, "PLACE")]
     scores = {(0, 2): 0.9, (0, 3): 0.85, (1, 2): 0.85}
     pipe = component(nlp)
@@ -84,12 +88,14 @@ def test_the_time_of_exact_decoding_can_be_set(tiny_bert: Path, monkeypatch: pyt
         asked.append(seconds)
         return None, False
 
+    clock = itertools.count(0.0, 0.5)  # writing the programme down takes half a second
+    monkeypatch.setattr("entitykit.decoding.relation_exact.time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(Programme, "solve", solve)
     schema = {"relations": {"Live_In": {"functional": True}}}
     nlp, _ = plain.initialized(tiny_bert, threshold=0.0, schema=schema, decoder="exact", time_limit=2.5)
     with pytest.warns(EntityKitWarning, match=r"W340.* in 2\.5 seconds.*Raise time_limit"):
         plain.run(nlp, "Mary met John in London", [(0, 1, "PERSON"), (2, 3, "PERSON"), (4, 5, "PLACE")])
-    assert asked == [2.5]
+    assert asked == [2.0]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +132,107 @@ def test_a_thing_is_related_to_itself_where_the_schema_says_so(tiny_bert: Path) 
         train(nlp, examples, 60)
         found = [triples_of(nlp(eg.x.copy())) for eg in examples]
         assert found == [[("Peter", "Shaves", "Peter")], [("Peter", "Met", "Mary")]], module
+
+
+def test_gold_relations_that_the_schema_forbids(tiny_bert: Path) -> None:
+    """Are counted by kind: by their types, and beside others of their text; those out of scope are counted elsewhere."""
+    london, rest = [(0, 1, "PERSON"), (2, 3, "PLACE"), (4, 5, "PLACE")], [(0, 1, "PERSON"), (2, 3, "")]
+    texts = [
+        ("Mary left London and York", london, [(0, 1, "Left"), (0, 2, "Left"), (0, 0, "Is")]),
+        ("Mary left Peter", rest, [(0, 1, "Left"), (1, 0, "Left")]),
+    ]
+    of_clusters = [
+        (text, [(label, [(start, end)]) for start, end, label in entities], [(a + 1, b + 1, r) for a, b, r in triples])
+        for text, entities, triples in texts
+    ]
+    schema = {"relations": {"Left": {"head": ["PERSON"], "tail": ["PLACE"], "functional": True}}}
+    for module, gold in ((plain, texts), (clusters, of_clusters)):
+        nlp = module.make(tiny_bert, schema=schema)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            nlp.initialize(lambda: [module.example(nlp, *each) for each in gold])  # noqa: B023
+        (found,) = [str(warning.message) for warning in caught if "W126" in str(warning.message)]
+        assert "2 of 5 gold relations" in found
+        assert "Left from PERSON to PLACE (1); Left from no type to PERSON (1)." in found
+
+
+@pytest.mark.parametrize("flag", ["no_overlap", "one_per_pair"])
+def test_flags_forbid_gold_relations(tiny_bert: Path, flag: str) -> None:
+    nlp = plain.make(tiny_bert, entities="all", schema={flag: True})
+    entities = [(0, 5, "PERSON"), (3, 5, "PLACE"), (6, 7, "PERSON")]
+    triples = [(0, 2, "Met"), (1, 2, "Near"), (0, 2, "Near")] if flag == "no_overlap" else [(0, 2, "Met"), (0, 2, "Near")]
+    with pytest.warns(EntityKitWarning, match=f"W126. 1 of {len(triples)} gold relations"):
+        nlp.initialize(lambda: [plain.example(nlp, "the mayor of New York met John", entities, triples)])
+
+
+def test_arguments_of_all_relations_do_not_overlap(tiny_bert: Path) -> None:
+    """With entities that are given, as with those that are found."""
+    nlp, _ = plain.initialized(tiny_bert, entities="all", schema={"no_overlap": True}, threshold=0.0)
+    entities = [(0, 5, "PERSON"), (3, 5, "PLACE"), (6, 7, "PERSON")]
+    found = plain.run(nlp, "the mayor of New York met John", entities)._.relations
+    used = {tuple(relation[end]) for relation in found for end in ("head", "tail")}
+    assert used in ({(0, 5), (6, 7)}, {(3, 5), (6, 7)})
+
+
+def test_a_schema_from_a_file_stays_with_the_pipeline(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file is gone or has changed; another schema is taken where the config is given one."""
+    monkeypatch.chdir(tmp_path)
+    Path("schema.json").write_text(json.dumps(LIVE_IN), encoding="utf-8")
+    nlp, _ = plain.initialized(tiny_bert, threshold=0.0, schema="schema.json")
+    nlp.to_disk("nlp")
+    Path("schema.json").unlink()
+    entities: list[Entity] = [(0, 1, "PERSON"), (2, 3, "PERSON"), (4, 5, "PLACE")]
+    text = "Mary met John in London"
+    expected = triples_of(plain.run(nlp, text, entities))
+    Path("other.json").write_text('{"relations": {"Live_In": {"head": ["PLACE"], "tail": ["PERSON"]}}}', encoding="utf-8")
+    other = {"components": {"entitykit_relations": {"schema": "other.json"}}}
+    for loaded, same in (
+        (spacy.load("nlp"), True),
+        (plain.make(tiny_bert, threshold=0.0, schema="schema.json").from_bytes(nlp.to_bytes()), True),
+        (spacy.load("nlp", config=other), False),
+    ):
+        found = triples_of(plain.run(loaded, text, entities))
+        assert (found == expected) == same
+    assert {each for each in found if each[1] == "Live_In"} == {("London", "Live_In", "Mary"), ("London", "Live_In", "John")}
+    with pytest.raises(ConfigError, match=r"E340.*schema\.json.*no readable file"):
+        plain.initialized(tiny_bert, schema="schema.json")
+
+
+@pytest.mark.parametrize("schema", ["given", "file", "learned"])
+def test_other_descriptions_keep_the_schema(tiny_bert: Path, tmp_path: Path, schema: str) -> None:
+    """Of the labels that it knows, by their inverses, too."""
+    rules = {"relations": {"Met": {"inverse": "Live_In"}, "Live_In": {"head": ["PERSON"], "tail": ["PLACE"]}}}
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(rules), encoding="utf-8")
+    setting = {"given": rules, "file": str(path), "learned": "learned"}[schema]
+    texts = [plain.TEXTS[0], ("London met John", [(0, 1, "PLACE"), (2, 3, "PERSON")], [(0, 1, "Met")])]
+    nlp, _ = described(tiny_bert, texts, setting)
+    pipe = component(nlp)
+    pipe.set_descriptions({"Met": "a meeting", "Wohnt": "home of somebody"})
+    entities: list[Entity] = [(0, 1, "PERSON"), (2, 3, "PLACE")]
+    expected = [("John", "Wohnt", "London"), ("London", "Met", "John"), ("London", "Wohnt", "John")]
+    assert sorted(triples_of(plain.run(nlp, "John likes London", entities))) == expected
+    nlp.to_disk(tmp_path / "nlp")
+    assert sorted(triples_of(plain.run(spacy.load(tmp_path / "nlp"), "John likes London", entities))) == expected
+
+
+def test_descriptions_that_cannot_be_change_nothing(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nlp, _ = described(tiny_bert, [plain.TEXTS[0]], LIVE_IN)
+    pipe = component(nlp)
+    before = json.dumps(pipe.cfg)
+    monkeypatch.setitem(pipe.cfg, "entity_types", ["PERSON"])
+    with pytest.raises(ConfigError, match="E341.*PLACE"):
+        pipe.set_descriptions({"Live_In": "home", "Met": "a meeting"})
+    monkeypatch.undo()
+    assert json.dumps(pipe.cfg) == before
+
+
+def described(checkpoint: Path, texts: Any, schema: Any) -> tuple[Language, Any]:
+    model = {"@architectures": "entitykit.EnriCo.v1", "size": 16, "joint": False, "described": True, "tok2vec": OURS}
+    nlp = plain.make(checkpoint, model=model, schema=schema, threshold=0.0)
+    examples = [plain.example(nlp, *each) for each in texts]
+    nlp.initialize(lambda: examples)
+    return nlp, examples
 
 
 @pytest.mark.parametrize("more", [{}, {"markers": True}], ids=["states", "markers"])

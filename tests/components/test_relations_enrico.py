@@ -205,6 +205,20 @@ def test_what_the_filter_leaves_out_of_given_entities_is_counted(tiny_bert: Path
         nlp.update([examples[0], many], sgd=False, losses={})  # type: ignore[arg-type]
 
 
+def test_pairs_with_gold_relations_are_known_to_the_filter(tiny_bert: Path) -> None:
+    """In training, where entities are given; the head keeps these."""
+    nlp, _ = initialized(tiny_bert, model={"joint": False}, scope="document")
+    gold = [(2, 1, "Met"), (0, 2, "Met"), (0, 2, "Live_In")]
+    examples = [example(nlp, "a b c", [(i, i + 1, "PERSON") for i in range(3)], triples) for triples in ([], gold)]
+    docs = [eg.x for eg in examples]
+    pairs = component(nlp).candidates(docs, examples)
+    rows = [(head - 3, tail - 3) for head, tail in zip(pairs.heads.tolist(), pairs.tails.tolist(), strict=True)]
+    assert [row for row, related in zip(rows, pairs.related.tolist(), strict=True) if related] == [(0, 2), (2, 1)]
+    assert len(component(nlp).candidates(docs, None).related) == 0
+    joint, _ = initialized(tiny_bert, model={})
+    assert len(component(joint).candidates(docs, examples).related) == 0
+
+
 def test_found_entities_may_be_related_to_themselves(tiny_bert: Path) -> None:
     nlp = make(tiny_bert, model={}, schema={"no_self": False})
     gold = [("Peter shaved", [(0, 1, "PERSON")], [(0, 0, "Shaves")]), ("Mary slept", [(0, 1, "PERSON")], [])]

@@ -226,7 +226,48 @@ def test_threshold(tiny_bert: Path, tmp_path: Path) -> None:
     assert spacy.load(tmp_path / "nlp").get_pipe(NAME).threshold == pytest.approx(found)  # JSON has ten digits
     again = spacy.load(tmp_path / "nlp", config={f"components.{NAME}.threshold": 1.0})
     assert not any(value["salient"] for values in run(again, make_examples(again)) for value in values)
-    assert pipe.calibrate([]) == 1.0
+
+
+def test_nothing_to_calibrate_by(tiny_bert: Path) -> None:
+    """The threshold stays what it was."""
+    nlp, pipe = initialized(tiny_bert)
+    pipe.cfg["threshold"] = 0.25
+    unknown = make_examples(nlp, [("Mary met John", [([(0, 1)], 1.0), ([(2, 3)], 0.0)])])
+    lost = make_examples(nlp, [("Mary met John", [([(0, 1)], 3.0)])])
+    lost[0].predicted.spans.clear()
+    for eg in (*unknown, *lost):
+        eg.predicted = nlp(eg.predicted)
+    with pytest.raises(ConfigError, match=r"E623\] 'entitykit_salience' .*none of the 0 salient entities.*at least 2.0"):
+        pipe.calibrate(unknown)
+    with pytest.raises(ConfigError, match="E623"):
+        pipe.calibrate([])
+    with pytest.raises(ConfigError, match=r"E623.*none of the 1 salient entities"):
+        pipe.calibrate(lost)
+    assert pipe.threshold == 0.25
+
+
+def test_mentions_that_no_document_has(tiny_bert: Path) -> None:
+    """Are named once, as they may be misspelled; not where there are other entities, or the group was there before."""
+    nlp, _ = initialized(tiny_bert)
+
+    def misspelled(**settings: Any) -> Language:
+        return make(tiny_bert, **{"mentions": "nmaes", "clusters": "", **settings}).from_bytes(nlp.to_bytes())
+
+    first = misspelled()
+    with pytest.warns(EntityKitWarning, match=r"W642.*None of the first 2 documents has spans under nmaes, .*salience"):
+        docs = list(first.pipe(["it rained", "Ada left", ""]))
+    assert [doc._.salience for doc in docs] == [[]] * 3
+    with pytest.warns(EntityKitWarning, match=r"W642.*None of the first 1 documents has spans under ents, salience_\*"):
+        misspelled(mentions="ents", clusters="salience")("it rained")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first("it rained")  # it was said before
+        misspelled()("")
+        clustered, spelled = misspelled(clusters="salience"), misspelled(mentions="names")
+        clustered(make_examples(nlp)[0].predicted)
+        doc = spelled.make_doc("it rained")
+        doc.spans["names"] = []
+        assert spelled(doc)._.salience == spelled("it rained")._.salience == []
 
 
 def test_entities_are_given(tiny_bert: Path) -> None:
@@ -292,6 +333,24 @@ def test_settings_that_cannot_be(tiny_bert: Path, setting: str, value: Any) -> N
 def test_models_that_cannot_be(tiny_bert: Path, kind: str, model: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="E621"):
         make(tiny_bert, kind, model=model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "value"),
+    [
+        ("head", "hidden", 0),
+        ("head", "fit", -1),
+        ("head", "deciles", -2),
+        ("head", "dropout", 1.5),
+        ("head", "dropout", -0.5),
+        ("head", "loss_weight", -1.0),
+        ("cross", "hidden", 0),
+        ("cross", "dropout", 1.0),
+    ],
+)
+def test_model_settings_out_of_range(tiny_bert: Path, kind: str, setting: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"E007.* {setting} is {value}; expected at least"):
+        make(tiny_bert, kind, model={setting: value})
 
 
 def test_no_warnings_in_ordinary_use(tiny_bert: Path) -> None:

@@ -178,6 +178,12 @@ def test_teacher_without_mentions(tmp_path: Path, nlp: Language) -> None:
         next(distilled(Corpus(), tmp_path / "empty")(nlp))
 
 
+def test_teacher_that_lacks_scores(teacher: Path, nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCORES, "Ada", None)
+    with pytest.raises(ConfigError, match=r"E239.*with scores of all its spans"):
+        next(distilled(Corpus(), teacher)(nlp))
+
+
 def test_no_path() -> None:
     with pytest.raises(ConfigError, match="E239.*no path"):
         distilled(Corpus(), None)

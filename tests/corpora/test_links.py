@@ -61,6 +61,8 @@ def test_the_least_record(read: Read) -> None:
         ({"text": "a", "links": {"0": 1}}, "E206"),
         ({"text": "a", "links": [[1, 0, "A"]]}, "E226"),
         ({"text": "a", "links": [[-1, 1, "A"]]}, "E226"),
+        ({"text": "a", "links": [[0, 2, "A"]]}, "E226"),
+        ({"text": "a", "links": [[5, 6, "A"]]}, "E226"),
         ({"text": "a", "links": [[0, 1, " "]]}, "E226"),
         ({"text": "a", "links": [[0, 1, "\ud800"]]}, "E209"),
     ],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 import pytest
 
 from entitykit.decoding.beams import Beam, Search, extend, options
-from entitykit.decoding.genre import Marks, Markup, State, begin_markup, begin_name
+from entitykit.decoding.genre import AnyTokens, Marks, Markup, State, begin_markup, begin_name
 from entitykit.errors import InputError
 from entitykit.knowledge.trie import CompactTrie
 
@@ -83,6 +85,31 @@ def test_bad_beams_are_not_followed_for_ever(length_penalty: float) -> None:
     search = Search(passage(50), width=5, length_penalty=length_penalty)
     assert run([search], fixed({90: -9.0} | dict.fromkeys(range(10, 60), -0.01) | {99: -0.01})) == 51
     assert search.finished[0].tokens == [*range(10, 60), 99]
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0])
+def test_free_outputs_are_not_followed_for_ever(length_penalty: float) -> None:
+    """A model that has learned to write one name: none of the others could win, had it ended now."""
+    search = Search(begin_name(AnyTokens(20, 9, 60), 9), width=5, length_penalty=length_penalty)
+    name = [3, 4, 5, 9]
+    assert run([search], lambda beam, token: -0.1 if [*beam.tokens, token] == name[: len(beam.tokens) + 1] else -6.0) <= 6
+    assert search.finished[0].tokens == name
+
+
+def test_free_outputs_go_on_while_the_next_token_may_win() -> None:
+    search = Search(begin_name(AnyTokens(20, 9, 60), 9), width=5, length_penalty=1.0)
+    run([search], lambda beam, token: -0.01 if token == (3 if len(beam.tokens) < 4 else 9) else -0.9 if token == 9 else -6.0)
+    assert search.finished[0].tokens == [3, 3, 3, 3, 9]
+
+
+def test_free_outputs_without_a_penalty_are_those_of_scoring_every_output() -> None:
+    rng = random.Random(0)
+    outputs = [(*tokens, 2) for n in range(4) for tokens in product((0, 1, 3), repeat=n)]
+    log_p = {output[:n]: -rng.random() for output in outputs for n in range(1, len(output) + 1)}
+    search = Search(begin_name(AnyTokens(4, 2, 3), 2), width=30, n_best=6, length_penalty=0.0)
+    run([search], lambda beam, token: log_p[(*beam.tokens, token)])
+    best = sorted(outputs, key=lambda output: -sum(log_p[output[:n]] for n in range(1, len(output) + 1)))
+    assert [tuple(beam.tokens) for beam in search.finished] == best[:6]
 
 
 def test_what_is_no_number() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entitykit.decoding.genre import (
+    AnyTokens,
     Link,
     Marks,
     Markup,
@@ -30,7 +31,7 @@ TRIE = CompactTrie.build(NAMES, range(4))
 FEW = CompactTrie.build([(4,), (6, 7)], [2, 9])
 
 
-def task(source: Sequence[int], ends: Mapping[int, Sequence[int]], limit: int = 1000, *, names: Names = TRIE) -> Markup:
+def task(source: Sequence[int], ends: Mapping[int, Sequence[int]], limit: int = 1000, *, names: CompactTrie = TRIE) -> Markup:
     return Markup(source=source, ends=ends, names=lambda start, end: names, longest=names.longest, limit=limit, marks=MARKS)
 
 
@@ -41,7 +42,7 @@ def outputs(state: State, most: int = 40) -> Iterator[tuple[list[int], State]]:
     for token in options.tolist():
         (after,) = advance([state], [token])
         if after.done:
-            assert token == 99
+            assert token == state.end
             yield [token], after
         else:
             assert most
@@ -56,6 +57,13 @@ def test_outputs_are_the_names() -> None:
         (*name, 99): [row] for row, name in enumerate(NAMES)
     }
     assert begin_name(TRIE, 99).most == 4 == max(state.length for state in found.values())
+
+
+def test_free_outputs_are_all_up_to_the_limit() -> None:
+    found = {tuple(tokens) for tokens, _ in outputs(begin_name(AnyTokens(3, 1, 2), 1))}
+    assert found == {(1,), (0, 1), (2, 1), (0, 0, 1), (0, 2, 1), (2, 0, 1), (2, 2, 1)}
+    (state,) = advance([begin_name(AnyTokens(3, 1, 500), 1)], [2])
+    assert state.most == 2  # with its end
 
 
 def test_all_outputs_of_a_passage() -> None:

@@ -75,6 +75,16 @@ def test_self_relations_and_nested_arguments() -> None:
     assert [match[:2] for match in decode(given_entities, scores, {"no_self": False, "no_overlap": True}).relations] == [(0, 0)]
 
 
+def test_arguments_of_different_relations_do_not_overlap() -> None:
+    """Of given entities; two lighter relations of one that overlaps are worth more than a heavy one."""
+    given_entities = entities((0, 5), (3, 5), (6, 7), (8, 9), types=[0] * 4)
+    scores = {(0, 2): [0.9, 0, 0], (1, 2): [0.8, 0, 0], (1, 3): [0.8, 0, 0], (2, 3): [0.6, 0, 0]}
+    for decoder in DECODERS:
+        found = [match[:2] for match in decode(given_entities, scores, {"no_overlap": True}, decoder=decoder).relations]
+        assert found == ([(0, 2), (2, 3)] if decoder == "greedy" else [(1, 2), (1, 3), (2, 3)])
+        assert len(decode(given_entities, scores, {}, decoder=decoder).relations) == 4
+
+
 def test_a_type_that_is_impossible_is_never_chosen() -> None:
     log_p = np.array([[-0.1, -np.inf, -3.0], [0.0, -np.inf, -np.inf]])
     given_entities = Entities(np.array([0, 2]), np.array([1, 3]), log_p=log_p)

@@ -106,7 +106,8 @@ def violations(sample: Sample, chosen: dict[int, int], triples: set[Triple]) -> 
             yield "two tails"
         if schema.relations[label].inverse_functional and max(Counter(tail for _, tail, _ in own).values(), default=0) > 1:
             yield "two heads"
-    if schema.no_overlap and entities.types is None and any(overlap(a, b) for a, b in itertools.combinations(chosen, 2)):
+    used = chosen if entities.types is None else {end for triple in triples for end in triple[:2]}
+    if schema.no_overlap and any(overlap(a, b) for a, b in itertools.combinations(used, 2)):
         yield "entities overlap"
 
 

@@ -212,6 +212,30 @@ def test_settings_that_are_none(values: Any, reason: str, tmp_path: Path) -> Non
             RelationSchema.load(values)
 
 
+@pytest.mark.parametrize("source", [5, ["r"], 0.5], ids=str)
+def test_what_is_neither_settings_nor_a_file(source: Any) -> None:
+    with pytest.raises(ConfigError, match=r"\[E340\] The relation schema has .*; expected an object, or a JSON file"):
+        RelationSchema.load(source)
+
+
+def test_a_schema_of_some_labels() -> None:
+    """What is said of a relation by its inverse is still said where that one is gone."""
+    rules: dict[str, Any] = {
+        "part": {"inverse": "whole", "head": ["A"], "functional": True},
+        "whole": {"types": [["B", "A"], ["B", "B"]]},
+        "near": {"symmetric": True, "head": ["A"]},
+    }
+    schema = RelationSchema.load({"relations": rules, "one_per_pair": True})
+    assert schema.restricted_to(["near", "whole", "part", "other"]) == schema
+    some = schema.restricted_to(["whole", "other"])
+    assert some.one_per_pair
+    assert some.to_dict()["relations"] == {"whole": {"tail": ["A"], "types": [["B", "A"]], "inverse_functional": True}}
+    assert RelationSchema.load(some.to_dict()) == some
+    whole = schema.constrain(["whole", "part", "near"], ["A", "B"]).allowed[0]
+    np.testing.assert_array_equal(some.constrain(["whole"], ["A", "B"]).allowed[0], whole)
+    assert schema.restricted_to([]).relations == {}
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\[E340\] .* has no readable file \(No such file"):
         RelationSchema.load(tmp_path / "gone.json")

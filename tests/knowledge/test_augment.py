@@ -51,6 +51,16 @@ def test_a_description_without_the_mention() -> None:
     assert join_description(MENTION, " \n", 0) == MENTION
 
 
+def test_a_mention_is_marked_where_it_is_a_word() -> None:
+    """Rather than where another word has its letters; within one only where it is nowhere else."""
+    of = Mention("US", "the", "army")
+    for join, left in ((0, "The USSR fell. The "), (1, "The USSR fell. The "), (3, "the US army The USSR fell. The ")):
+        assert join_description(of, "The USSR fell. The US stayed.", join).left == left
+    assert join_description(of, "a part of the US", 0).right == ""
+    assert join_description(Mention("C++"), "C++11, after C++.", 0).left == "C++11, after "
+    assert join_description(Mention("東京"), "首都東京都", 0) == Mention("東京", "首都", "都")
+
+
 @settings(max_examples=25)
 @given(st.text("ab {}", min_size=1, max_size=8), *(st.text("ab {}", max_size=8) for _ in range(3)), st.sampled_from(JOINS))
 def test_nothing_is_lost(mention: str, left: str, right: str, description: str, join: int) -> None:

@@ -176,6 +176,16 @@ def test_vectors_that_were_made_meanwhile_stay(tmp_path: Path, monkeypatch: pyte
     assert len(VectorTable(tmp_path / "kb" / "vectors")) == 1
 
 
+def test_saved_where_its_own_vectors_are(kb: EntityKB, tmp_path: Path) -> None:
+    """Beside another store, which is replaced."""
+    kb.to_disk(tmp_path / "copy")
+    EntityStore.open(tmp_path / "copy").remove(["Q90"])
+    mixed = load_kb(kb.store.folder, vectors=tmp_path / "copy" / "vectors")(Vocab())
+    mixed.to_disk(tmp_path / "copy")
+    again = load_kb(tmp_path / "copy")(Vocab())
+    assert (len(again), again.get_vector("Q90").tolist()) == (len(kb), kb.get_vector("Q90").tolist())
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_vectors_stay_until_new_ones_are_complete(kb: EntityKB, tmp_path: Path, dtype: str) -> None:
     kb.to_disk(tmp_path / "copy")

@@ -18,6 +18,7 @@ from entitykit.knowledge.candidates import (
     find_candidates,
     hard_negatives,
     nearest_words,
+    search_alive,
     telling_words,
     word_query,
 )
@@ -92,6 +93,31 @@ def test_removed_entities_are_passed_over(store: EntityStore) -> None:
     (found,) = DenseSource(store, index).find([Mention("x", vector=vector)], 4)
     assert len(found) == 3
     assert sorted(store.ids([row for row, _ in found])) == ["P1", "P2", "P3"]
+
+
+def test_removed_entities_leave_their_places_to_others(tmp_path: Path) -> None:
+    """Searched for among all that are left, however many of the nearest are gone; of candidates as of hard negatives."""
+    store = EntityStore.create(tmp_path / "many")
+    store.add([Entity(id=f"Q{i}", name=f"name {i}") for i in range(60)])
+    index = make_index(store)
+    queries = np.random.default_rng(1).normal(size=(3, WIDTH)).astype(np.float32)
+    nearest = index.search(queries, 60)
+    store.remove(store.ids(np.unique(nearest[1][:2, :20])))
+    n_left = len(store)
+    for k in (1, 5, n_left, 60):
+        scores, rows = search_alive(store, index, queries, k)
+        assert scores.shape == rows.shape == (3, k)
+        for own, own_scores, before, before_scores in zip(rows, scores, nearest[1], nearest[0], strict=True):
+            alive = store.alive(before)
+            n = min(k, n_left)
+            assert own.tolist() == [*before[alive][:n].tolist(), *[-1] * (k - n)]
+            np.testing.assert_allclose(own_scores[:n], before_scores[alive][:n], rtol=1e-6)
+            assert np.isneginf(own_scores[n:]).all()
+    (found,) = DenseSource(store, index).find([Mention("x", vector=queries[0])], 5)
+    assert len(found) == 5
+    gold = search_alive(store, index, queries[:1], 1)[1][0].tolist()
+    assert len(hard_negatives(store, index, ["x"], queries[:1], gold, 4)) == 4
+    assert search_alive(store, index, queries[:0], 5)[1].shape == (0, 5)
 
 
 def test_keywords_are_the_nearest_words() -> None:

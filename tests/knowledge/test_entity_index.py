@@ -51,6 +51,43 @@ def test_search_is_exact_where_all_are_compared() -> None:
     np.testing.assert_array_equal(index.search(queries, 4)[1], index.rows[expected])
 
 
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_amended_is_like_built_anew(kind: str, tmp_path: Path) -> None:
+    """Twice, with rows that were added, changed, removed and again changed; saved, too. The first one stays as it was."""
+    rng = np.random.default_rng(3)
+    vectors = {row: rng.normal(size=WIDTH).astype(np.float32) for row in range(30)}
+    queries = rng.normal(size=(5, WIDTH)).astype(np.float32)
+
+    def built(version: int) -> EntityIndex:
+        rows = np.array(sorted(vectors))
+        block = np.stack([vectors[row] for row in sorted(vectors)])
+        state = {"version": version, "state": f"state {version}"}
+        return EntityIndex.build([(rows, block)], width=WIDTH, fingerprint="f", kind=kind, recall=1.0, **state)  # type: ignore[arg-type]
+
+    def answers(index: EntityIndex) -> list[Any]:
+        return [index.meta, *(a.tolist() for a in (*index.vectors(np.arange(40)), *index.search(queries, 8), index.rows))]
+
+    first = index = built(1)
+    before = answers(first)
+    for version, changed in ((2, [2, 5, 7, 31, 30]), (3, [5, 30, 35, 0]), (4, [])):
+        for row in changed:
+            vectors[row] = rng.normal(size=WIDTH).astype(np.float32)
+        for row in {2: [5, 7], 3: [0]}.get(version, []):
+            del vectors[row]
+        rows = np.array(sorted(set(changed) & vectors.keys()), dtype=np.int64)
+        new = np.stack([vectors[row] for row in rows.tolist()]) if len(rows) else np.zeros((0, WIDTH), dtype=np.float32)
+        index = index.amended(np.array(sorted(changed), dtype=np.int64), rows, new, version=version, state=f"state {version}")
+        meta, *expected = answers(built(version))
+        index.save(tmp_path / "index")
+        for each in (index, EntityIndex.load(tmp_path / "index"), pickle.loads(pickle.dumps(index))):
+            assert len(each) == len(vectors)
+            found_meta, *found = answers(each)
+            assert found_meta == meta
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert answers(first) == before
+
+
 def test_an_empty_knowledge_base(tmp_path: Path) -> None:
     index = EntityIndex.build(iter(()), width=WIDTH, fingerprint="f", version=1)
     assert len(index) == 0

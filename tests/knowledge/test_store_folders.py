@@ -100,13 +100,61 @@ def test_a_copy_that_went_its_own_way_is_replaced(store: EntityStore, tmp_path: 
     if not named:
         for folder in (store.folder, other.folder):
             with sqlite3.connect(folder / "entities.sqlite") as raw:
-                raw.execute("DROP TABLE IF EXISTS state")
+                raw.execute("DROP TABLE states")
             raw.close()
     store.copy_to(tmp_path / "copy")
     with EntityStore.open(tmp_path / "copy") as copy:
         assert list(copy) == list(store)
         add(copy, [PRINCE])  # a state gets a name when it is written
     assert len(list(EntityStore.open(tmp_path / "copy"))) == len(CITIES)
+
+
+def test_states_that_a_store_was_in(store: EntityStore, tmp_path: Path) -> None:
+    """Its own, and those of the store of which it is a copy, up to where they part; none of one that was built again."""
+    states = [(store.version, store.state)]
+    store.remove(["Q90"])
+    states.append((store.version, store.state))
+    store.copy_to(tmp_path / "copy")
+    with EntityStore.open(tmp_path / "copy") as copy:
+        add(copy, [PARIS])
+        add(store, [PARIS])
+        assert (copy.version, list(copy)) == (store.version, list(store))
+        assert copy.state != store.state
+        for each in (store, copy):
+            assert all(each.was_in(*state) for state in [*states, (each.version, each.state)])
+            assert not each.was_in(each.version + 1, each.state)
+        assert not store.was_in(copy.version, copy.state)
+        assert not copy.was_in(store.version, store.state)
+    with build(tmp_path / "again") as again:
+        assert again.version == states[0][0]
+        assert not again.was_in(*states[0])
+        assert again.was_in(again.version, "")  # nobody knows the name
+        assert not again.was_in(again.version + 1, "")
+
+
+def test_what_was_made_of_another_store_goes_with_it(store: EntityStore, tmp_path: Path) -> None:
+    def make_more(folder: Path) -> None:
+        for name in ("names", "vectors"):
+            (folder / name).mkdir()
+            (folder / name / "file").write_text("x")
+
+    def made(folder: Path) -> set[str]:
+        return {path.name for path in folder.iterdir() if path.is_dir()}
+
+    make_more(store.folder)
+    store.copy_to(tmp_path / "copy")
+    assert made(tmp_path / "copy") == set()
+    make_more(tmp_path / "copy")
+    store.copy_to(tmp_path / "copy")  # is that store already
+    assert made(tmp_path / "copy") == {"names", "vectors"}
+    store.remove(["Q90"])
+    store.copy_to(tmp_path / "copy", keep=("vectors",))
+    assert made(tmp_path / "copy") == {"vectors"}
+    store.close()
+    for name in ("meta.json", "entities.sqlite"):
+        (store.folder / name).unlink()
+    build(store.folder).close()
+    assert made(store.folder) == set()
 
 
 def test_a_store_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,8 @@ def test_names_by_prior_then_by_popularity(tmp_path: Path) -> None:
             ("c", pytest.approx(1 / 3), 0),
         ]
         assert [(match.id, match.prior) for match in store.by_alias("twin", normalised=False)] == [("a", 0.5), ("c", 0.5)]
+        rows = store.rows(["a", "b", "c"]).tolist()
+        assert store.priors(["twin", "TWIN"], [rows, rows], normalised=False) == [{rows[0]: 0.5, rows[2]: 0.5}, {}]
         assert store.by_alias_batch(["Twin", "other", "twin"], normalised=False) == [
             store.by_alias("Twin", normalised=False),
             [],
@@ -200,8 +202,10 @@ def test_names_by_prior_then_by_popularity(tmp_path: Path) -> None:
 @given(texts=st.lists(st.one_of(st.sampled_from([*TEXTS, "paris", "Troy troy", "haus"]), st.text(max_size=4)), max_size=4))
 def test_priors_are_those_of_all_namesakes(store: EntityStore, texts: list[str]) -> None:
     rows = np.arange(0, N, 7).tolist()
-    wanted = [{match.row: match.prior for match in store.by_alias(text) if match.row in rows} for text in texts]
-    assert store.priors(texts, [rows] * len(texts)) == [pytest.approx(each) for each in wanted]
+    for normalised in (True, False):
+        named = store.by_alias_batch(texts, normalised=normalised)
+        wanted = [{match.row: match.prior for match in own if match.row in rows} for own in named]
+        assert store.priors(texts, [rows] * len(texts), normalised=normalised) == [pytest.approx(each) for each in wanted]
 
 
 def test_names_that_were_never_counted(tmp_path: Path) -> None:

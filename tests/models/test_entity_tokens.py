@@ -95,6 +95,15 @@ def test_words_are_as_without_tokens(inject_layer: int) -> None:
         assert all(torch.equal(found[layer], expected[layer]) for layer in expected)
 
 
+def test_gradients_of_the_entities_that_are_there() -> None:
+    """A vocabulary of half a million costs what its rows in the batch cost."""
+    encoder = make_trained(1)
+    run(encoder, make_tokens([[(2, 0, 2), (4, 1, 4)], [], [], [], [], [], [(2, 0, 1)]])).entities.sum().backward()
+    gradient = encoder.entities.ids.weight.grad
+    assert gradient.is_sparse
+    assert gradient.coalesce().indices().tolist() == [[2, 4]]
+
+
 @INJECT
 @torch.no_grad()
 def test_words_that_see_tokens_are_not(inject_layer: int) -> None:

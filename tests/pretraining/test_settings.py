@@ -34,6 +34,9 @@ def test_the_config_that_ships() -> None:
         ({"mask_words": 1.5}, "mask_words is 1.5; expected 0 to 1"),
         ({"train": "heads"}, "train is 'heads'; expected all or entities"),
         ({"entity_weight": 0, "word_weight": 0}, "expected one of them above 0"),
+        ({"mask_entities": 0, "mask_words": 0}, "mask_words is 0; expected above 0: nothing that is masked"),
+        ({"mask_entities": 0, "word_weight": 0}, "mask_entities is 0; expected above 0: nothing that is masked"),
+        ({"entity_weight": 0, "mask_words": 0}, "mask_words is 0; expected above 0: nothing that is masked"),
         ({"window": 100, "max_word_pieces": 51}, "max_word_pieces is 51; expected at most half the window"),
     ],
 )

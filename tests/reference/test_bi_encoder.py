@@ -63,13 +63,34 @@ def test_scores(cosine: bool, projection: int | None) -> None:
 
 
 def test_temperature_is_learned_within_bounds() -> None:
-    head = BiEncoder(BiEncoderSettings(width=4, temperature=1e-6))
-    assert head.scale.item() == MAX_SCALE
     head = BiEncoder(BiEncoderSettings(width=4))
     output = head(head.mentions(torch.randn(3, 4)), head.entities(torch.randn(3, 4)))
     head.loss(output, torch.arange(3), torch.arange(3)).backward()
     assert head.log_scale.grad is not None
     assert head.log_scale.grad != 0
+
+
+def test_gradient_of_the_scale_is_that_of_exp() -> None:
+    head = BiEncoder(BiEncoderSettings(width=4, temperature=0.02))
+    (3 * head.scale).backward()
+    assert head.log_scale.grad is not None
+    assert head.log_scale.grad.item() == pytest.approx(150.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0099, 1e-6])
+def test_scale_comes_back_from_beyond_its_bound(temperature: float) -> None:
+    """It is never greater, a loss that wants less of it gets less, and one that wants more does not lead further away."""
+    head = BiEncoder(BiEncoderSettings(width=4, temperature=temperature))
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.01)
+    before = head.log_scale.item()
+    for sign in (-1, 1):
+        for _ in range(30):
+            assert head.scale.item() <= MAX_SCALE
+            optimizer.zero_grad()
+            (sign * head.scale.sum()).backward()
+            optimizer.step()
+        assert (head.log_scale.item() == before) is (sign == -1)
+    assert head.scale.item() < MAX_SCALE
 
 
 def test_states_of_mentions() -> None:

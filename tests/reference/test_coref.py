@@ -185,9 +185,46 @@ def test_loss_is_the_sum_of_cross_entropies(head: OnlineCoref, states: WordState
         expected = expected + (torch.stack(list(options.values())).logsumexp(0) - right) / len(GOLD)
     taught = output.taught
     assert taught is not None
-    again = [float(any(later[2] == GOLD[version][2] for later in GOLD[version + 1 :])) for version in taught.versions.tolist()]
+    firsts = [row for row, (_, _, entity) in enumerate(GOLD) if entity not in {before[2] for before in GOLD[:row]}]
+    known = [*taught.versions.tolist(), *firsts]
+    again = [float(any(later[2] == GOLD[version][2] for later in GOLD[version + 1 :])) for version in known]
     expected = expected + 0.1 * F.binary_cross_entropy_with_logits(taught.keep, torch.tensor(again))
     torch.testing.assert_close(loss, expected)
+
+
+def test_what_to_forget_is_learned_of_all_that_the_memory_asks(
+    head: OnlineCoref, states: WordStates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of entities whenever a mention comes, and of a mention that may have to go at once."""
+    output = head.train()(states, given())
+    taught = output.taught
+    assert taught is not None
+    assert taught.keep is not None
+    firsts = [row for row, (_, _, entity) in enumerate(GOLD) if entity not in {before[2] for before in GOLD[:row]}]
+    said = head.scorer.of_entities(output.vectors).said[firsts]
+    distance, count = head.scorer.distance.weight[1], head.scorer.count.weight[1]  # no word ago, mentioned once
+    inner = gelu(said + distance + count)
+    expected = inner @ head.scorer.again.weight[0] + head.scorer.again.bias  # type: ignore[union-attr]
+    torch.testing.assert_close(taught.keep[len(taught.versions) :], expected)
+    tables = head.scorer.distance.weight, head.scorer.count.weight
+    learned = [set(part.any(1).nonzero().flatten().tolist()) for part in torch.autograd.grad(taught.keep.sum(), tables)]
+    asked: list[set[int]] = [set(), set()]
+    compute = head.scorer.keep
+
+    def keep(said: Tensor, *numbers: Tensor) -> Tensor:
+        for seen, number in zip(asked, numbers, strict=True):
+            seen.update(number.tolist())
+        return compute(said, *numbers)
+
+    monkeypatch.setattr(head.scorer, "keep", keep)
+    _, found = online(head.eval(), output)
+    memory = EntityMemory(head, MemorySettings(1, "learned"), new=1e9)
+    monkeypatch.setattr(
+        memory.books, "choose", lambda *_, **__: Step("new", 0)
+    )  # each mention takes the place of the one before
+    memory.follow(found)
+    assert asked[0] > {1}  # of the mention, and of the one before
+    assert all(of_loop <= of_training for of_loop, of_training in zip(asked, learned, strict=True))
 
 
 def online(head: OnlineCoref, output: CorefOutput, **settings: object) -> tuple[EntityMemory, Found]:

@@ -21,11 +21,12 @@ __all__ = ["states"]
 ENTITIES = [entity for _, _, entity in GOLD]
 
 
-@pytest.fixture(params=[False, True], ids=["", "speakers"])
+@pytest.fixture(params=["mean", "speakers", "gate"])
 def head(request: pytest.FixtureRequest) -> MajorEntities:
     torch.manual_seed(3)
     settings = {"width": WIDTH, "size": SIZE, "match": 4, "hidden": 6, "size_width": 3, "max_width": 4, "dropout": 0.0}
-    built = build_major_entities(settings | {"proposed": False, "least": 2, "most": 2, "speakers": request.param, "labels": []})
+    form = {"speakers": True} if request.param == "speakers" else {"update": request.param}
+    built = build_major_entities(settings | {"proposed": False, "least": 2, "most": 2, **form, "labels": []})
     for parameter in built.parameters():
         nn.init.normal_(parameter, std=0.5)
     return built
@@ -42,6 +43,18 @@ def score(
 ) -> Tensor:
     numbers = (torch.tensor([number]) for number in (distance, count, kind, speaker))
     return head.scorer(head.scorer.of_entities(entity[None]), head.scorer.of_mentions(mention[None]), *numbers)[0]
+
+
+def joined(head: MajorEntities, members: list[Tensor]) -> Tensor:
+    """What an entity is that its phrase and then mentions have made, from the definitions."""
+    if head.gate is None:
+        return torch.stack(members).mean(0)
+    vector = members[0]
+    for mention in members[1:]:
+        weight = torch.sigmoid(mention @ (head.gate.weight @ vector) / SIZE**0.5)
+        mixed = weight * vector + (1 - weight) * mention
+        vector = mixed / mixed.norm() * SIZE**0.5
+    return vector
 
 
 def document(row: int) -> int:
@@ -81,7 +94,7 @@ def test_scores_at_once_are_those_of_one_mention_after_the_other(head: MajorEnti
                 count, last = count + 1, row
                 known.add(row)
                 members = [output.vectors[phrase]] + [output.vectors[i] for i in range(row + 1) if ENTITIES[i] == entity]
-                vector = torch.stack(members).mean(0)
+                vector = joined(head, members)
 
 
 def test_loss_adds_both_cross_entropies(head: MajorEntities, output: CorefOutput) -> None:
@@ -126,7 +139,9 @@ def test_hybrid_search_follows_the_scores_that_were_learned(head: MajorEntities,
     found, phrases = found_of(output)
     head.eval()
     one = phrases.rows(slice(0, 1))
-    vector, count, last, known = one.vectors[0], 0, -1, [8]
+    members, count, last, known = [one.vectors[0]], 0, -1, [8]
+    scores: list[Tensor] = []
+    head.scorer.register_forward_hook(lambda module, given, found: scores.append(found))
     for row in range(len(found.starts)):
         start = int(found.starts[row])
         static = score(head, one.vectors[0], found.vectors[row], NEVER, 0, kind_of(8, 8 + row))
@@ -137,13 +152,14 @@ def test_hybrid_search_follows_the_scores_that_were_learned(head: MajorEntities,
         best = max(kind_of(other, 8 + row) for other in known)
         spoken = max((speaker_kind(other, 8 + row) for other in known[1:]), default=0)
         bucket = int(buckets(torch.tensor(count), COUNTS))
-        total = static + score(head, vector, found.vectors[row], distance, bucket, best, spoken)
+        total = static + score(head, joined(head, members), found.vectors[row], distance, bucket, best, spoken)
         expected = 0 if total > 0 else -1
         assert find_named(head, one, found.rows(slice(0, row + 1)), hybrid=True)[row] == expected
+        torch.testing.assert_close(static + scores[-1][0], total)  # the loop's last one
         if expected == 0:
             count, last = count + 1, row
             known.append(8 + row)
-            vector = vector + (found.vectors[row] - vector) / (count + 1)
+            members.append(found.vectors[row])
 
 
 @pytest.mark.parametrize("pairs", [1, 4, 5])

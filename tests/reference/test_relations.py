@@ -196,6 +196,24 @@ def test_negatives_are_no_gold_spans() -> None:
     assert {types[place] for place in set(places) - gold} <= {1, 2}
 
 
+def test_negatives_are_paired_within_reach() -> None:
+    """By the first words and the last ones, whichever begins first."""
+    given = entities([(0, 1), (1, 3), (6, 7)], [(0, 1)])
+    reach = torch.stack([torch.tensor([4] * 4 + [7] * 3 + [11] * 4), torch.arange(2, 13).clamp_max(7)], dim=1)
+    joined = add_negatives(given._replace(reach=reach), PROPOSED, make_states(), 9.0, 0)
+    places = list(zip(joined.starts.tolist(), joined.ends.tolist(), strict=True))
+    pairs = {(places[a], places[b]) for a, b in zip(joined.heads.tolist(), joined.tails.tolist(), strict=True)}
+    free = add_negatives(given, PROPOSED, make_states(), 9.0, 0)
+    every = {(places[a], places[b]) for a, b in zip(free.heads.tolist(), free.tails.tolist(), strict=True)}
+
+    def is_near(a: tuple[int, int], b: tuple[int, int]) -> bool:
+        first, second = sorted([a, b])
+        return second[0] < min(int(reach[first[0], 0]), int(reach[first[1] - 1, 1]))
+
+    assert pairs == {pair for pair in every if is_near(*pair)} | {((0, 1), (1, 3))}
+    assert 1 < len(pairs) < len(every)
+
+
 def test_likelier_spans_are_drawn_first() -> None:
     given = entities([(0, 1), (1, 3)], [(0, 1)])
     band = torch.full((N_WORDS, 3), -30.0)

@@ -17,6 +17,7 @@ from entitykit.models import relations_enrico
 from entitykit.models.relations_enrico import (
     SPARE,
     EnriCo,
+    EnriCoOutput,
     EnriCoSettings,
     Refinement,
     best_by_document,
@@ -197,6 +198,29 @@ def test_types_by_description() -> None:
     head.set_descriptions(texts[[2, 0, 3, 4, 1]])
     torch.testing.assert_close(head(states, GOLD).logits[:, [1, 4, 0]], first)
     assert "descriptions" not in head.state_dict()
+
+
+def test_no_filter_leaves_out_pairs_with_gold_relations() -> None:
+    """In training, where entities are given: not even those that it finds least likely."""
+    n = 12
+    places, rows = torch.arange(n), [(a, b) for a in range(n) for b in range(n) if a != b]
+    heads, tails = torch.tensor(rows).T
+    given = EntityPairs(places, places + 1, torch.ones_like(places), heads, tails)
+    head = EnriCo(make_settings(joint=False, n_types=1, dropout=0.0)).double().train()
+    states = WordStates({TOP: torch.randn(n, head.settings.width, dtype=torch.float64)}, (n,))
+    free = head(states, given)
+    worst = free.pair_logits.argsort()[:5]
+    related = torch.zeros(len(rows), dtype=torch.bool).index_fill(0, worst, True)
+    wanted = {rows[row] for row in worst.tolist()}
+
+    def kept(output: EnriCoOutput) -> set[tuple[int, int]]:
+        return set(zip(output.entities.heads.tolist(), output.entities.tails.tolist(), strict=True))
+
+    assert not wanted & kept(free)
+    forced = kept(head(states, given._replace(related=related)))
+    assert wanted < forced
+    assert len(forced) == len(kept(free)) < len(rows)
+    assert kept(head.eval()(states, given._replace(related=related))) == kept(free)
 
 
 @pytest.mark.parametrize("joint", [True, False])

@@ -152,6 +152,13 @@ def test_relations_that_cannot_be_read(value: Any) -> None:
         document_scores([example([value])])
 
 
+def test_relations_that_are_no_list() -> None:
+    eg = example([])
+    eg.reference.user_data["cluster_relations"] = 5
+    with pytest.raises(InputError, match=r"\[E349\].*expected a list"):
+        document_scores([eg])
+
+
 def test_facts_of_a_file(tmp_path: Path) -> None:
     """They are read when something is scored, once."""
     path = tmp_path / "train.spacy"

@@ -76,6 +76,19 @@ def test_nothing_to_score() -> None:
     assert set(pair_scores([eg]).values()) == {None}
 
 
+@pytest.mark.parametrize("wrong", [{"head": [0, 1], "tail": [2, 3]}, {"head": [0, 1], "tail": [2, 9], "label": "CE"}, 3])
+def test_relations_that_cannot_be_read(wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"\[E345\]"):
+        pair_scores([example(CE, [wrong])])
+    eg = example(CE, [])
+    eg.reference.user_data["relations"] = [{**value(CE)[0], "score": "high"}]
+    with pytest.raises(InputError, match=r"\[E345\].*is a number"):
+        pair_scores([eg])
+    eg.reference.user_data["relations"] = 5
+    with pytest.raises(InputError, match=r"\[E349\]"):
+        pair_scores([eg])
+
+
 def test_a_pair_that_cannot_be_read() -> None:
     eg = example(CE, [])
     eg.reference.user_data["relation_pair"] = {"first": [0, 1]}

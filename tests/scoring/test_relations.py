@@ -169,12 +169,24 @@ def test_what_is_not_annotated_or_not_predicted() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [{"head": [0, 1], "tail": [2, 99], "label": "r"}, {"head": [1, 1], "tail": [2, 3], "label": "r"}, {"head": [0, 1]}, "x"],
+    [{"head": [0, 1], "tail": [2, 99], "label": "r"}, {"head": [1, 1], "tail": [2, 3], "label": "r"}, {"head": [0, 1]}, "x"]
+    + [{"head": [0, 1], "tail": [2, 3], "label": label} for label in (None, 3)],
 )
 def test_relations_that_cannot_be_read(value: Any) -> None:
     eg = example(PEOPLE, GOLD, PEOPLE, [])
     eg.predicted._.relations = [value]
     with pytest.raises(InputError, match=r"\[E345\] .* among the 10 tokens"):
+        score(eg)
+
+
+@pytest.mark.parametrize("side", ["gold", "predicted"])
+def test_relations_that_are_no_list(side: str) -> None:
+    eg = example(PEOPLE, GOLD, PEOPLE, GOLD)
+    if side == "gold":
+        eg.reference.user_data["relations"] = 5
+    else:
+        eg.predicted._.relations = {"head": [0, 1]}
+    with pytest.raises(InputError, match=r"\[E349\].*expected a list"):
         score(eg)
 
 

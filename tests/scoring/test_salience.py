@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise, permutations
 from math import log2
 
 import numpy as np
@@ -43,6 +44,43 @@ def test_equal_scores_share_their_ranks() -> None:
     assert roc_auc(np.array([True, False]), np.array([0.5, 0.5])) == 0.5
 
 
+def test_equal_scores_share_their_precision() -> None:
+    """In whatever order gold lists them."""
+    tied = np.full(4, 0.5)
+    found = [average_precision(np.array(each), tied) for each in ([True, True, False, False], [False, False, True, True])]
+    assert found[0] == found[1]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), min_size=1, max_size=6))
+def test_average_precision_is_the_mean_over_orders(pairs: list[tuple[bool, int]]) -> None:
+    """Against trying all of them, each equally likely."""
+    is_salient, scores = np.array([pair[0] for pair in pairs]), np.array([float(pair[1]) for pair in pairs])
+    if not is_salient.any():
+        return
+    found = []
+    for order in permutations(range(len(pairs))):
+        if all(scores[a] >= scores[b] for a, b in pairwise(order)):
+            ranked = is_salient[list(order)]
+            found.append((np.cumsum(ranked) / np.arange(1, len(ranked) + 1))[ranked].mean())
+    assert average_precision(is_salient, scores) == pytest.approx(np.mean(found))
+
+
+@pytest.mark.parametrize("grades", [[1.0], [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
+def test_nothing_found_gains_nothing(grades: list[float]) -> None:
+    scores = score_salience([grades], [[0.0] * len(grades)], threshold=0.0)
+    assert scores.micro == PRF(0.0, 0.0, 0.0, int(sum(grades)))
+    assert (scores.map, set(scores.ndcg.values())) == (0.0, {0.0})
+
+
+def test_what_was_not_found_has_no_rank() -> None:
+    """Whatever its grade, and wherever gold lists it."""
+    for grades, found in (([2.0, 3.0, 1.0], [0.7, 0.0, 0.6]), ([3.0, 2.0, 1.0], [0.0, 0.7, 0.6])):
+        scores = score_salience([grades], [found], at=(3,))
+        gain, best = 2 + 1 / log2(3), 3 + 2 / log2(3) + 1 / 2
+        assert scores.ndcg == {3: pytest.approx(gain / best), 0: pytest.approx(gain / best)}
+        assert scores.map == pytest.approx(2 / 3)
+
+
 def test_nothing_to_score() -> None:
     scores = score_salience([], [])
     assert (scores.micro, scores.auc, scores.map) == (PRF(0.0, 0.0, 0.0, 0), None, None)
@@ -63,8 +101,8 @@ def test_equal_to_scikit_learn(pairs: list[tuple[int, int]], k: int) -> None:
     is_salient = grades >= 2
     if 0 < is_salient.sum() < len(grades):
         assert roc_auc(is_salient, scores) == pytest.approx(roc_auc_score(is_salient, scores))
-        ranked = -np.argsort(np.argsort(-scores, kind="stable"))  # without ties
-        assert average_precision(is_salient, scores) == pytest.approx(average_precision_score(is_salient, ranked))
+        ranked = -np.argsort(np.argsort(-scores, kind="stable")).astype(float)  # without ties
+        assert average_precision(is_salient, ranked) == pytest.approx(average_precision_score(is_salient, ranked))
 
 
 @pytest.mark.parametrize(
@@ -72,6 +110,7 @@ def test_equal_to_scikit_learn(pairs: list[tuple[int, int]], k: int) -> None:
     [
         ([1.0], [0.1, 0.2], "found 2 scores; expected 1, one per entity"),
         ([1.0], [float("nan")], "found a score that is not finite"),
+        ([1.0], [-0.5], "found scores from -0.5"),
         ([-1.0], [0.0], "found grades from -1.0 to -1.0"),
         ([float("inf")], [0.0], "found grades from inf to inf"),
     ],

@@ -61,6 +61,7 @@ def test_nothing_to_score() -> None:
     assert set(scores.values()) == {None}
     scores = make_salience_scorer()([example([], None), example([(ADA, 1)], None)])
     assert (scores["salience_r"], scores["salience_found"]) == (0.0, 0.0)
+    assert (scores["salience_map"], scores["salience_ndcg"], scores["salience_ndcg_at_1"]) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(

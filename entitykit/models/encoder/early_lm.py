@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from entitykit.models.encoder.transformer import Pack
 
+_ROUNDING = 1e-4  # of the largest number
+
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyLMSettings:
@@ -96,7 +98,7 @@ class EarlyLM(nn.Module):
         states: dict[int, Tensor] = {}
 
         def keep(layer: int, value: Any) -> None:
-            states[layer] = value[0] if isinstance(value, tuple) else value
+            states[layer] = _first(value)
             if layer == top:
                 raise _Enough
 
@@ -119,6 +121,77 @@ class EarlyLM(nn.Module):
             for handle in handles:
                 handle.remove()
         return states
+
+
+def check_layers(encoder: EarlyLM, ids: Tensor, lengths: Sequence[int]) -> None:
+    """Compare an encoder's layers of a batch with those of each sequence alone, and these with what the library says of them.
+
+    The library's hidden states begin with what the first block reads or, in models such as Mamba, with what it gives. Where a
+    final norm follows, they do not end with what the last block gives; the norm must then make of it what the model gives.
+
+    Args:
+        encoder: that drops nothing out.
+        ids: *(n_pieces,)* of all sequences.
+        lengths: of the sequences.
+
+    Raises:
+        LookupError: for a layer whose states depend on the padding, or are those of no layer.
+    """
+    n_layers, name = encoder.settings.n_layers, type(encoder.model).__name__
+    together = _states(encoder, ids, lengths)
+    for number, part in enumerate(ids.split(list(lengths))):
+        ours = _states(encoder, part, [len(part)])
+        for layer, states in together.items():
+            if not _is_same(states.split(list(lengths))[number], ours[layer]):
+                raise LookupError(f"{name}, whose layer {layer} gives other states where a batch is padded")
+        output, ends = _run_to_the_end(encoder.model, part)
+        behind = 0 if _is_same(ours[0], output.hidden_states[0]) else 1
+        right = {layer: [output.hidden_states[layer - behind]] for layer in range(behind, n_layers)}
+        right[n_layers] = [output.last_hidden_state] if encoder.settings.has_top else ends
+        for layer, possible in right.items():
+            if not any(_is_same(ours[layer], states) for states in possible):
+                raise LookupError(f"{name}, whose layer {layer} does not give the states that the library tells of")
+
+
+def _states(encoder: EarlyLM, ids: Tensor, lengths: Sequence[int]) -> dict[int, Tensor]:
+    """Of all layers."""
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    return encoder(Pack(ids, positions, torch.zeros_like(ids), tuple(lengths)), range(encoder.settings.n_layers + 1))
+
+
+def _run_to_the_end(model: nn.Module, ids: Tensor) -> tuple[Any, list[Tensor]]:
+    """Run a model on one sequence *(n_pieces,)*; its output, and states of which modules alone make it, one after another."""
+    calls: list[tuple[list[Any], Any]] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        given = _first(output)
+        if isinstance(given, Tensor):
+            read = [value.clone() for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+            calls.append((read, given.clone()))  # what follows may change it in place
+
+    handles = [module.register_forward_hook(note, with_kwargs=True) for module in model.modules()]
+    try:
+        output = model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], output_hidden_states=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    ends = [output.last_hidden_state]
+    for read, given in reversed(calls):
+        if any(_is_same(given, end) for end in ends):
+            ends += read
+    return output, ends
+
+
+def _first(output: Any) -> Any:
+    """A block's states, which some give with others."""
+    return output[0] if isinstance(output, (tuple, list)) else output
+
+
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    """Whether states are the same but for rounding, whatever the axes of length 1."""
+    if a.numel() != b.numel() or a.shape[-1] != b.shape[-1] or not (a.is_floating_point() and b.is_floating_point()):
+        return False
+    return bool((a.reshape(b.shape) - b).abs().max() <= _ROUNDING * b.abs().max())
 
 
 class _Enough(Exception):

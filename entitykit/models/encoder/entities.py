@@ -117,7 +117,8 @@ class EntityEmbeddings(nn.Module):
         super().__init__()
         entities = _of(settings)
         self.max_pieces = entities.max_pieces
-        self.ids = nn.Embedding(entities.vocab_size, entities.embedding_width)
+        # a batch has few of LUKE's half a million entities, mostly [MASK] alone
+        self.ids = nn.Embedding(entities.vocab_size, entities.embedding_width, sparse=True)
         projected = entities.embedding_width != settings.width
         self.up = Linear(entities.embedding_width, settings.width, bias=False) if projected else None
         self.positions = nn.Embedding(entities.n_positions, settings.width)
