@@ -30,6 +30,7 @@ from entitykit.models.cross_document import (
     build_mention_pairs,
 )
 from entitykit.models.encoder.transformer import TransformerEncoder
+from entitykit.models.scale import MAX_SCALE
 from entitykit.types import ENTITIES, TOP, Spans
 
 Pairs = NDArray[np.int64]
@@ -51,7 +52,7 @@ def cross_document(
         hidden: size of the layer that changes a mention's state (its entity token where the encoder has tokens, else the mean
             of its words) by its first and last word.
         document: add a share of the mean of the document's words to the state.
-        temperature: what cosines are divided by at the beginning; it is learned.
+        temperature: what cosines are divided by at the beginning, at least 0.01; it is learned.
         dropout: probability before that layer in training.
 
     Raises:
@@ -60,8 +61,9 @@ def cross_document(
     for setting, found in (("projection", projection), ("hidden", hidden)):
         if found is not None and found < 1:
             raise error("E630", model="CrossDocument", setting=setting, found=found, expected="at least 1")
-    if not temperature > 0:
-        raise error("E630", model="CrossDocument", setting="temperature", found=temperature, expected="above 0")
+    if not temperature >= 1 / MAX_SCALE:
+        expected = f"at least {1 / MAX_SCALE}"
+        raise error("E630", model="CrossDocument", setting="temperature", found=temperature, expected=expected)
     check_ranges({"dropout": dropout})
     settings = CrossDocumentSettings(
         width=0, projection=projection, hidden=hidden, document=document, temperature=temperature, dropout=dropout

@@ -20,9 +20,10 @@ from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.texts import POOLINGS, Ids, TextReader
 from entitykit.bridge.windows import cut_windows, pack_windows
 from entitykit.errors import error, warn
-from entitykit.models.bi_encoder import MAX_SCALE, BiEncoderSettings, LinkOutput
+from entitykit.models.bi_encoder import BiEncoderSettings, LinkOutput
 from entitykit.models.encoder.transformer import Pack, TransformerEncoder
 from entitykit.models.entqa import EntQA, Places, ReaderOutput, build_entqa
+from entitykit.models.scale import MAX_SCALE
 from entitykit.types import no_spans
 
 PASSAGES = ("words", "sentences")

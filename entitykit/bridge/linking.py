@@ -18,8 +18,9 @@ from entitykit.bridge.listener import EncoderListener, request_layers
 from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.texts import POOLINGS, Composed, Ids, TextReader
 from entitykit.errors import ConfigError, error
-from entitykit.models.bi_encoder import MAX_SCALE, BiEncoder, BiEncoderSettings, LinkOutput, build_bi_encoder
+from entitykit.models.bi_encoder import BiEncoder, BiEncoderSettings, LinkOutput, build_bi_encoder
 from entitykit.models.encoder.transformer import TransformerEncoder
+from entitykit.models.scale import MAX_SCALE
 from entitykit.types import ENTITIES, TOP, Spans, WordStates
 
 MENTIONS = ("state", "context")

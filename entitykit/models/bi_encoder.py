@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,9 @@ from torch.nn import functional as F
 
 from entitykit.models.encoder.transformer import pool_words
 from entitykit.models.linear import Linear
+from entitykit.models.scale import bounded_scale
 from entitykit.models.spans import entity_states
 from entitykit.types import TOP, Spans, WordStates
-
-MAX_SCALE = 100.0
-"""Scores are multiplied by no more than this, as in CLIP (Radford et al. 2021): beyond, training becomes unstable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +81,7 @@ class BiEncoder(nn.Module):
     @property
     def scale(self) -> Tensor:
         """What scores are multiplied by."""
-        return cast(Tensor, _Scale.apply(self.log_scale))  # type: ignore[no-untyped-call]
+        return bounded_scale(self.log_scale)
 
     def states(self, words: WordStates, spans: Spans) -> Tensor:
         """States of mentions in their documents: entity tokens, or means over words *(n_spans, width)*."""
@@ -111,23 +109,6 @@ class BiEncoder(nn.Module):
     def loss(self, output: LinkOutput, gold: Tensor, entities: Tensor) -> Tensor:
         """See `contrastive_loss`."""
         return contrastive_loss(output.logits, gold, entities)
-
-
-class _Scale(torch.autograd.Function):
-    """``exp(x)``, but no more than `MAX_SCALE`. Beyond, gradients pass that lead back, and those that lead on do not."""
-
-    @staticmethod
-    def forward(ctx: Any, log_scale: Tensor) -> Tensor:
-        scale = log_scale.exp()
-        bounded = scale.clamp_max(MAX_SCALE)
-        ctx.save_for_backward(bounded, scale > MAX_SCALE)
-        return bounded
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        bounded, beyond = ctx.saved_tensors
-        gradient = grads[0] * bounded
-        return torch.where(beyond, gradient.clamp_min(0), gradient)
 
 
 def contrastive_loss(logits: Tensor, gold: Tensor, entities: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entitykit.models.bi_encoder import MAX_SCALE, span_means
+from entitykit.models.bi_encoder import span_means
 from entitykit.models.documents import document_means, document_of_words
 from entitykit.models.linear import Linear
+from entitykit.models.scale import bounded_scale
 from entitykit.models.spans import end_states, entity_states
 from entitykit.types import TOP, Spans, WordStates
 
@@ -37,7 +38,7 @@ class CrossDocumentSettings:
         projection: size of a vector; none: that of a state.
         hidden: size of the layer that changes a mention's state into its vector.
         document: add the mean of the document's words: texts about different things hardly speak of the same.
-        temperature: what cosines are divided by at the beginning; it is learned.
+        temperature: what cosines are divided by at the beginning, at least 1 / `MAX_SCALE`; it is learned.
         dropout: probability before that layer in training.
     """
 
@@ -93,12 +94,12 @@ class CrossDocument(nn.Module):
     @property
     def scale(self) -> Tensor:
         """What cosines are multiplied by in `cluster_loss`."""
-        return self.log_scale.exp().clamp_max(MAX_SCALE)
+        return bounded_scale(self.log_scale)
 
     @property
     def sharpness(self) -> Tensor:
         """How fast the probability that two mentions are of one entity rises with their cosine."""
-        return self.log_sharpness.exp().clamp_max(MAX_SCALE)
+        return bounded_scale(self.log_sharpness)
 
     def forward(self, states: WordStates, spans: Spans) -> MentionVectors:
         """Vectors of mentions *(n_mentions,)* of packed documents."""

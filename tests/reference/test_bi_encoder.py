@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from entitykit.models.bi_encoder import MAX_SCALE, BiEncoder, BiEncoderSettings, contrastive_loss, span_means
+from entitykit.models.bi_encoder import BiEncoder, BiEncoderSettings, contrastive_loss, span_means
+from entitykit.models.scale import MAX_SCALE
 from entitykit.types import TOP, EntityTokens, Spans, WordStates
 
 

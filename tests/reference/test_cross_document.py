@@ -25,6 +25,7 @@ from entitykit.models.cross_document import (
     cluster_loss,
     near_pairs,
 )
+from entitykit.models.scale import MAX_SCALE
 from entitykit.types import TOP, Spans, WordStates
 from tests.pipelines import encoder_config
 
@@ -41,6 +42,19 @@ def numbers(module: torch.nn.Module, name: str) -> NDArray[np.float64]:
 
 def gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
+
+
+@pytest.mark.parametrize("name", ["scale", "sharpness"])
+def test_temperatures_come_back_from_beyond_their_bound(name: str) -> None:
+    head = CrossDocument(CrossDocumentSettings(width=WIDTH, hidden=3))
+    learned = head.get_parameter(f"log_{name}")
+    torch.nn.init.constant_(learned, 10.0)
+    assert getattr(head, name).item() == MAX_SCALE
+    for sign, gradient in ((1, MAX_SCALE), (-1, 0.0)):
+        head.zero_grad()
+        (sign * getattr(head, name)).backward()
+        assert learned.grad is not None
+        assert learned.grad.item() == gradient
 
 
 @pytest.mark.parametrize("document", [False, True])
