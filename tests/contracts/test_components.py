@@ -186,7 +186,10 @@ def singles(trained: Trained, case: str) -> list[Doc]:
 
 
 def states(doc: Doc) -> Any:
+    """The words' states; where only mentions are read, the scores of spans that lie within the document."""
     output = doc._.trf_data.model_output
+    if "mention_band" in output and "last_hidden_state" not in output:
+        return np.where(output["mention_valid"], output["mention_band"], 0.0)
     return next(iter(output.values())) if output else np.zeros((1, 0, 0))
 
 
