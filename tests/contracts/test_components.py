@@ -199,10 +199,7 @@ def check_equal(found: Iterable[Doc], expected: Iterable[Doc], *, tolerance: flo
         assert a.text == b.text
         assert annotations(a) == annotations(b)
         for key, values in scores(b).items():
-            found_values = scores(a)[key]
-            assert [value is None for value in found_values] == [value is None for value in values]
-            known = [[value for value in each if value is not None] for each in (found_values, values)]
-            assert known[0] == pytest.approx(known[1], rel=0, abs=tolerance)
+            assert scores(a)[key] == [None if value is None else pytest.approx(value, rel=0, abs=tolerance) for value in values]
         assert a._.coverage == b._.coverage
         if a._.trf_data is not None and b._.trf_data is not None:
             np.testing.assert_allclose(states(a), states(b), rtol=0, atol=tolerance)
