@@ -199,7 +199,9 @@ def check_equal(found: Iterable[Doc], expected: Iterable[Doc], *, tolerance: flo
         assert a.text == b.text
         assert annotations(a) == annotations(b)
         for key, values in scores(b).items():
-            assert scores(a)[key] == [None if value is None else pytest.approx(value, rel=0, abs=tolerance) for value in values]
+            assert list(scores(a)[key]) == [
+                None if value is None else pytest.approx(value, rel=0, abs=tolerance) for value in values
+            ]
         assert a._.coverage == b._.coverage
         if a._.trf_data is not None and b._.trf_data is not None:
             np.testing.assert_allclose(states(a), states(b), rtol=0, atol=tolerance)
