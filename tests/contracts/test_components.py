@@ -196,12 +196,10 @@ def states(doc: Doc) -> Any:
 def check_equal(found: Iterable[Doc], expected: Iterable[Doc], *, tolerance: float = 0.0) -> None:
     """The same annotations; scores and states up to a tolerance."""
     for a, b in zip(found, expected, strict=True):
-        assert a.text == b.text
-        assert annotations(a) == annotations(b)
+        assert (a.text, annotations(a)) == (b.text, annotations(b))
         for key, values in scores(b).items():
-            assert list(scores(a)[key]) == [
-                None if value is None else pytest.approx(value, rel=0, abs=tolerance) for value in values
-            ]
+            expected_values = [value if value is None else pytest.approx(value, rel=0, abs=tolerance) for value in values]
+            assert list(scores(a)[key]) == expected_values
         assert a._.coverage == b._.coverage
         if a._.trf_data is not None and b._.trf_data is not None:
             np.testing.assert_allclose(states(a), states(b), rtol=0, atol=tolerance)
