@@ -42,7 +42,8 @@ def read_config(settings: Settings, name: str) -> Config:
     config: Config = load_config(path)
     config["components"][ENCODER]["model"].update(settings.encoder)
     name = config["components"][ENCODER]["model"]["name"]
-    find_encoder_file(name) or find_checkpoint(name)  # missing weights should show here, not in a subprocess
+    if find_encoder_file(name) is None:
+        find_checkpoint(name)  # missing weights should show here, not in a subprocess
     return config
 
 

@@ -41,7 +41,7 @@ def find_encoder_file(name: str) -> Path | None:
         CheckpointError: E011 for a pipeline that has not one encoder.
     """
     folder = Path(name)
-    if not folder.is_dir() and is_package(name):
+    if not folder.is_dir() and is_package(name) and (get_package_path(name) / "meta.json").is_file():
         package = get_package_path(name)
         meta = get_model_meta(package)
         folder = package / f"{meta['lang']}_{meta['name']}-{meta['version']}"

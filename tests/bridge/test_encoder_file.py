@@ -72,6 +72,7 @@ def test_names_of_a_trained_encoder(tiny_bert: Path, tmp_path: Path, package: st
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items()), name
     assert find_encoder_file("minilm") is None
+    assert find_encoder_file("pytest") is None  # a package, but no pipeline
     assert find_encoder_file(str(tiny_bert)) is None
 
 
