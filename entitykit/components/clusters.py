@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -98,9 +99,9 @@ def warn_shared(examples: Iterable[Example], name: str) -> None:
     """
     n = 0
     for eg in examples:
-        clusters = clusters_in(eg.reference) or ()
-        n_clusters = Counter(place for cluster in clusters for place in cluster_places(eg, [cluster])[0])
-        n += sum(number > 1 for number in n_clusters.values())
+        find = places_in_predicted(eg)
+        owned = ({find(span.start, span.end) for span in cluster} - {None} for cluster in clusters_in(eg.reference) or ())
+        n += sum(number > 1 for number in Counter(chain.from_iterable(owned)).values())
     if n:
         warn("W641", n=n, name=name, stacklevel=4)
 

@@ -5,7 +5,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from entitykit.benchmarks import longdoc, memory
@@ -55,9 +54,9 @@ def test_systems_without_the_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_kinds_of_memory_are_told_apart() -> None:
     before = memory.resident()
     with memory.watch() as seen:
-        block = np.ones(64 * MB, dtype=np.uint8)
-        time.sleep(0.05)
-        del block
+        with mmap.mmap(-1, 64 * MB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:  # not from what malloc has kept
+            block.write(b"1" * MB * 64)
+            time.sleep(0.05)
         with tempfile.TemporaryFile() as file:
             file.truncate(32 * MB)
             with mmap.mmap(file.fileno(), 32 * MB) as pages:
