@@ -26,7 +26,7 @@ from entitykit.bridge.shim import TorchShim
 from entitykit.decoding.beams import Beam
 from entitykit.decoding.genre import State
 from entitykit.models.genre import Seq2Seq
-from tests.util import CHARACTERS, ENDINGS, WORDS, number
+from tests.util import CHARACTERS, ENDINGS, WORDS, byte_pairs
 
 NAMES = ["New York", "New York City", "York", "The [River]", "Thames", "the", "Ada", "Ada Lovelace", "A{d}a", "東京"]
 TEXT = (
@@ -42,7 +42,7 @@ MARKS = ("{", "}", "[", "]")
 
 def save_bart(path: Path, *, scale: float = 1.0) -> Path:
     """Save a BART, whose pieces are bytes and merges of them; each mark has a piece of its own after a space."""
-    tokenizer = byte_pairs()
+    tokenizer = byte_pairs([*(("Ġ", mark) for mark in (*MARKS, "(", "t")), ("h", "e"), ("i", "n"), ("Ġt", "he"), ("e", "r")])
     fast = BartTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_PIECES)
     config = BartConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -87,21 +87,6 @@ def save(path: Path, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFas
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
-
-
-def byte_pairs() -> Tokenizer:
-    """Make a BART tokenizer; Ġ stands for a space."""
-    merges = [("Ġ", mark) for mark in MARKS] + [("Ġ", "("), ("Ġ", "t"), ("h", "e"), ("i", "n"), ("Ġt", "he"), ("e", "r")]
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(merge) for merge in merges), "<mask>"]
-    vocab = number(pieces)
-    tokenizer = Tokenizer(models.BPE(vocab, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing(
-        ("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), add_prefix_space=False
-    )
-    return tokenizer
 
 
 def unigrams() -> Tokenizer:

@@ -7,6 +7,7 @@ pieces and ordinary English has no unknown ones.
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -35,6 +36,8 @@ MAX_PIECES = 128
 
 CHARACTERS = [*string.ascii_letters, *string.digits, *string.punctuation]
 ENDINGS = ["s", "ed", "ing", "er", "es", "ly", "tion", "al", "on", "an", "en", "in", "or", "ar", "th", "st", "nd"]
+MERGES = [("Ġ", "t"), ("h", "e"), ("i", "n"), ("Ġt", "he"), ("in", "g"), ("e", "r"), ("e", "d"), ("o", "n"), ("Ġ", "a")]
+"""Pairs of bytes that are one piece; Ġ stands for a space."""
 WORDS = [
     "the",
     "of",
@@ -152,13 +155,12 @@ def word_pieces(*, lowercase: bool) -> Tokenizer:
     return tokenizer
 
 
-def byte_pairs() -> Tokenizer:
-    """Make a RoBERTa tokenizer; Ġ stands for a space."""
-    merges = [("Ġ", "t"), ("h", "e"), ("i", "n"), ("Ġt", "he"), ("in", "g"), ("e", "r"), ("e", "d"), ("o", "n"), ("Ġ", "a")]
+def byte_pairs(merges: Sequence[tuple[str, str]] = MERGES) -> Tokenizer:
+    """Make a RoBERTa or BART tokenizer; Ġ stands for a space."""
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(merge) for merge in merges), "<mask>"]
     vocab = number(pieces)
-    tokenizer = Tokenizer(models.BPE(vocab, merges))
+    tokenizer = Tokenizer(models.BPE(vocab, list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.RobertaProcessing(

@@ -21,6 +21,7 @@ from entitykit.components.linker import Linker
 from entitykit.errors import ConfigError, EntityKitWarning
 from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
+from tests.linked_texts import ENTITIES, linked_examples
 from tests.pipelines import (
     BI_ENCODER,
     OURS,
@@ -35,23 +36,11 @@ from tests.pipelines import (
 
 ENCODER, LINKER = "entitykit_encoder", "entitykit_linker"
 
-TEXTS = [
-    ("Mary Jones went to New York", [(0, 2, "Q1"), (4, 6, "Q2")]),
-    ("on the river New York sank", [(3, 5, "Q3")]),
-    ("in New York the river is long", [(1, 3, "Q2"), (4, 5, "NIL")]),
-]
-
 
 @pytest.fixture
 def store(tmp_path: Path) -> EntityStore:
     store = EntityStore.create(tmp_path / "kb")
-    store.add(
-        [
-            Entity(id="Q1", name="Mary Jones", description="a mayor"),
-            Entity(id="Q2", name="New York", description="a city in the north"),
-            Entity(id="Q3", name="New York", description="a ship of long ago"),
-        ]
-    )
+    store.add(ENTITIES)
     return store
 
 
@@ -66,19 +55,9 @@ def make(
     return nlp
 
 
-def make_examples(nlp: Language) -> list[Example]:
-    found = []
-    for text, links in TEXTS:
-        predicted, reference = (Doc(nlp.vocab, words=text.split()) for _ in range(2))
-        reference.set_ents([Span(reference, a, b, label="X", kb_id=id_) for a, b, id_ in links])
-        predicted.set_ents([Span(predicted, a, b, label="X") for a, b, _ in links])
-        found.append(Example(predicted, reference))
-    return found
-
-
 def initialized(checkpoint: Path, store: EntityStore, **options: Any) -> tuple[Language, Linker, list[Example]]:
     nlp = make(checkpoint, store, **options)
-    examples = make_examples(nlp)
+    examples = linked_examples(nlp)
     nlp.initialize(lambda: examples)
     linker = nlp.get_pipe(LINKER)
     assert isinstance(linker, Linker)
@@ -350,9 +329,9 @@ def test_saved_with_its_index(tiny_bert: Path, store: EntityStore, tmp_path: Pat
 def test_without_encoder_or_knowledge_base(tiny_bert: Path, store: EntityStore) -> None:
     nlp = make(tiny_bert, store, kb=None)
     with pytest.raises(ConfigError, match="E538"):
-        nlp.initialize(lambda: make_examples(nlp))
+        nlp.initialize(lambda: linked_examples(nlp))
     nlp.get_pipe(LINKER).set_kb(store)
-    nlp.initialize(lambda: make_examples(nlp))
+    nlp.initialize(lambda: linked_examples(nlp))
     nlp.remove_pipe(ENCODER)
     with pytest.raises(ConfigError, match="E105"):
         make_alone(store).initialize()

@@ -11,8 +11,6 @@ import pytest
 import spacy
 import torch
 from spacy.language import Language
-from spacy.tokens import Doc, Span
-from spacy.training import Example
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
@@ -22,16 +20,15 @@ from entitykit.errors import CheckpointError, ConfigError, EntityKitWarning
 from entitykit.knowledge.store import EntityStore
 from tests.bridge.test_blink import N_UNUSED, save
 from tests.components.test_linker import store
+from tests.linked_texts import TEXTS, linked_examples
 from tests.pipelines import fast_optimizer
 
 __all__ = ["store"]
 
 LINKER = "entitykit_linker"
 SIZES = {"context_pieces": 24, "entity_pieces": 24}
-TEXTS: list[tuple[Sequence[str], list[tuple[int, int, str]]]] = [
-    (["Mary", "Jones", "went", "to", "New", "York"], [(0, 2, "Q1"), (4, 6, "Q2")]),
-    (["on", "the", "river", "New", "York", "sank"], [(3, 5, "Q3")]),
-]
+LINKED = TEXTS[:2]
+"""Those without NIL."""
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +63,9 @@ def make(checkpoint: Path, store: EntityStore, **settings: Any) -> Language:
     return nlp
 
 
-def make_examples(nlp: Language) -> list[Example]:
-    found = []
-    for words, links in TEXTS:
-        predicted, reference = (Doc(nlp.vocab, words=words) for _ in range(2))
-        reference.set_ents([Span(reference, a, b, label="X", kb_id=id_) for a, b, id_ in links])
-        predicted.set_ents([Span(predicted, a, b, label="X") for a, b, _ in links])
-        found.append(Example(predicted, reference))
-    return found
-
-
 def initialized(checkpoint: Path, store: EntityStore, **settings: Any) -> tuple[Language, Linker]:
     nlp = make(checkpoint, store, **settings)
-    nlp.initialize(lambda: make_examples(nlp))
+    nlp.initialize(lambda: linked_examples(nlp, LINKED))
     linker = nlp.get_pipe(LINKER)
     assert isinstance(linker, Linker)
     return nlp, linker
@@ -99,16 +86,16 @@ def test_scores_are_those_of_the_checkpoint(checkpoint: Path, store: EntityStore
     nlp, linker = initialized(checkpoint, store)
     config = json.loads((checkpoint.parent / "config.json").read_text(encoding="utf-8"))
     blink = load_blink(checkpoint, config, (checkpoint.parent / "tokenizer.json").read_text(encoding="utf-8"))
-    words, links = TEXTS[0]
+    text, links = LINKED[0]
     for saved in (False, True):
         if saved:
             nlp.to_disk(tmp_path / "nlp")
             nlp = spacy.load(tmp_path / "nlp")
             linker = nlp.get_pipe(LINKER)
             assert linker.index is not None
-        doc = nlp(make_examples(nlp)[0].predicted)
+        doc = nlp(linked_examples(nlp, LINKED)[0].predicted)
         for ent, (start, end, _) in zip(doc.ents, links, strict=True):
-            wanted = wanted_scores(blink, store, words, start, end)
+            wanted = wanted_scores(blink, store, text.split(), start, end)
             explained = linker.explain(ent)
             assert {each.id: each.dense for each in explained.candidates} == {
                 each.id: pytest.approx(wanted[each.id], rel=2e-3, abs=2e-2) for each in explained.candidates
@@ -128,14 +115,14 @@ def test_it_learns_and_both_towers_do(checkpoint: Path, store: EntityStore) -> N
     optimizer = fast_optimizer(encoder_learn_rate=2e-3)
     losses = []
     for _ in range(25):
-        losses.append(nlp.update(make_examples(nlp), sgd=optimizer, losses={})[LINKER])
+        losses.append(nlp.update(linked_examples(nlp, LINKED), sgd=optimizer, losses={})[LINKER])
     assert losses[-1] < 0.2 * losses[0]
     assert all(not torch.equal(tower.layers[0].outer.weight, old) for tower, old in zip(towers, before, strict=True))
     again = make(checkpoint, store, storage="fp16").from_bytes(nlp.to_bytes())
     with pytest.warns(EntityKitWarning, match="W582"):  # the towers are those of the index no more
-        again(make_examples(again)[0].predicted)
+        again(linked_examples(again, LINKED)[0].predicted)
     linker.build_index()
-    assert nlp.evaluate(make_examples(nlp))["linking_inkb_acc"] == 1.0
+    assert nlp.evaluate(linked_examples(nlp, LINKED))["linking_inkb_acc"] == 1.0
 
 
 def test_checkpoints_and_settings_that_cannot_be(checkpoint: Path, store: EntityStore, tmp_path: Path) -> None:

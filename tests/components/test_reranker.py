@@ -18,6 +18,7 @@ from entitykit.components.cluster_links import link_clusters
 from entitykit.errors import ConfigError, EntityKitWarning
 from entitykit.knowledge.augment import Augmenter
 from entitykit.knowledge.store import EntityStore
+from tests.linked_texts import linked_examples
 from tests.pipelines import BI_ENCODER, OURS, encoder_gradient, encoder_weights, train
 from tests.rerankers import (
     ENCODER,
@@ -27,7 +28,6 @@ from tests.rerankers import (
     build_store,
     initialized,
     make,
-    make_examples,
     teach,
 )
 
@@ -43,7 +43,7 @@ def saved(tiny_bert: Path, store: EntityStore, tmp_path_factory: pytest.TempPath
 
 
 def read(nlp: Language) -> list[Doc]:
-    return [nlp(eg.predicted) for eg in make_examples(nlp)]
+    return [nlp(eg.predicted) for eg in linked_examples(nlp)]
 
 
 def test_links_are_decided_anew_and_explained(saved: Path) -> None:
@@ -99,7 +99,7 @@ def test_candidates_behind_the_best(saved: Path) -> None:
 
 def test_threshold_and_calibration(saved: Path, tmp_path: Path) -> None:
     nlp = spacy.load(saved)
-    examples = [Example(doc, eg.reference) for doc, eg in zip(read(nlp), make_examples(nlp), strict=True)]
+    examples = [Example(doc, eg.reference) for doc, eg in zip(read(nlp), linked_examples(nlp), strict=True)]
     found = nlp.get_pipe(RERANKER).calibrate(examples)
     assert found.nil is not None  # the river is in no knowledge base
     assert nlp.get_pipe(RERANKER).calibrate(examples) == found  # of documents that it has read, too
@@ -161,7 +161,7 @@ def test_groups(tiny_bert: Path, store: EntityStore) -> None:
 def test_parts_of_a_batch_give_the_gradients_of_the_whole(tiny_bert: Path, store: EntityStore, own: bool) -> None:
     """Of the encoder that reads, and of no other."""
     nlp, _, reranker = initialized(tiny_bert, store, own=own, model={"dropout": 0.0})
-    shared, examples = nlp.get_pipe(ENCODER), make_examples(nlp)
+    shared, examples = nlp.get_pipe(ENCODER), linked_examples(nlp)
     for eg in examples:
         eg.predicted = nlp.get_pipe(LINKER)(shared(eg.predicted))
     reader = reranker._texts.reader
@@ -185,7 +185,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(tiny_bert: Path, store
 def test_no_more_is_in_memory_than_the_bound(tiny_bert: Path, store: EntityStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of which the graph is kept: as many as the encoder reads at once, or those of one mention."""
     nlp, _, reranker = initialized(tiny_bert, store)
-    examples = make_examples(nlp)
+    examples = linked_examples(nlp)
     for eg in examples:
         eg.predicted = nlp.get_pipe(LINKER)(nlp.get_pipe(ENCODER)(eg.predicted))
     reader = reranker._texts.reader
@@ -223,23 +223,23 @@ def test_a_frozen_shared_encoder_gets_nothing(tiny_bert: Path, store: EntityStor
     assert torch.equal(encoder_weights(nlp), before)
     assert not encoder_gradient(nlp)
     assert reranker.model.to_bytes() != head
-    train(nlp, make_examples(nlp), 2, exclude=[LINKER], annotates=[ENCODER, LINKER])
+    train(nlp, linked_examples(nlp), 2, exclude=[LINKER], annotates=[ENCODER, LINKER])
     assert not torch.equal(encoder_weights(nlp), before)
 
 
 def test_what_is_missing(tiny_bert: Path, store: EntityStore) -> None:
     nlp, *_ = initialized(tiny_bert, store)
     with pytest.warns(EntityKitWarning, match="W591"):
-        nlp.update(make_examples(nlp), sgd=False, losses={})  # type: ignore[arg-type]
+        nlp.update(linked_examples(nlp), sgd=False, losses={})  # type: ignore[arg-type]
     nlp.disable_pipe(LINKER)
     with pytest.raises(ConfigError, match="E593.*Mary Jones"):
-        nlp(make_examples(nlp)[0].predicted)
+        nlp(linked_examples(nlp)[0].predicted)
     nlp("nothing to link")
     nlp = make(tiny_bert, store, kb=None)
     with pytest.raises(ConfigError, match="E538"):
-        nlp.initialize(lambda: make_examples(nlp))
+        nlp.initialize(lambda: linked_examples(nlp))
     nlp = make(tiny_bert, store, own=False)
-    nlp.initialize(lambda: make_examples(nlp))
+    nlp.initialize(lambda: linked_examples(nlp))
     nlp.get_pipe(RERANKER).model.layers[0].encoder = None
     nlp.get_pipe(RERANKER)._texts.forget()
     with pytest.raises(ConfigError, match="E595"):
@@ -249,10 +249,10 @@ def test_what_is_missing(tiny_bert: Path, store: EntityStore) -> None:
 def test_cut_candidates_are_counted_once(tiny_bert: Path, store: EntityStore) -> None:
     nlp, *_ = initialized(tiny_bert, store, model={"entity_pieces": 12})
     with pytest.warns(EntityKitWarning, match="W590.*3 of 3"):
-        nlp(make_examples(nlp)[1].predicted)
+        nlp(linked_examples(nlp)[1].predicted)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        nlp(make_examples(nlp)[1].predicted)
+        nlp(linked_examples(nlp)[1].predicted)
 
 
 @pytest.mark.parametrize(
