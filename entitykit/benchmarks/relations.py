@@ -2,16 +2,16 @@
 
 The figures are strict micro F1 on the test set after the last step, the mean over seeds: relations count where label, both
 spans and both types are right. CoNLL04 trains on train and dev, SciERC on train. What one training of a head has learned is
-decoded greedily, exactly (`…_exact`) and with a beam (`…_beam`), and, where it does not find the entities itself, between the
-gold entities, too (`…_gold`): those of `doc.ents`, given before the encoder reads. Scores by looser definitions, and what the
-entities that were found leave possible, stand beside the figures of each seed. `cost_over_ner` is the time of the whole
-pipeline on the test set of CoNLL04 over that without the relations. Relations of whole documents are in
-`entitykit.benchmarks.relation_documents`, of given pairs in `entitykit.benchmarks.relation_pairs`.
+decoded greedily, exactly (`…_exact`), with a beam (`…_beam`) and greedily without a schema (`…_no_schema`), and, where it does
+not find the entities itself, between the gold entities, too (`…_gold`): those of `doc.ents`, given before the encoder reads.
+Scores by looser definitions, and what the entities that were found leave possible, stand beside the figures of each seed.
+`cost_over_ner` is the time of the whole pipeline on the test set of CoNLL04 over that without the relations. Relations of whole
+documents are in `entitykit.benchmarks.relation_documents`, of given pairs in `entitykit.benchmarks.relation_pairs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,16 +46,12 @@ THRESHOLD = 0.9
 ROUNDS = 5
 
 Change = Callable[[Config], None]
+Reader = Callable[[Language], Iterable[Example]]
 
 
 def _model(**settings: Any) -> Change:
     """Other settings of the relation model."""
     return lambda config: config["components"][RELATIONS]["model"].update(settings)
-
-
-def _component(**settings: Any) -> Change:
-    """Other settings of the relation component."""
-    return lambda config: config["components"][RELATIONS].update(settings)
 
 
 def _architecture(name: str, **settings: Any) -> Change:
@@ -98,7 +94,6 @@ FORMS: Mapping[str, Change] = {
     "_no_product": _model(product=0),
     "_no_near": _model(near=False),
     "_negatives": _model(negatives=0.3),
-    "_no_schema": _component(schema=None),
     "_tokens": _tokens,
     "_luke": _luke,
     "_luke_markers": _architecture("entitykit.LukePair.v1", markers=True),
@@ -107,6 +102,11 @@ FORMS: Mapping[str, Change] = {
     "_enrico_joint_unrefined": partial(_enrico_joint, layers=0),
 }
 """What is changed of the config; the first is the config as it stands."""
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    **{decoder: {"decoder": decoder} for decoder in DECODERS},
+    "no_schema": {"decoder": DECODERS[0], "schema": None},
+}
+"""Settings of the relation component, with which what was learned is decoded; names of scores by the first have no prefix."""
 HEADS = ("", "_luke", "_luke_markers", "_enrico", "_enrico_joint")
 """Forms that are decoded in all ways."""
 JOINT = ("_enrico_joint",)
@@ -118,10 +118,10 @@ def _figures(data: str, form: str) -> dict[str, str]:
     found = {f"{data}_ner_f1{form}": "ents_f", f"{data}_rel_f1{form}": "rel_strict_f"}
     if form in HEADS and form not in JOINT:
         found[f"{data}_rel_f1{form}_gold"] = f"{GOLD}rel_strict_f"
-    for decoder in DECODERS[1:] if form in HEADS else ():
-        found[f"{data}_rel_f1{form}_{decoder}"] = f"{decoder}_rel_strict_f"
+    for way in list(WAYS)[1:] if form in HEADS else ():
+        found[f"{data}_rel_f1{form}_{way}"] = f"{way}_rel_strict_f"
         if form in JOINT:
-            found[f"{data}_ner_f1{form}_{decoder}"] = f"{decoder}_ents_f"
+            found[f"{data}_ner_f1{form}_{way}"] = f"{way}_ents_f"
     return found
 
 
@@ -131,7 +131,7 @@ FIGURES = {(data, form): _figures(data, form) for data in ("conll04", "scierc") 
 def measure_f1(settings: Settings, *, data: str, form: str) -> Result:
     """Train and score one form on one data set, once per seed."""
     figures, key = FIGURES[data, form], f"{data}_rel_f1{form}"
-    measure = _score_decoders if form in HEADS else None
+    measure = _score_ways if form in HEADS else None
     config = read_config(settings, "relations")
     FORMS[form](config)
     settings = _quickened(settings)
@@ -143,24 +143,35 @@ def measure_f1(settings: Settings, *, data: str, form: str) -> Result:
     return Result(values, {key: details})
 
 
-def _score_decoders(pipeline: Path, task: Task) -> Outcome:
-    """The scores by each decoder; the names of those of the first have no prefix."""
+def _score_ways(pipeline: Path, task: Task) -> Outcome:
+    """The scores of each way to decode."""
     nlp = spacy.load(pipeline)
     found: dict[str, float] = {}
-    for decoder in DECODERS:
-        nlp.get_pipe(RELATIONS).settings["decoder"] = decoder  # type: ignore[attr-defined]
-        scores = nlp.evaluate(list(Corpus(task.test)(nlp)))
-        prefix = "" if decoder == DECODERS[0] else f"{decoder}_"
-        found.update({f"{prefix}{key}": scores[key] for key in task.scores})
+    for way, settings in WAYS.items():
+        scores = _score_decoded(nlp, Corpus(task.test), settings)
+        found.update({f"{way}_{key}" if found else key: scores[key] for key in task.scores})
     return found if nlp.get_pipe(RELATIONS).is_joint else found | _score_given(nlp, task)  # type: ignore[attr-defined]
+
+
+def _score_decoded(
+    nlp: Language, corpus: Callable[[Language], Iterable[Example]], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The scores with other settings of the relation component."""
+    relations: Any = nlp.get_pipe(RELATIONS)
+    kept = dict(relations.settings)
+    relations.settings |= settings
+    relations.rules.forget()
+    scores = nlp.evaluate(list(corpus(nlp)))
+    relations.settings |= kept
+    relations.rules.forget()
+    return scores
 
 
 def _score_given(nlp: Language, task: Task) -> dict[str, float]:
     """The scores of relations between gold entities, by the first decoder."""
-    nlp.get_pipe(RELATIONS).settings["decoder"] = DECODERS[0]  # type: ignore[attr-defined]
     nlp.get_pipe(ENCODER).given = ("ents",)  # type: ignore[attr-defined]  # they have tokens, if any have
     with nlp.select_pipes(enable=[ENCODER, RELATIONS]):
-        scores = nlp.evaluate(list(given_mentions(Corpus(task.test))(nlp)))
+        scores = _score_decoded(nlp, given_mentions(Corpus(task.test)), WAYS[DECODERS[0]])
     return {f"{GOLD}{key}": scores[key] for key in task.scores if key.startswith("rel_")}
 
 

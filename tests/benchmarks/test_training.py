@@ -72,31 +72,33 @@ def test_entities_and_relations(form: str, settings: Settings, in_process: list[
 
 
 @pytest.mark.parametrize("form", ["", "_enrico_joint"])
-def test_one_training_is_decoded_in_three_ways(form: str, settings: Settings, in_process: list[Path]) -> None:
+def test_one_training_is_decoded_in_all_ways(form: str, settings: Settings, in_process: list[Path]) -> None:
     """As the figure says; entities of a joint head, too."""
-    decoded: list[str] = []
+    decoded: list[tuple[str, bool]] = []
     original = Relations._decode
 
     def watched(self: Relations, *args: Any) -> Any:
-        if decoded[-1:] != [self.settings["decoder"]]:
-            decoded.append(self.settings["decoder"])
+        way = self.settings["decoder"], bool(self.rules.schema.relations)
+        if decoded[-1:] != [way]:
+            decoded.append(way)
         return original(self, *args)
 
     keys = list(relations.FIGURES["conll04", form])
-    assert {f"conll04_rel_f1{form}{way}" for way in ("", "_exact", "_beam")} <= set(keys)
+    assert {f"conll04_rel_f1{form}{way}" for way in ("", "_exact", "_beam", "_no_schema")} <= set(keys)
     assert ("conll04_ner_f1_enrico_joint_beam" in keys) == (form == "_enrico_joint")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Relations, "_decode", watched)
         report = run_benchmark("relations", settings, only=keys)
     assert all(0 <= report.figures[key].value <= 1 for key in keys)
     outcome = report.settings[f"conll04_rel_f1{form}"]["seeds"]["0"]
-    assert {f"{way}{score}" for way in ("", "exact_", "beam_") for score in relations.SCORES} < set(outcome)
+    assert {f"{way}{score}" for way in ("", "exact_", "beam_", "no_schema_") for score in relations.SCORES} < set(outcome)
     given = f"conll04_rel_f1{form}_gold"
     assert (given in keys) == ("gold_rel_strict_f" in outcome) == (form == "")
     if form == "":
         assert outcome["gold_rel_entities_r"] == 1.0  # the pipeline had the gold entities, and no others
         assert report.figures[given].value == outcome["gold_rel_strict_f"]
-    assert (len(in_process), decoded) == (1, ["greedy", "beam", "exact"] + ["greedy"] * (form == ""))
+    ways = [("greedy", True), ("beam", True), ("exact", True), ("greedy", False), ("greedy", True)]
+    assert (len(in_process), decoded) == (1, ways if form == "" else ways[:-1])
 
 
 def test_relations_of_given_pairs(settings: Settings, in_process: list[Path]) -> None:
