@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -15,6 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]
+SCORE = re.compile(r"\b[01]\.\d+")
+"""Their last digits depend on the processor."""
 COLUMNS = "Ada B-PER\nmet O\nByron B-PER\n. O\n\nLondon B-LOC\nis O\nold O\n. O\n"
 
 
@@ -67,14 +70,14 @@ def test_commands(after: Path) -> None:
 
 
 def test_python_runs(after: Path) -> None:
-    outputs = []
-    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+    n_shown = 0
+    for block, shown in re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", README, re.DOTALL):
         done = subprocess.run([sys.executable, "-c", block], cwd=after, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{block}\n{done.stderr}"
-        outputs.append(done.stdout)
-    assert "Ada Lovelace PERSON" in outputs[0]
-    assert "'read': " in outputs[0]
-    assert "Warsaw Q270 [('Q270', " in outputs[1]
+        if shown:
+            assert SCORE.sub("score", done.stdout) == SCORE.sub("score", shown)
+            n_shown += 1
+    assert n_shown == README.count("```text") > 0
     assert "threshold" in json.loads((after / "out/calibrated/entitykit_ner/cfg.json").read_text(encoding="utf-8"))
 
 
@@ -82,3 +85,16 @@ def test_links_lead_somewhere() -> None:
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_figures_are_those_of_the_benchmarks() -> None:
+    """Each measured number stands in a row of the documentation that has the figure's name."""
+    documents = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
+    lines = [line for text in documents for line in text.splitlines() if line.startswith("|")]
+    rows = re.findall(r"^\| [^|]+ \| ([\d., ]+) \|[^|]*\| `(\w+) --only ([\w,]+)", README, re.MULTILINE)
+    assert len(rows) > 9
+    for values, benchmark, names in rows:
+        parts = importlib.import_module(f"entitykit.benchmarks.{benchmark}").PARTS
+        assert set(names.split(",")) <= {key for part in parts for key in part.keys}
+        for value, name in zip(values.split(", "), names.split(","), strict=True):
+            assert any(f"`{name}`" in line and re.search(rf"\b{value}\b", line) for line in lines), (name, value)
