@@ -1,4 +1,4 @@
-"""Text with markup, ``{ mention } [ name ]``: written from links, and read again whatever a model has made of it.
+"""Text with markup, ``{ mention } [ name ]``, read back to links whatever a model has made of it.
 
 The source's own brackets stand as parentheses in the markup, one character for one, so offsets do not change.
 """
@@ -48,22 +48,6 @@ class Recovered(NamedTuple):
 def without_brackets(text: str) -> str:
     """The text with parentheses in the place of square and curly brackets, as long as before."""
     return text.translate(_BRACKETS)
-
-
-def write_markup(source: str, links: Sequence[TextLink]) -> str:
-    """The source with its mentions marked.
-
-    Args:
-        source: any text.
-        links: in order, without overlaps.
-    """
-    parts = []
-    position = 0
-    for start, end, name in links:
-        marked = f"{{ {without_brackets(source[start:end])} }} [ {without_brackets(name)} ]"
-        parts += [without_brackets(source[position:start]), marked]
-        position = end
-    return "".join([*parts, without_brackets(source[position:])])
 
 
 def recover(source: str, markup: str) -> Recovered:

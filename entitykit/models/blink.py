@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 class Towers(NamedTuple):
@@ -38,11 +36,6 @@ def blink_scores(mentions: Tensor, entities: Tensor) -> Tensor:
         *(n_mentions, n_entities)*.
     """
     return mentions @ entities.T
-
-
-def blink_loss(scores: Tensor) -> Tensor:
-    """Mean cross-entropy of a batch *(n, n)* in which entity i is that of mention i, as BLINK trains without hard negatives."""
-    return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
 
 def split_towers(weights: Mapping[str, Tensor]) -> Towers:

@@ -14,7 +14,6 @@ from transformers import BertConfig, BertModel
 
 from entitykit.bridge.blink import load_blink
 from entitykit.errors import CheckpointError
-from entitykit.models.blink import blink_loss
 
 N_UNUSED = 3
 
@@ -64,13 +63,6 @@ def test_scores(tmp_path: Path, towers: list[BertModel], config: dict[str, Any],
     entities = np.stack([state(towers[1], f"{t} [unused2] {d}") for t, d in zip(titles, descriptions, strict=True)])
     np.testing.assert_allclose(found[:2].numpy(), context @ entities.T, rtol=1e-3, atol=1e-4)
     assert found.shape == (3, 2)
-
-
-def test_loss_against_numpy() -> None:
-    scores = torch.randn(5, 5)
-    rows = scores.double().numpy()
-    expected = np.mean([np.log(np.exp(row).sum()) - row[i] for i, row in enumerate(rows)])
-    assert float(blink_loss(scores)) == pytest.approx(expected, rel=1e-5)
 
 
 class Code:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from entitykit.decoding.markup import TextLink, recover, without_brackets, write_markup
+from entitykit.decoding.markup import TextLink, recover, without_brackets
 
 SOURCE = "In 1503, Leonardo began the Mona Lisa [sic] {in Florence}."
 LEONARDO, LISA = TextLink(9, 17, "Leonardo da Vinci"), TextLink(28, 37, "Mona Lisa")
 WRITTEN = "In 1503, { Leonardo } [ Leonardo da Vinci ] began the { Mona Lisa } [ Mona Lisa ] (sic) (in Florence)."
 TEXT = st.text(st.sampled_from("abc é{}[]() .\n\u3000"), max_size=40)
+
+
+def write_markup(source: str, links: Sequence[TextLink]) -> str:
+    """The source with its mentions marked, as GENRE learns to write it."""
+    parts = []
+    position = 0
+    for start, end, name in links:
+        marked = f"{{ {without_brackets(source[start:end])} }} [ {without_brackets(name)} ]"
+        parts += [without_brackets(source[position:start]), marked]
+        position = end
+    return "".join([*parts, without_brackets(source[position:])])
 
 
 def test_written_and_read_again() -> None:
