@@ -120,8 +120,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E103": (
         ConfigError,
-        "The encoder gave no states of layer {layer} for this text: it runs no layer that no component of its pipeline reads. Run "
-        "encoder and component in one pipeline.",
+        "The encoder left no states of layer {layer} for this text: it computes only the layers that components of its own "
+        "pipeline read. Run the encoder and this component in one pipeline.",
     ),
     "E104": (
         ConfigError,
@@ -155,10 +155,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E112": (
         ConfigError,
-        "{n} of the {total} spans that a component must score have no entity token in the encoder. Name the groups that hold them in "
-        "the encoder's gold (training) and given (prediction) settings, such as coref_clusters_*; a frozen encoder reads given alone, and "
-        "entitykit.GivenMentions.v1 or GivenClusters.v1 around the corpus puts gold spans there. Or, for spans that come behind the "
-        "encoder, set keep_keys = true in its [components….model], if neither words nor other entities see the tokens.",
+        "{n} of the {total} spans that a component must score have no entity token in the encoder. If the spans are there "
+        "before the encoder, name their groups, such as coref_clusters_*, in its settings gold (training) and given "
+        "(prediction). A frozen encoder reads given alone: put gold spans there with entitykit.GivenMentions.v1 or "
+        "GivenClusters.v1 around the corpus. If the spans are found behind the encoder, set keep_keys = true in its "
+        "[components….model]; neither words nor other entities may see the tokens then.",
     ),
     "E113": (
         ConfigError,
@@ -188,8 +189,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E119": (
         InputError,
-        "The entities and what lies between them have {n} pieces; expected entities that do not overlap, and at most the {longest} "
-        "pieces that '{name}' reads at once. Leave such out.",
+        "The entities and the text between them have {n} pieces, or the entities overlap; '{name}' reads at most {longest} "
+        "pieces at once, and entities must not overlap. Leave out such entities.",
     ),
     "E120": (
         ConfigError,
@@ -410,7 +411,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E322": (InputError, "The Doc is no snippet of GAP: doc.user_data has no '{key}'. Read it with the corpus format gap."),
     "E323": (
         InputError,
-        "Mentions were predicted of entities that were not asked for: {found}; asked for were: {expected}. Score only what was asked for.",
+        "The predicted doc.user_data['major_entities'] has entities that gold does not ask for: {found}; gold has: "
+        "{expected}. Remove them, or add them to gold.",
     ),
     "E324": (
         InputError,
@@ -420,7 +422,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         InputError,
         "The grids have other {what}: found {found}; expected {expected}. Predict one state per participant and step.",
     ),
-    "E335": (InputError, "Salience cannot be scored: found {found}; expected {expected}."),
+    "E335": (
+        InputError,
+        "Salience cannot be scored: found {found}; expected {expected}. Correct the ratings, or the component that predicts "
+        "the scores.",
+    ),
     # 34: relations
     "E340": (ConfigError, "{where} has {found}; expected {expected}. Correct it."),
     "E341": (
@@ -428,7 +434,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "The relation schema names {what} that there are not: {found}; there are: {known}. Correct the schema, or train with these labels.",
     ),
     "E342": (ConfigError, "The relation schema contradicts itself in {n} places: {found}. Correct one side of each."),
-    "E343": (InputError, "Relations cannot be decoded: {what} has {found}; expected {expected}."),
+    "E343": (
+        InputError,
+        "Relations cannot be decoded: {what} has {found}; expected {expected}. Correct the arrays that you pass to "
+        "decode_relations.",
+    ),
     "E344": (ConfigError, "Relations cannot be decoded with {option} = {found}; expected {expected}."),
     "E345": (
         InputError,
@@ -455,7 +465,10 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "{n} antecedents are not before their mentions; the first is {found}, of mention {mention}. Expected the number of an earlier "
         "mention, or -1 for none.",
     ),
-    "E351": (InputError, "The arrays have the shape {found}; expected {expected}."),
+    "E351": (
+        InputError,
+        "The arrays have the shape {found}; expected {expected}. Correct the arrays that you pass.",
+    ),
     "E352": (ConfigError, "The memory's setting {setting} is {found}; expected {expected}."),
     "E353": (
         InputError,
@@ -505,8 +518,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E431": (
         OutputError,
-        "Cannot list failures in '{path}': something is there that is no such list, or cannot be read. Move it away, or choose another "
-        "name for the output.",
+        "Cannot write the list of failures '{path}': a file is there that is no such list, or cannot be read. Move it away, "
+        "or choose another name for the output.",
     ),
     "E440": (
         InputError,
@@ -532,7 +545,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E446": (
         ConfigError,
-        "There is no {path}, so memory cannot be told apart by kind; it is on Linux. Elsewhere, choose other figures with --only.",
+        "This figure needs {path}, which only Linux has, to tell kinds of memory apart. On other systems choose other figures "
+        "with --only.",
     ),
     "E447": (
         ConfigError,
@@ -613,8 +627,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E536": (
         ConfigError,
-        "Markup needs a token of its own for each of its marks after a space; this one has {found}, or cannot tell them from what it does "
-        'not know. Choose another checkpoint, or task = "names".',
+        "Markup needs a tokenizer that makes one token of each mark after a space; this checkpoint's makes {found}, or does "
+        'not know the marks. Choose another checkpoint, or task = "names".',
     ),
     "E537": (ConfigError, "The setting {setting} of entitykit.Genre.v1 is {found}; expected {expected}."),
     "E538": (
@@ -668,8 +682,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E582": (InputError, "Candidates were asked for with {found}; expected {expected}."),
     "E583": (
         ConfigError,
-        "A component reads further texts, such as descriptions, with the shared encoder, and hears none. Put entitykit_encoder before it, "
-        "and give it entitykit.EncoderListener.v1 as its tok2vec.",
+        "A component has the shared encoder read further texts, such as descriptions, but no shared encoder comes before it. "
+        "Put entitykit_encoder before it, and give it entitykit.EncoderListener.v1 as its tok2vec.",
     ),
     "E584": (
         CheckpointError,
@@ -685,8 +699,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E588": (
         ConfigError,
-        "A document has keyword scores of {found} words, and {expected} words by now. Put entitykit_keywords behind whatever merges or splits "
-        "words.",
+        "A document has keyword scores for {found} words, but has {expected} words now. Put entitykit_keywords behind the "
+        "components that merge or split words.",
     ),
     "E590": (ConfigError, "The setting {setting} of entitykit.Augmenter.v1 is {found}; expected {expected}."),
     "E591": (
@@ -722,8 +736,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E602": (
         InputError,
-        "'{name}' is to read sentences, and nobody has found those of the text '{text}…'. Put a component before it that does, such as "
-        'sentencizer, or set passages = "words".',
+        "'{name}' reads sentences, but the text '{text}…' has no sentence boundaries. Put a component before it that sets "
+        'them, such as sentencizer, or set passages = "words".',
     ),
     "E603": (
         ConfigError,
@@ -732,15 +746,16 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E604": (
         InputError,
-        "Cannot read the training documents '{path}', whose facts Ign-F1 leaves out: {reason}. Give entitykit.relations_scorer.v1 another "
-        "DocBin as train, or none.",
+        "Cannot read the training documents '{path}', whose facts Ign-F1 leaves out: {reason}. Set train of "
+        "entitykit.relations_scorer.v1 to a readable .spacy file, or leave it out to score without Ign-F1.",
     ),
     # 61: tracking
     "E610": (ConfigError, "The setting {setting} of entitykit.StateTracker.v1 is {found}; expected {expected}."),
     "E611": (
         ConfigError,
-        "With input = '{input}', '{name}' has texts read by an encoder of BERT's kind, and has none. Give it entitykit.EncoderListener.v1 as its "
-        'tok2vec and an entitykit_encoder with entitykit.EntityEncoder.v1 before it, or set input = "shared".',
+        "With input = '{input}', '{name}' needs an encoder of BERT's kind to read a text for each participant, and there is "
+        "none. Give it entitykit.EncoderListener.v1 as its tok2vec and an entitykit_encoder with entitykit.EntityEncoder.v1 "
+        'before it, or set input = "shared".',
     ),
     "E612": (
         InputError,
@@ -748,8 +763,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E613": (
         InputError,
-        "'{name}' follows participants from step to step, and nobody has found the steps of the text '{text}…'. Put them into "
-        "doc.spans['{group}'], or add a component before it that finds sentences, such as sentencizer.",
+        "'{name}' follows participants from step to step, but the text '{text}…' has neither steps nor sentence boundaries. "
+        "Put steps into doc.spans['{group}'], or add a component before it that finds sentences, such as sentencizer.",
     ),
     "E614": (
         InputError,
@@ -757,8 +772,8 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E605": (
         ConfigError,
-        "entitykit.LukePair.v1 with markers reads a text of each pair with the shared encoder, and hears none. Give it "
-        "entitykit.EncoderListener.v1 as its tok2vec, or set markers = false.",
+        "entitykit.LukePair.v1 with markers = true has the shared encoder read a text for each pair, but its tok2vec listens "
+        "to no encoder. Give it entitykit.EncoderListener.v1 as its tok2vec, or set markers = false.",
     ),
     "E620": (
         InputError,
@@ -772,8 +787,9 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E623": (
         ConfigError,
-        "'{name}' cannot be calibrated: it finds none of the {n} salient entities of the examples; expected one at least. Give other examples, "
-        "with grades of at least {salient}.",
+        "'{name}' cannot be calibrated: it finds none of the {n} salient entities of the examples; expected one at least. "
+        "Check that their predicted documents have these entities where its settings mentions and clusters look, or give "
+        "other examples with grades of at least {salient}.",
     ),
     "E630": (ConfigError, "The setting {setting} of entitykit.{model}.v1 is {found}; expected {expected}."),
     "E631": (
@@ -792,13 +808,14 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E634": (
         CheckpointError,
-        "{path} is damaged: found {found}; expected {expected}. Copy it again, or add its documents anew.",
+        "{path} is damaged, or of another version: found {found}; expected {expected}. Copy it again, or build a new store "
+        "from its documents.",
     ),
     "E635": (OutputError, "Cannot write the store of clusters '{path}': {reason}. Free space, or choose another folder."),
     "E636": (
         InputError,
-        "Vectors of mentions are compared that different weights have made: found {found}; expected {expected}. Annotate with the pipeline "
-        "that the others are from, or begin a new store.",
+        "The vectors of mentions come from different weights: found {found}; expected {expected}. Annotate all documents with "
+        "one pipeline, or begin a new store.",
     ),
     "E637": (
         ConfigError,
@@ -806,7 +823,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "cross_document_conll_f.",
     ),
     "E638": (InputError, "The reference '{text}…' has {found}; expected {expected}. Correct its doc.user_data."),
-    "E639": (InputError, "'{id}' is {found}; expected {expected}. Set doc.user_data['id']."),
+    "E639": (
+        InputError,
+        "'{id}' is {found}; expected {expected}. Set doc.user_data['id'] to an id of its own, or add the document to the "
+        "store first (add_to).",
+    ),
     "E640": (
         ConfigError,
         "'{name}' cannot find entities by their names: its model is {found}. Train it with entitykit.MajorEntities.v1.",
@@ -862,8 +883,8 @@ WARNINGS: dict[str, str] = {
     "look there, too.",
     "W126": "{n} of {total} gold relations are not allowed by the schema of '{name}', by themselves or beside others of their text, so it will not "
     "find them: {which}. Change its rules, or set schema to learned.",
-    "W130": "The entity embedding of '{name}' has {n} rows, and none of its entities goes on: {reason}. All entities of the vocabulary begin "
-    "as [MASK].",
+    "W130": "The entity embedding of '{name}' has {n} rows, but none can be taken over: {reason}. All entities of the vocabulary "
+    "begin as [MASK].",
     # 2: corpora
     "W201": (
         "{path}: {expanded} spans did not end where tokens do and were expanded to whole tokens, {trimmed} lost white space "
@@ -892,14 +913,14 @@ WARNINGS: dict[str, str] = {
     "cannot be linked. Raise passage in entitykit.Genre.v1, or give other spans.",
     "W534": "{n} of {total} mentions that '{name}' has written freely are not in the text, or overlap others; they are left out. With "
     "candidates = 'all' or 'alias', nothing but the text can be written.",
-    "W550": "The vector index finds {found:.1%} of the {k} nearest vectors on a sample, though it looks as hard as it can; {wanted:.1%} were "
-    "asked for. Choose codes='int8' or kind='flat', or ask for less with recall=…",
+    "W550": "Even at its most thorough, the vector index finds only {found:.1%} of the {k} nearest vectors on a sample; {wanted:.1%} "
+    "were asked for. Choose codes='int8' or kind='flat', or ask for less with recall=…",
     "W551": "The vector index was built for {built} vectors and holds {n}: it is slower than it could be, and its recall was not measured with "
     "these. Build it anew.",
     "W420": "Of the inputs, {n} occurred more than once, such as '{example}'. Each is read once.",
     "W422": "Of the inputs, {n} have an unknown ending, such as '{example}'. Each is read as one plain text; JSON lines must end in .jsonl.",
-    "W421": "{key} is left out: of {words:,} words, which are {pieces:,} pieces, fastcoref needs about {needed:,.0f} GB of memory, and "
-    "{free:,.0f} GB are free. Our side is measured and stands in the JSON file.",
+    "W421": "{key} is left out: for {words:,} words, which are {pieces:,} pieces, fastcoref needs about {needed:,.0f} GB of memory, "
+    "and {free:,.0f} GB are free. The figure of entitykit was measured and is in the JSON file.",
     # 5: knowledge bases
     "W500": "{n} ids occurred more than once in the input, such as '{example}'. The last entity of each was kept.",
     "W501": "{path}: objects have keys that mean nothing to a knowledge base and were left out: {names}. Known keys are: {known}.",
@@ -935,7 +956,8 @@ WARNINGS: dict[str, str] = {
     "W603": "'{name}' has no entity index and reads all {n} entities of the knowledge base now. Call build_index() once, after training.",
     "W604": "{n} of {total} gold mentions of '{name}' have more than the {longest} words that it looks for (the longest: {widest}). Raise "
     "max_words to find them.",
-    "W610": "{n} names or steps have more pieces than '{name}' reads at once (a name 32, both together {longest}); it read their beginnings.",
+    "W610": "{n} names or steps have more pieces than '{name}' reads at once (a name 32, both together {longest}); it read their "
+    "beginnings. Shorten the names, or divide long steps.",
     "W611": "{n} texts of '{name}' would have more than {longest} pieces; it left out their first steps. Set input = 'one_pass', which leaves "
     "out none.",
     "W612": "{n} of {total} gold places of '{name}' are in no phrase of their texts that may be a place, and teach nothing. Raise "

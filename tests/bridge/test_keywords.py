@@ -56,7 +56,7 @@ def test_documents_that_nobody_has_read() -> None:
     assert predicted_keywords(Doc(doc.vocab, words=["a"]), Place(0, 0, 1), 2, 0.0) is None
     with doc.retokenize() as retokenizer:
         retokenizer.merge(doc[0:2])
-    with pytest.raises(ConfigError, match="E588.*2 words, and 1 words"):
+    with pytest.raises(ConfigError, match="E588.*2 words, but has 1 words"):
         predicted_keywords(doc, Place(0, 0, 1), 2, 0.0)
 
 

@@ -139,7 +139,7 @@ def test_keywords_are_scored(nlp: Language) -> None:
     example.predicted._.keyword_scores = [0.9, 0.8, 1.0, 0.7, 0.6, 0.75, 0.5, 0.4]  # the keywords are third and seventh
     assert pipe.score([example])["keywords_ap"] == pytest.approx((1 / 3 + 2 / 7) / 2)
     assert pipe.score([]) == {"keywords_ap": None}
-    with pytest.raises(ConfigError, match="E588.*of 0 words, and 8 words"):
+    with pytest.raises(ConfigError, match="E588.*for 0 words, but has 8 words"):
         pipe.score(make_examples(nlp, NEW_TEXTS[:1]))
     gone = make_examples(nlp, [(["eat", "hop", "Rex"], NEW_TEXTS[0][1])])
     gone[0].predicted._.keyword_scores = [0.5, 0.5, 0.5]

@@ -38,7 +38,7 @@ def test_nothing_to_score() -> None:
 
 
 def test_an_entity_that_nobody_asked_for() -> None:
-    with pytest.raises(InputError, match=r"\[E323\] .*not asked for: Eve; asked for were: Ada, Bob"):
+    with pytest.raises(InputError, match=r"\[E323\] .*not ask for: Eve; gold has: Ada, Bob"):
         score_major_entities([{"Ada": {1}, "Bob": {2}}], [{"Eve": {1}}])
 
 
