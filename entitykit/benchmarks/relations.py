@@ -153,9 +153,7 @@ def _score_ways(pipeline: Path, task: Task) -> Outcome:
     return found if nlp.get_pipe(RELATIONS).is_joint else found | _score_given(nlp, task)  # type: ignore[attr-defined]
 
 
-def _score_decoded(
-    nlp: Language, corpus: Callable[[Language], Iterable[Example]], settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def _score_decoded(nlp: Language, corpus: Reader, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The scores with other settings of the relation component."""
     relations: Any = nlp.get_pipe(RELATIONS)
     kept = dict(relations.settings)

@@ -42,7 +42,7 @@ def make_student(checkpoint: Path, store: EntityStore, **settings: Any) -> tuple
 def test_a_student_learns_the_probabilities(saved: Path, tiny_bert: Path, store: EntityStore) -> None:
     """Of its teacher, which reads each document once; without the gold entities' loss, it learns nothing else."""
     nlp, linker = make_student(tiny_bert, store, distill=1.0, distill_temperature=1.0, negatives=0)
-    reader = distilled_links(lambda nlp: linked_examples(nlp), saved, top_k=3)
+    reader = distilled_links(linked_examples, saved, top_k=3)
     examples = list(reader(nlp))
     teacher = reader._nlp
     assert teacher is not None
@@ -68,11 +68,11 @@ def test_a_student_without_a_teacher(tiny_bert: Path, store: EntityStore, tmp_pa
         train(nlp, linked_examples(nlp), 2)
     for path in (None, tmp_path / "nothing"):
         with pytest.raises(ConfigError, match="E596"):
-            list(distilled_links(lambda nlp: linked_examples(nlp), path)(nlp))
+            list(distilled_links(linked_examples, path)(nlp))
     with pytest.raises(ConfigError, match="E596.*no candidates"):
-        list(distilled_links(lambda nlp: linked_examples(nlp), saved, disable=[LINKER, RERANKER])(nlp))
+        list(distilled_links(linked_examples, saved, disable=[LINKER, RERANKER])(nlp))
     with pytest.raises(ConfigError, match="E213"):
-        distilled_links(lambda nlp: linked_examples(nlp), saved, top_k=0)
+        distilled_links(linked_examples, saved, top_k=0)
     for settings in ({"distill": 1.5}, {"distill": -1.0}, {"distill_temperature": 0.0}):
         with pytest.raises(ConfigError, match="E109.*distill"):
             make_student(tiny_bert, store, **settings)
