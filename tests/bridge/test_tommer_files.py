@@ -226,8 +226,13 @@ def test_narrower_window_than_the_probe_s(tiny_bert: Path, tmp_path: Path) -> No
 
 
 def test_probe_without_a_window_takes_any(tiny_bert: Path, tmp_path: Path) -> None:
-    nlp = make_pipeline(tiny_bert, save_probe(tmp_path / "probe", make_tensors(), sliding_window=0), window=9)
-    nlp.initialize()
+    """It is then one that was released with the window that is set."""
+    tensors, found = make_tensors(), []
+    for window in (0, 9):
+        nlp = make_pipeline(tiny_bert, save_probe(tmp_path / f"probe-{window}", tensors, sliding_window=window), window=9)
+        nlp.initialize()
+        found.append(annotations(nlp("Mary Jones went to New York")))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
