@@ -749,6 +749,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "Cannot read the training documents '{path}', whose facts Ign-F1 leaves out: {reason}. Set train of "
         "entitykit.relations_scorer.v1 to a readable .spacy file, or leave it out to score without Ign-F1.",
     ),
+    "E606": (
+        ConfigError,
+        'The pipeline was trained with a relation schema that was given; schema = "learned" needs a training. Train it anew with that '
+        "setting, or set schema to what it was, to another schema, or to null.",
+    ),
     # 61: tracking
     "E610": (ConfigError, "The setting {setting} of entitykit.StateTracker.v1 is {found}; expected {expected}."),
     "E611": (
@@ -906,6 +911,8 @@ WARNINGS: dict[str, str] = {
     "Wrap the corpus in entitykit.GivenProcedures.v1 to give gold steps.",
     "W340": "The best of {n} relations were not found in {seconds} seconds; the best set that was found is used. Raise time_limit, or decode "
     "with 'beam'.",
+    "W341": "There is no file or folder '{path}' with the training documents whose facts Ign-F1 leaves out: it is not scored. Set train of "
+    "entitykit.relations_scorer.v1 to the documents, or leave it out.",
     "W530": "{n} names cannot be generated, such as {example!r}: the tokenizer makes no token of them, or more than {longest}.",
     "W531": "{n} mentions are longer than the {longest} tokens that the model reads; it read their beginnings only.",
     "W532": "{n} of {total} gold links of '{name}' were left out of an update: their entity is not in the knowledge base, or they do not begin and end where tokens do.",

@@ -7,8 +7,9 @@ figure; long stretches without arguments are cut short in it, and what is still 
 from __future__ import annotations
 
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from spacy.tokens import Doc
@@ -104,13 +105,13 @@ def _figure(text: str, triples: Sequence[Triple], numbers: Mapping[str, int], vi
         _box(entity, lefts, ground, numbers) for _, entity in sorted(entities.items(), key=lambda item: item[0][0] - item[0][1])
     ]
     for shown, x, n_cells in pieces:
-        length = f' textLength="{n_cells * CELL:g}" lengthAdjust="spacingAndGlyphs"' if n_cells else ""
-        drawn.append(f'<text x="{x:g}" y="{ground + 19}"{length}>{visible(shown)}</text>')
+        length = f' textLength="{n_cells * CELL:.1f}" lengthAdjust="spacingAndGlyphs"' if n_cells else ""
+        drawn.append(f'<text x="{x:.1f}" y="{ground + 19}"{length}>{visible(shown)}</text>')
     drawn += [_drawn_arc(arc, level, ground, visible) for arc, level in zip(arcs, levels, strict=True)]
     said = "; ".join(f"{one.head.text} – {one.relation} → {one.tail.text}" for one in triples)
     return (
-        f'<figure class="arcs"><svg xml:space="preserve" role="img" aria-label="{visible(said)}" width="{width:g}" '
-        f'height="{height}" viewBox="{left:g} 0 {width:g} {height}">{"".join(drawn)}</svg></figure>\n'
+        f'<figure class="arcs"><svg xml:space="preserve" role="img" aria-label="{visible(said)}" width="{width:.1f}" '
+        f'height="{height}" viewBox="{left:.1f} 0 {width:.1f} {height}">{"".join(drawn)}</svg></figure>\n'
     )
 
 
@@ -169,20 +170,37 @@ def _arc(triple: Triple, lefts: Mapping[int, float]) -> Arc:
 
 
 def _levels(arcs: Sequence[Arc]) -> list[int]:
-    """Give each arc the lowest level above all shorter ones that it would touch."""
+    """Give each arc the lowest level that is free where it is, above all arcs that lie within it."""
     levels = [0] * len(arcs)
-    placed: list[int] = []
+    drawn: list[list[tuple[float, float]]] = []  # for each level the ends of what is on it, which is apart, in order
     for i in sorted(range(len(arcs)), key=lambda i: (arcs[i].high - arcs[i].low, i)):
-        below = [levels[j] for j in placed if arcs[j].low < arcs[i].high and arcs[i].low < arcs[j].high]
-        levels[i] = max(below, default=-1) + 1
-        placed.append(i)
+        low, high = arcs[i].low, arcs[i].high
+        level = next((n + 1 for n in reversed(range(len(drawn))) if _holds(drawn[n], low, high)), 0)
+        while level < len(drawn) and _touches(drawn[level], low, high):
+            level += 1
+        if level == len(drawn):
+            drawn.append([])
+        insort(drawn[level], (low, high))
+        levels[i] = level
     return levels
+
+
+def _holds(drawn: Sequence[tuple[float, float]], low: float, high: float) -> bool:
+    """Whether one of them lies between two ends."""
+    first = bisect_left(drawn, low, key=itemgetter(0))
+    return first < len(drawn) and drawn[first][1] <= high
+
+
+def _touches(drawn: Sequence[tuple[float, float]], low: float, high: float) -> bool:
+    """Whether one of them has anything between two ends."""
+    first = bisect_right(drawn, low, key=itemgetter(1))
+    return first < len(drawn) and drawn[first][0] < high
 
 
 def _box(entity: Entity, lefts: Mapping[int, float], ground: int, numbers: Mapping[str, int]) -> str:
     left, right = lefts[entity.start], lefts[entity.end]
     name = f"l{numbers[entity.label]}" if entity.label in numbers else "plain"
-    return f'<rect class="{name}" x="{left - 2:g}" y="{ground + 4}" width="{right - left + 4:g}" height="21" rx="4"/>'
+    return f'<rect class="{name}" x="{left - 2:.1f}" y="{ground + 4}" width="{right - left + 4:.1f}" height="21" rx="4"/>'
 
 
 def _drawn_arc(arc: Arc, level: int, ground: int, visible: Callable[[str], str]) -> str:
@@ -190,8 +208,8 @@ def _drawn_arc(arc: Arc, level: int, ground: int, visible: Callable[[str], str])
     y = ground - LEVEL * (level + 1) + 6
     turn = min(6.0, abs(arc.tail - arc.head) / 2) * (1 if arc.tail >= arc.head else -1)
     line = (
-        f"M{arc.head:g} {ground + 2}V{y + 6}Q{arc.head:g} {y} {arc.head + turn:g} {y}"
-        f"H{arc.tail - turn:g}Q{arc.tail:g} {y} {arc.tail:g} {y + 6}V{ground - 3}"
+        f"M{arc.head:.1f} {ground + 2}V{y + 6}Q{arc.head:.1f} {y} {arc.head + turn:.1f} {y}"
+        f"H{arc.tail - turn:.1f}Q{arc.tail:.1f} {y} {arc.tail:.1f} {y + 6}V{ground - 3}"
     )
     name = arc.triple.relation or NO_NAME
     middle, half = (arc.head + arc.tail) / 2, _cells(name) * NAME_CELL / 2
@@ -199,8 +217,8 @@ def _drawn_arc(arc: Arc, level: int, ground: int, visible: Callable[[str], str])
     hint = f"{arc.triple.head.text} – {name} → {arc.triple.tail.text}{score}"
     return (
         f'<g><title>{visible(hint)}</title><path d="{line}"/>'
-        f'<path class="end" d="M{arc.tail:g} {ground + 3}l-4 -7h8z"/>'
-        f'<rect class="back" x="{middle - half - 2:g}" y="{y - 6}" width="{2 * half + 4:g}" height="12"/>'
-        f'<text class="name" x="{middle:g}" y="{y + 4}" textLength="{2 * half:g}" lengthAdjust="spacingAndGlyphs">'
+        f'<path class="end" d="M{arc.tail:.1f} {ground + 3}l-4 -7h8z"/>'
+        f'<rect class="back" x="{middle - half - 2:.1f}" y="{y - 6}" width="{2 * half + 4:.1f}" height="12"/>'
+        f'<text class="name" x="{middle:.1f}" y="{y + 4}" textLength="{2 * half:.1f}" lengthAdjust="spacingAndGlyphs">'
         f"{visible(name)}</text></g>"
     )

@@ -293,6 +293,10 @@ def test_the_demo_with_its_heads(tmp_path: Path, capsys: pytest.CaptureFixture[s
     about = re.findall(r'<ol class="salience"[^>]*>(.*?)</ol>', page)
     assert len(about) == n_texts
     assert re.search(r'<li style="--score: \d+%"[^>]*>Lisbon</li>', about[-1])
+    table = rows[rows.index(list(demo["RELATIONS"])) + 2 :]
+    related = [row[2] for row in table[: table.index([""])]]
+    assert len(related) > 2
+    assert re.findall(r'<text class="name"[^>]*>([^<]*)</text>', page) == related  # an arc for each
     assert Shown(page).texts == [path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("*.txt"))]
 
 

@@ -66,8 +66,22 @@ def test_arcs_that_overlap_have_levels_of_their_own() -> None:
     words = list("abcdefgh")
     relations = [((0, 1), (7, 8), "r"), ((0, 1), (2, 3), "r"), ((5, 6), (7, 8), "r"), ((2, 3), (5, 6), "r")]
     (figure,) = figures(render_html([make(words, [], relations)]))
-    heights = [float(re.findall(r"V(\d+)", path.get("d", ""))[0]) for path in figure.iter("path") if path.get("class") is None]
-    assert heights == [46, 46 - LEVEL, 46, 46]  # in the order of the text, the short ones first
+    assert heights(figure) == [46, 46 - LEVEL, 46, 46]  # in the order of the text, the short ones first
+
+
+def heights(figure: ET.Element) -> list[float]:
+    """How high the arcs are drawn."""
+    return [float(re.findall(r"V([\d.]+)", path.get("d", ""))[0]) for path in figure.iter("path") if path.get("class") is None]
+
+
+def test_a_chain_is_no_higher_than_its_crossings() -> None:
+    """Each arc begins where two others are, and none lies in another: three levels, however long the text is."""
+    relations = [((2 * i, 2 * i + 1), (2 * i + 4, 2 * i + 5), "r") for i in range(2000)]
+    (figure,) = figures(render_html([make(["word"] * 4010, [], relations)]))
+    assert len(set(heights(figure))) <= 3
+    lefts = [float(word.get("x", "")) for word in figure.iter("text") if word.get("class") is None]
+    cells = [len(word.text or "") for word in figure.iter("text") if word.get("class") is None]
+    assert lefts == [sum(cells[:i]) * CELL for i in range(len(cells))]  # far to the right, too
 
 
 def test_relations_apart_are_figures_of_their_own_in_order() -> None:

@@ -56,8 +56,9 @@ class ClusterRelations(Relations):
     # Learning
 
     def labels_in(self, reference: Doc) -> Iterable[str]:
-        """The relation types of a gold document."""
-        return (fact.label for fact in gold_facts(reference, read_clusters(reference)) or ())
+        """The relation types of a gold document, and their inverses."""
+        labels = {fact.label for fact in gold_facts(reference, read_clusters(reference)) or ()}
+        return labels | {self.rules.schema.mirrors.get(label, label) for label in labels}
 
     def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
         """The types of entities."""
@@ -140,7 +141,7 @@ class ClusterRelations(Relations):
             entities = reference_clusters(eg)
             facts, first = gold_facts(eg.reference, entities), len(known)
             says |= gold_evidence(eg, facts or (), first) if self.finds_evidence else {}
-            for head, tail, label in facts or ():
+            for head, tail, label in self.rules.schema.with_mirrors(facts or ()):
                 if label not in numbers:
                     raise error("E110", name=self.name, label=label, labels=", ".join(self.labels))
                 if head is None or tail is None:

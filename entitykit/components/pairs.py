@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from spacy.tokens import Doc
 
+from entitykit.decoding.relations import Constraints, Entities
 from entitykit.errors import error, warn
 from entitykit.models.relations_enrico import EnriCoOutput
 from entitykit.types import EntityPairs
@@ -52,6 +53,12 @@ class Found(NamedTuple):
     ends: Ints
     labels: list[str]
     pairs: Ints
+
+    def given(self, constraints: Constraints) -> Entities:
+        """The entities as decoders read them, with their types; those in one place are one."""
+        places = np.stack([self.starts, self.ends], axis=1)
+        ids = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
+        return Entities(self.starts, self.ends, constraints.numbers_of(self.labels), ids=ids)
 
 
 def pairs_in_scope(doc: Doc, starts: Ints, ends: Ints, scope: Scope, name: str) -> tuple[Ints, int]:

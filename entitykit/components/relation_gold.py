@@ -14,6 +14,7 @@ from torch import Tensor
 from entitykit.components.gold import Gold, gold_spans, places_in_predicted
 from entitykit.components.pairs import RELATIONS, Found
 from entitykit.decoding.relation_values import RelationValue, read_relations
+from entitykit.decoding.schema import RelationSchema
 from entitykit.errors import error, warn
 from entitykit.models.spans import join_spans
 from entitykit.types import EntityPairs, Spans
@@ -94,12 +95,13 @@ class Wanted(NamedTuple):
         return targets, torch.tensor(self.known, dtype=torch.bool, device=device)[places[0]]
 
 
-def wanted_relations(examples: Sequence[Example], labels: Sequence[str], name: str) -> Wanted:
-    """Collect a batch's gold relations.
+def wanted_relations(examples: Sequence[Example], labels: Sequence[str], schema: RelationSchema, name: str) -> Wanted:
+    """Collect a batch's gold relations, and what they imply.
 
     Args:
         examples: the batch.
         labels: the known relation types, in the order of their numbers.
+        schema: says which relations have another direction.
         name: the component's, for messages.
 
     Raises:
@@ -114,7 +116,7 @@ def wanted_relations(examples: Sequence[Example], labels: Sequence[str], name: s
     for eg in examples:
         relations, lost = gold_relations(eg)
         n_lost += lost
-        for head, tail, label in relations or ():
+        for head, tail, label in schema.with_mirrors(relations or ()):
             if label not in numbers:
                 raise error("E110", name=name, label=label, labels=", ".join(labels))
             place = tuple(i + len(wanted.known) for i in (*head, *tail))
@@ -184,17 +186,18 @@ def spans_with_tokens(examples: Sequence[Example], keys: Sequence[str]) -> Spans
     return join_spans(gold_spans(examples, keys).spans, Spans(table[:, 0], table[:, 1]))
 
 
-def related_pairs(examples: Sequence[Example], found: Sequence[Found]) -> Tensor:
-    """Which pairs of a packed batch have gold relations *(n_pairs,)*.
+def related_pairs(examples: Sequence[Example], found: Sequence[Found], schema: RelationSchema) -> Tensor:
+    """Which pairs of a packed batch have gold relations, or what these imply *(n_pairs,)*.
 
     Args:
         examples: the batch.
         found: the pairs of each.
+        schema: says which relations have another direction.
     """
     related = []
     for eg, each in zip(examples, found, strict=True):
         relations, _ = gold_relations(eg)
-        wanted = {(relation.head, relation.tail) for relation in relations or ()}
+        wanted = {(head, tail) for head, tail, _ in schema.with_mirrors(relations or ())}
         places = list(zip(each.starts.tolist(), each.ends.tolist(), strict=True))
         related += [(places[head], places[tail]) in wanted for head, tail in each.pairs.tolist()]
     return torch.tensor(related, dtype=torch.bool)

@@ -59,9 +59,15 @@ class Rules:
 
     @property
     def schema(self) -> RelationSchema:
-        """That of the training, unless the setting has changed since."""
+        """That of the training, unless the setting has changed since.
+
+        Raises:
+            ConfigError: E606 if it is to be learned, and was given in the training.
+        """
         if self._schema is None:
             setting = self.settings["schema"]
+            if setting == LEARNED != self.cfg["schema_of"]:
+                raise error("E606")
             self._schema = RelationSchema.load(self.cfg["schema"] if setting == self.cfg["schema_of"] else setting)
         return self._schema
 

@@ -207,8 +207,9 @@ class Relations(TorchPipe):
     # Learning
 
     def labels_in(self, reference: Doc) -> Iterable[str]:
-        """The relation types of a gold document."""
-        return (relation.label for relation in reference_relations(reference) or ())
+        """The relation types of a gold document, and their inverses."""
+        labels = {relation.label for relation in reference_relations(reference) or ()}
+        return labels | {self.rules.schema.mirrors.get(label, label) for label in labels}
 
     def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
         """The types of entities."""
@@ -238,8 +239,7 @@ class Relations(TorchPipe):
             if forbidden is not None:
                 rows = {place: [row for row, other in enumerate(places) if other == place] for place in types}
                 wanted = [(rows[head], label, rows[tail]) for head, tail, label in relations if (head, tail) in near]
-                numbers = forbidden.constraints.numbers_of(found.labels)
-                forbidden.add(Entities(found.starts, found.ends, numbers), found.labels, wanted)
+                forbidden.add(found.given(forbidden.constraints), found.labels, wanted)
         if self.is_joint:
             warn_ambiguous((eg.reference for eg in examples), [self.settings["entities"]], self.name)
         reach.warn(self.name)
@@ -268,7 +268,7 @@ class Relations(TorchPipe):
         found = [self._gold(eg) for eg in examples]
         pairs = self._pack_pairs(docs, found, draws=bool(self.model.attrs["settings"].get("negatives")))
         filters_given = self.model.attrs.get("joint") is False
-        return pairs._replace(related=related_pairs(examples, found)) if filters_given else pairs
+        return pairs._replace(related=related_pairs(examples, found, self.rules.schema)) if filters_given else pairs
 
     def _pack_pairs(self, docs: Sequence[Doc], found: Sequence[Found], *, draws: bool = False) -> EntityPairs:
         """With what a model that finds entities, or draws spans in training, must know of the scope."""
@@ -297,7 +297,7 @@ class Relations(TorchPipe):
 
     def targets(self, examples: Sequence[Example], output: Any) -> tuple[Tensor, ...]:
         """Which relations pairs have, and whether their documents are annotated; and what EnriCo's filters must say."""
-        gold = wanted_relations(examples, self.labels, self.name)
+        gold = wanted_relations(examples, self.labels, self.rules.schema, self.name)
         targets: tuple[Tensor, ...] = gold.of_pairs(output.entities)
         if not isinstance(output, EnriCoOutput):
             return targets
@@ -338,8 +338,8 @@ class Relations(TorchPipe):
         ]
 
     def _choose(self, doc: Doc, found: Found, log_p: Floats | None, probabilities: Floats) -> Chosen:
-        types = self.constraints.numbers_of(found.labels) if log_p is None else None
-        chosen = self._decode(Entities(found.starts, found.ends, types, log_p), found.pairs, probabilities)
+        given = found.given(self.constraints) if log_p is None else Entities(found.starts, found.ends, log_p=log_p)
+        chosen = self._decode(given, found.pairs, probabilities)
         relations = as_json(doc, found, [(m.head, m.tail, self.labels[m.relation], m.score) for m in chosen.relations])
         if log_p is None:
             return Chosen(relations, None)
@@ -372,10 +372,8 @@ class Relations(TorchPipe):
         return scores
 
     def scorer_arguments(self) -> dict[str, Any]:
-        """Where the entities are, and which relations have no direction."""
-        given = self.constraints
-        symmetric = [label for label, is_symmetric in zip(self.labels, given.symmetric, strict=True) if is_symmetric]
-        return {"entities": self.settings["entities"], "symmetric": () if given.both_directions else symmetric}
+        """Where the entities are, and which relations imply another direction."""
+        return {"entities": self.settings["entities"], "mirrors": self.rules.schema.mirrors}
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> Relations:
         """Read what `to_disk` wrote."""

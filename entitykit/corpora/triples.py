@@ -37,6 +37,9 @@ LABEL = "http://www.w3.org/2000/01/rdf-schema#label"
 TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+IRI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|urn:", re.IGNORECASE)
+FORBIDDEN = re.compile(r'[\x00-\x20<>"{}|^`\\]')
+"""What RDF 1.1 allows in no IRI."""
 ESCAPES = {ord(character): written for character, written in {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"}.items()}
 
 
@@ -214,9 +217,12 @@ def graphml_lines(triples: Iterable[Triple], names: Names = Names()) -> Iterator
 
 
 def node_iri(triple: Triple, entity: Entity, names: Names) -> str:
-    """The IRI of an argument: of what it is linked to, or of its text in its document; percent-encoded, so in ASCII."""
-    if re.match(r"https?://", entity.kb_id):
-        return quote(entity.kb_id, safe="%/:=&?~#+!$,;'@()*[]")
+    """The IRI of an argument: of what it is linked to, or made of its text in its document.
+
+    An id that is an IRI, with ``://`` or as a URN, stays as it is; only characters that no IRI has are encoded.
+    """
+    if IRI.match(entity.kb_id):
+        return FORBIDDEN.sub(lambda found: quote(found[0]), entity.kb_id)
     if entity.kb_id:
         return f"{names.links}{_encoded(entity.kb_id)}"
     if entity.unknown and not OWN.fullmatch(entity.unknown):

@@ -40,12 +40,15 @@ class Entities(NamedTuple):
         types: *(n_entities,)* numbers of their types, or `ANY` or `OTHER` of `entitykit.decoding.schema`; all of these are
             entities.
         log_p: *(n_entities, 1 + n_types)* log-probabilities of "no entity" and of each type; the decoder chooses.
+        ids: *(n_entities,)* rows that have the same number are one entity, of which any of their types may be meant; with types
+            only. None: all rows are entities of their own.
     """
 
     starts: NDArray[np.integer]
     ends: NDArray[np.integer]
     types: NDArray[np.integer] | None = None
     log_p: NDArray[np.floating] | None = None
+    ids: NDArray[np.integer] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -198,8 +201,14 @@ def build_problem(
     _check(entities, pairs, probabilities, constraints)
     limits = np.broadcast_to(np.asarray(threshold, dtype=np.float64), (len(constraints.relations),))
     rows, relations = np.nonzero(probabilities > limits)
-    found = np.asarray(probabilities[rows, relations], dtype=np.float64)
     heads, tails = (np.asarray(pairs, dtype=np.int64).reshape(-1, 2)[rows, side] for side in (0, 1))
+    if entities.types is not None:
+        fits = constraints.allowed[relations, entities.types[heads], entities.types[tails]]
+        rows, relations, heads, tails = rows[fits], relations[fits], heads[fits], tails[fits]
+        if entities.ids is not None:
+            _, first, own = np.unique(entities.ids, return_index=True, return_inverse=True)
+            heads, tails = first[own[heads]], first[own[tails]]
+    found = np.asarray(probabilities[rows, relations], dtype=np.float64)
     starts, ends = (np.asarray(array, dtype=np.int64) for array in entities[:2])
     rank = np.empty(len(starts), dtype=np.int64)
     rank[np.lexsort((ends, starts))] = np.arange(len(starts))
@@ -240,10 +249,7 @@ def _possible(problem: Problem) -> Problem:
     keep = ~own if given.no_self else ~(own & (given.inverse[problem.relations] >= 0) & given.one_per_pair)
     if given.no_overlap:
         keep &= own | ~problem.overlap(problem.heads, problem.tails)
-    problem = problem.select(keep)
-    if problem.types is None:
-        return problem
-    return problem.with_types(problem.types, np.ones(len(problem.starts), dtype=bool))
+    return problem.select(keep)
 
 
 def _gains(log_p: NDArray[np.floating] | None, n: int) -> Floats:
@@ -270,6 +276,7 @@ def _check(
         ("ends", entities.ends, (n,)),
         ("types", entities.types, (n,)),
         ("log_p", entities.log_p, (n, 1 + n_types)),
+        ("ids", entities.ids, (n,)),
         ("pairs", pairs, (len(pairs), 2)),
         ("probabilities", probabilities, (len(pairs), n_relations)),
     ]
@@ -280,6 +287,8 @@ def _check(
     if (entities.types is None) == (entities.log_p is None):
         both = "neither" if entities.types is None else "both"
         raise error("E343", what="entities", found=f"{both} of types and log_p", expected="one of them")
+    if entities.ids is not None and entities.types is None:
+        raise error("E343", what="entities", found="ids without types", expected="types, or no ids")
     if (entities.ends <= entities.starts).any() or (entities.starts < 0).any():
         raise error("E343", what="entities", found="an empty or negative span", expected="0 <= start < end")
     if len(pairs) and not (np.min(pairs) >= 0 and np.max(pairs) < n):

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Set
+from collections.abc import Hashable, Iterable, Mapping, Set
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +22,7 @@ from spacy.training import Example
 from spacy.vocab import Vocab
 
 from entitykit.decoding.relation_values import relation_list
-from entitykit.errors import error
+from entitykit.errors import error, warn
 from entitykit.scoring.spans import PRF, Scores, char_positions, locate, macro_average, prf
 
 CLUSTER_RELATIONS = "cluster_relations"
@@ -58,39 +60,49 @@ def known_facts(docs: Iterable[Doc]) -> set[Fact]:
     """
     facts = set()
     for doc in docs:
-        relations = _read(doc, doc.user_data.get(CLUSTER_RELATIONS) or (), np.arange(len(doc.text)))
+        relations = _read(doc, doc.user_data.get(CLUSTER_RELATIONS) or (), np.arange(len(doc.text)), {})
         for head, tail, label in relations.evidence:
             facts |= {(a, b, label) for a in relations.names[head] for b in relations.names[tail]}
     return facts
 
 
 class KnownFacts:
-    """The facts of a file of training documents, which is read once, when they are asked for.
+    """The facts of training documents, which are read once, when they are asked for.
 
     Args:
-        path: a DocBin with user data.
+        path: a DocBin with user data, or a folder of such files.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._facts: set[Fact] | None = None
 
-    def get(self) -> set[Fact]:
-        """The facts.
+    def get(self) -> set[Fact] | None:
+        """The facts; None where there are no such documents, as on a machine that only evaluates.
 
         Raises:
             InputError: E604 for a file that cannot be read, E346 for relations in it that cannot be.
+
+        Warns:
+            W341 if there are no such documents.
         """
         if self._facts is None:
+            path = Path(self.path)
+            files = sorted(path.rglob("*.spacy")) if path.is_dir() else [path]
+            if not all(file.exists() for file in files) or not files:
+                warn("W341", path=path, stacklevel=5)
+                return None
             try:
-                docs = list(DocBin().from_disk(self.path).get_docs(Vocab()))
+                docs = [doc for file in files for doc in DocBin().from_disk(file).get_docs(Vocab())]
             except Exception as reason:  # what a damaged file raises depends on where it is damaged
                 raise error("E604", path=self.path, reason=reason) from reason
             self._facts = known_facts(docs)
         return self._facts
 
 
-def document_scores(examples: Iterable[Example], known: Set[Fact] | None = None) -> Scores:
+def document_scores(
+    examples: Iterable[Example], known: Set[Fact] | None = None, mirrors: Mapping[str, str] = MappingProxyType({})
+) -> Scores:
     """Score relations between clusters.
 
     Reads `doc.user_data["cluster_relations"]` of references and `doc._.cluster_relations` of predicted Docs: lists of dicts
@@ -100,6 +112,7 @@ def document_scores(examples: Iterable[Example], known: Set[Fact] | None = None)
     Args:
         examples: predicted and reference Docs.
         known: from `known_facts` of the training data; None leaves `rel_doc_ign_…` None.
+        mirrors: what holds in the other direction, as in `entitykit.scoring.relations.relations_score`.
 
     Returns:
         `rel_doc_p`, `_r`, `_f`, `_macro_f`, `_per_type`; `rel_doc_ign_p`, `_f`; `rel_doc_evidence_p`, `_r`, `_f`. None where
@@ -118,13 +131,13 @@ def document_scores(examples: Iterable[Example], known: Set[Fact] | None = None)
             continue
         in_predicted, in_reference = char_positions(eg)
         split = all(doc.has_annotation("SENT_START") for doc in (eg.predicted, eg.reference))
-        gold = _read(eg.reference, eg.reference.user_data[CLUSTER_RELATIONS], in_reference, split=split)
+        gold = _read(eg.reference, eg.reference.user_data[CLUSTER_RELATIONS], in_reference, mirrors, split=split)
         values = (eg.predicted._.get(CLUSTER_RELATIONS) or ()) if Doc.has_extension(CLUSTER_RELATIONS) else ()
-        predicted = _read(eg.predicted, values, in_predicted, split=split)
+        predicted = _read(eg.predicted, values, in_predicted, mirrors, split=split)
         right = gold.evidence.keys() & predicted.evidence.keys()
         for count, keys in ((gold_labels, gold.evidence), (labels, predicted.evidence), (correct, right)):
             count.update(label for *_, label in keys)
-        n_known += sum(_is_known(gold, *triple, known or frozenset()) for triple in right)
+        n_known += sum(_is_known(gold, *triple, known or frozenset(), mirrors) for triple in right)
         evidence += [
             sum(len(gold.evidence[triple] & predicted.evidence[triple]) for triple in right),
             sum(map(len, predicted.evidence.values())),
@@ -164,17 +177,23 @@ def _named(prefix: str, scores: PRF | None) -> Scores:
     return {f"{prefix}_p": precision, f"{prefix}_r": recall, f"{prefix}_f": f1}
 
 
-def _is_known(gold: ClusterRelations, head: Cluster, tail: Cluster, label: str, known: Set[Fact]) -> bool:
-    return any((a, b, label) in known for a in gold.names[head] for b in gold.names[tail])
+def _is_known(
+    gold: ClusterRelations, head: Cluster, tail: Cluster, label: str, known: Set[Fact], mirrors: Mapping[str, str]
+) -> bool:
+    mirror = mirrors.get(label)  # the training data may say it in either direction
+    return any((a, b, label) in known or (b, a, mirror) in known for a in gold.names[head] for b in gold.names[tail])
 
 
-def _read(doc: Doc, values: object, positions: NDArray[np.int64], *, split: bool = False) -> ClusterRelations:
+def _read(
+    doc: Doc, values: object, positions: NDArray[np.int64], mirrors: Mapping[str, str], *, split: bool = False
+) -> ClusterRelations:
     """Read relations between clusters; the same relation given twice counts once, with the evidence of both.
 
     Args:
         doc: with the clusters.
         values: the relations.
         positions: from `char_positions`.
+        mirrors: as in `document_scores`.
         split: evidence is known by the places of the document's sentences, not by their numbers.
     """
     clusters: dict[int, Cluster] = {}
@@ -193,10 +212,21 @@ def _read(doc: Doc, values: object, positions: NDArray[np.int64], *, split: bool
     for value in relation_list(values):
         match value:
             case {"head": int(head), "tail": int(tail), "label": str(label)} if label and {head, tail} <= clusters.keys():
-                triple = clusters[head], clusters[tail], label
-                evidence[triple] = evidence.get(triple, frozenset()) | {
-                    sentences.get(i, i) for i in value.get("evidence") or ()
-                }
+                ends, mirror = (clusters[head], clusters[tail]), mirrors.get(label)
+                first, second = sorted(ends, key=_place_of) if mirror == label else ends
+                forms = [(first, second, label)]
+                if mirror not in (None, label):
+                    forms.append((second, first, mirror))
+                for triple in forms:
+                    evidence[triple] = evidence.get(triple, frozenset()) | {
+                        sentences.get(i, i) for i in value.get("evidence") or ()
+                    }
             case _:
                 raise error("E346", found=repr(value)[:80], n=len(clusters))
     return ClusterRelations(evidence, names)
+
+
+def _place_of(cluster: Cluster) -> tuple[list[tuple[int, int]], int]:
+    """Something to sort clusters by."""
+    places, number = cluster
+    return sorted(places), number

@@ -9,7 +9,9 @@ EMNLP 2017): precision over all pairs that were said to have a relation, recall 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +34,26 @@ Answer = tuple[str, int] | None
 """A relation and its direction; None: no relation."""
 
 
-def pair_scores(examples: Iterable[Example]) -> Scores:
+class Asked(NamedTuple):
+    """The given pair.
+
+    Attributes:
+        first: place of the first entity.
+        second: place of the second one.
+        one_way: whether only relations from the first to the second count.
+    """
+
+    first: tuple[int, int]
+    second: tuple[int, int]
+    one_way: bool
+
+
+def pair_scores(examples: Iterable[Example], mirrors: Mapping[str, str] = MappingProxyType({})) -> Scores:
     """Score the relation of each given pair; of several predicted ones, the one with the highest score is the answer.
 
     Args:
         examples: of which the reference has `doc.user_data["relation_pair"]`; others are skipped.
+        mirrors: what holds in the other direction, as in `entitykit.scoring.relations.relations_score`: both are one answer.
 
     Returns:
         `rel_pair_macro_f`: SemEval-2010 task 8; `rel_pair_p`, `_r`, `_f`: TACRED; `rel_pair_acc`: the share of right answers;
@@ -46,7 +63,7 @@ def pair_scores(examples: Iterable[Example]) -> Scores:
         InputError: E305 for an example whose texts differ, E347 for a pair that cannot be read, E345 or E349 for relations that
             cannot be.
     """
-    answers = [_answers(eg) for eg in examples if PAIR in eg.reference.user_data]
+    answers = [_answers(eg, mirrors) for eg in examples if PAIR in eg.reference.user_data]
     if not answers:
         return dict.fromkeys(
             ["rel_pair_macro_f", "rel_pair_p", "rel_pair_r", "rel_pair_f", "rel_pair_acc", "rel_pair_per_type"]
@@ -79,7 +96,7 @@ def score_answers(gold: Sequence[Answer], predicted: Sequence[Answer]) -> tuple[
     return per_type, prf(n_correct=n_correct.total(), n_predicted=n_predicted.total(), n_gold=n_gold.total())
 
 
-def _answers(eg: Example) -> tuple[Answer, Answer]:
+def _answers(eg: Example, mirrors: Mapping[str, str]) -> tuple[Answer, Answer]:
     """The gold and the predicted answer."""
     in_predicted, in_reference = char_positions(eg)
     pair = eg.reference.user_data[PAIR]
@@ -90,20 +107,27 @@ def _answers(eg: Example) -> tuple[Answer, Answer]:
             ]
         case _:
             raise error("E347", found=repr(pair)[:80])
-    one_way = bool(pair.get("one_way"))
+    asked = Asked(places[0], places[1], bool(pair.get("one_way")))
     values = (eg.predicted._.get(RELATIONS) or ()) if Doc.has_extension(RELATIONS) else ()
-    gold = _best(eg.reference, eg.reference.user_data.get(RELATIONS) or (), in_reference, places, one_way)
-    return gold, _best(eg.predicted, values, in_predicted, places, one_way)
+    gold = _best(eg.reference, eg.reference.user_data.get(RELATIONS) or (), in_reference, asked, mirrors)
+    return gold, _best(eg.predicted, values, in_predicted, asked, mirrors)
 
 
-def _best(doc: Doc, values: object, positions: NDArray[np.int64], places: Sequence[tuple[int, int]], one_way: bool) -> Answer:
+def _best(doc: Doc, values: object, positions: NDArray[np.int64], asked: Asked, mirrors: Mapping[str, str]) -> Answer:
     """The relation of a pair with the highest score; without scores, the first."""
     best: Answer = None
     highest = float("-inf")
     for head, tail, label, given in read_relations(values, len(doc)):
         ends = [locate(doc[slice(*place)], positions) for place in (head, tail)]
-        direction = FORWARD if ends == places else BACKWARD if ends == places[::-1] and not one_way else 0
+        if ends == [asked.first, asked.second]:
+            answer = label, FORWARD
+        elif ends == [asked.second, asked.first] and label in mirrors:
+            answer = mirrors[label], FORWARD
+        elif ends == [asked.second, asked.first] and not asked.one_way:
+            answer = label, BACKWARD
+        else:
+            continue
         score = 0.0 if given is None else given
-        if direction and score > highest:
-            best, highest = (label, direction), score
+        if score > highest:
+            best, highest = answer, score
     return best

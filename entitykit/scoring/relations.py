@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,8 +97,8 @@ def make_relations_scorer(train: str | None = None) -> Callable[..., Scores]:
     """Return the scorer that a config names `entitykit.relations_scorer.v1`.
 
     Args:
-        train: a DocBin of the training documents, whose facts Ign-F1 of relations between clusters leaves out; it is read when
-            something is scored. None: there is no Ign-F1.
+        train: a DocBin of the training documents, or a folder of such files, whose facts Ign-F1 of relations between clusters
+            leaves out; it is read when something is scored. None: there is no Ign-F1.
     """
     return relations_score if train is None else partial(_score_without_known, KnownFacts(train))
 
@@ -110,7 +111,7 @@ def relations_score(
     examples: Iterable[Example],
     *,
     entities: str = "ents",
-    symmetric: Collection[str] = (),
+    mirrors: Mapping[str, str] = MappingProxyType({}),
     known: Set[Fact] | None = None,
     **_: object,
 ) -> Scores:
@@ -124,7 +125,8 @@ def relations_score(
     Args:
         examples: predicted and reference Docs.
         entities: where entities are: "ents" or a span group.
-        symmetric: labels whose head and tail may be exchanged.
+        mirrors: what holds in the other direction whenever a relation does, by label: of a symmetric relation the same label,
+            so that it counts once; of others their inverse, so that both count, whichever of them is given.
         known: facts of the training data, which Ign-F1 leaves out, see `entitykit.scoring.relation_documents`.
         **_: other settings that spaCy passes to every scorer.
 
@@ -139,7 +141,7 @@ def relations_score(
         InputError: E305 for an example whose texts differ, E345 or E349 for relations that cannot be read.
     """
     examples = list(examples)
-    documents = [read(eg, entities, symmetric) for eg in examples if eg.reference.user_data.get(RELATIONS) is not None]
+    documents = [read(eg, entities, mirrors) for eg in examples if eg.reference.user_data.get(RELATIONS) is not None]
     strict = _count(documents, _strict)
     scores = _named("rel_strict", strict) | _named("rel_boundaries", _count(documents, _boundaries))
     scores |= _named("rel_relaxed", _count_relaxed(documents))
@@ -149,16 +151,16 @@ def relations_score(
     scores |= _micro("rel_found", _count(found, _strict))
     n_gold = strict.n_gold.total()
     scores["rel_entities_r"] = sum(len(document.gold) for document in found) / n_gold if n_gold else None
-    return {**scores, **document_scores(examples, known), **pair_scores(examples)}
+    return {**scores, **document_scores(examples, known, mirrors), **pair_scores(examples, mirrors)}
 
 
-def read(eg: Example, entities: str, symmetric: Collection[str] = ()) -> Document:
+def read(eg: Example, entities: str, mirrors: Mapping[str, str]) -> Document:
     """Read the relations and entities of an example.
 
     Args:
         eg: of which the reference has relations.
         entities: "ents" or a span group.
-        symmetric: labels whose head is taken to be the argument that comes first.
+        mirrors: as in `relations_score`.
 
     Raises:
         InputError: E305 for an example whose texts differ, E345 or E349 for relations that cannot be read.
@@ -169,8 +171,8 @@ def read(eg: Example, entities: str, symmetric: Collection[str] = ()) -> Documen
     types = _types(_spans(eg.predicted, entities), in_predicted)
     gold, predicted = eg.reference.user_data[RELATIONS], predicted_values(eg.predicted, RELATIONS)
     return Document(
-        gold=set(_relations(eg.reference, gold, gold_types, in_reference, symmetric)),
-        predicted=set(_relations(eg.predicted, predicted, types, in_predicted, symmetric)),
+        gold=set(_relations(eg.reference, gold, gold_types, in_reference, mirrors)),
+        predicted=set(_relations(eg.predicted, predicted, types, in_predicted, mirrors)),
         entities={Argument(place, frozenset(labels)) for place, labels in types.items()},
         gold_entities={Argument(place, frozenset(labels)) for place, labels in gold_types.items()},
         words=[int(in_reference[token.idx]) for token in eg.reference if not token.is_space],
@@ -198,14 +200,17 @@ def _relations(
     values: object,
     types: Mapping[Offsets, Set[str]],
     positions: NDArray[np.int64],
-    symmetric: Collection[str],
+    mirrors: Mapping[str, str],
 ) -> Iterator[Relation]:
     for head, tail, label, _ in read_relations(values, len(doc)):
         places = [locate(doc[slice(*place)], positions) for place in (head, tail)]
-        if label in symmetric:
+        mirror = mirrors.get(label)
+        if mirror == label:
             places.sort()
         first, second = (Argument(place, frozenset(types.get(place, ()))) for place in places)
         yield Relation(first, second, label)
+        if mirror not in (None, label):
+            yield Relation(second, first, mirror)
 
 
 def _strict(relation: Relation) -> Hashable:

@@ -158,11 +158,24 @@ def test_awkward_texts_come_back(words: list[str], label: str, name: str, kb_id:
     ET.fromstring("".join(graphml_lines([triple])))
 
 
-def test_ids_that_are_iris_stay() -> None:
+@pytest.mark.parametrize(
+    ("kb_id", "iri"),
+    [
+        ("https://kb.org/é?x=1#y", "https://kb.org/é?x=1#y"),
+        ("http://dbpedia.org/resource/Zürich", "http://dbpedia.org/resource/Zürich"),
+        ("urn:isbn:1", "urn:isbn:1"),
+        ("http://a.org/a b<c>", "http://a.org/a%20b%3Cc%3E"),
+        ("GO:0008150", "http://www.wikidata.org/entity/GO%3A0008150"),
+    ],
+)
+def test_ids_that_are_iris_stay(kb_id: str, iri: str) -> None:
+    """Another graph has the same node; what no IRI may have is encoded, and all else is an id of the knowledge base."""
     doc = annotated(["a", "b"], [relation((0, 1), (1, 2), "r")])
-    doc.set_ents([Span(doc, 0, 1, label="T", kb_id="https://kb.org/é?x=1#y")])
+    doc.set_ents([Span(doc, 0, 1, label="T", kb_id=kb_id)])
     (triple,) = read_triples(doc)
-    assert "<https://kb.org/%C3%A9?x=1#y>" in "".join(nt_lines([triple]))
+    lines = "".join(nt_lines([triple]))
+    assert f"<{iri}>" in lines
+    assert statements(lines)
 
 
 def test_unknown_entities_are_one_node(docs: list[Doc]) -> None:

@@ -156,6 +156,30 @@ def test_gold_relations_that_the_schema_forbids(tiny_bert: Path) -> None:
         assert "Left from PERSON to PLACE (1); Left from no type to PERSON (1)." in found
 
 
+@pytest.mark.parametrize("rule", [{"symmetric": True}, {"inverse": "Home_Of"}], ids=["symmetric", "inverse"])
+def test_what_gold_relations_imply_is_learned(tiny_bert: Path, rule: dict[str, Any]) -> None:
+    """Though gold says one direction only, and never names the inverse; scores know that, too."""
+    mirror = rule.get("inverse", "Live_In")
+    for module in (plain, clusters):
+        nlp, examples = module.initialized(tiny_bert, schema={"relations": {"Live_In": rule}})
+        train(nlp, examples, 60)
+        pipe = component(nlp)
+        assert pipe.labels == tuple(sorted({"Live_In", "Met", mirror}))
+        found = nlp.evaluate(examples)
+        assert found["rel_strict_f" if module is plain else "rel_doc_f"] == 1.0, module
+        written = [triple for eg in examples for triple in triples_of(nlp(eg.x.copy()))]
+        assert ("John", "Live_In", "New York") in written or rule == {"symmetric": True}
+        assert (("New York", mirror, "John") in written) != (("John", mirror, "New York") in written)
+
+
+def test_a_learned_schema_needs_a_training(tiny_bert: Path, tmp_path: Path) -> None:
+    nlp, examples = plain.initialized(tiny_bert, schema=LIVE_IN)
+    nlp.to_disk(tmp_path)
+    again = spacy.load(tmp_path, config={"components": {"entitykit_relations": {"schema": "learned"}}})
+    with pytest.raises(ConfigError, match="E606"):
+        again(examples[0].x)
+
+
 @pytest.mark.parametrize("flag", ["no_overlap", "one_per_pair"])
 def test_flags_forbid_gold_relations(tiny_bert: Path, flag: str) -> None:
     nlp = plain.make(tiny_bert, entities="all", schema={flag: True})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -235,3 +236,40 @@ def test_ties_do_not_depend_on_the_order_of_pairs(sample: Sample, decoder: Any, 
     assert one.relations == other.relations
     assert one.entities.tolist() == other.entities.tolist()
     assert one.types.tolist() == other.types.tolist()
+
+
+@st.composite
+def shared_places(draw: st.DrawFn) -> tuple[Sample, Sample]:
+    """Entities with up to two types each, a row for each type; and the same with a row for each entity, which fits anywhere."""
+    single = draw(samples(given_types=True, max_entities=4, max_pairs=8))
+    entities, schema, n = single.entities, single.schema, len(single.entities.starts)
+    second = np.array([i for i in range(n) if draw(st.booleans())], dtype=np.int64)
+    rows = np.concatenate([np.arange(n), second])
+    types = np.concatenate([entities.types, [draw(st.integers(OTHER, 1)) for _ in second]]).astype(np.int64)
+    several = Entities(entities.starts[rows], entities.ends[rows], types, ids=rows)
+    known = schema.constrain(RELATIONS, TYPES).allowed
+    pairs, p = [], []
+    merged = single.probabilities.copy()
+    for row, (head, tail) in enumerate(single.pairs.tolist()):
+        ways = [(a, b) for a in np.flatnonzero(rows == head) for b in np.flatnonzero(rows == tail)]
+        own = np.array([[draw(st.sampled_from([0.1, 0.6, 0.9])) for _ in RELATIONS] for _ in ways])
+        fits = np.array([known[:, types[a], types[b]] for a, b in ways])
+        merged[row] = np.where(fits, own, 0.0).max(axis=0)
+        pairs += ways
+        p += own.tolist()
+    free = replace(
+        schema, relations={label: replace(rule, head=None, tail=None, types=None) for label, rule in schema.relations.items()}
+    )
+    table = np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array(p).reshape(-1, len(RELATIONS))
+    whole = entities._replace(types=np.full(n, ANY))
+    return Sample(several, *table, schema), Sample(whole, single.pairs, merged, free)
+
+
+@settings(max_examples=80, deadline=None)
+@given(shared_places(), st.sampled_from(DECODERS))
+def test_rows_of_one_entity_are_one(both: tuple[Sample, Sample], decoder: Any) -> None:
+    """What may hold once only, holds once for all types of an entity; nothing is written twice."""
+    several, whole = (sample.decode(decoder=decoder) for sample in both)
+    ids = both[0].entities.ids
+    assert ids is not None
+    assert [(ids[head], ids[tail], *rest) for head, tail, *rest in several.relations] == [tuple(m) for m in whole.relations]

@@ -10,7 +10,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 from spacy.vocab import Vocab
 
-from entitykit.errors import InputError
+from entitykit.errors import EntityKitWarning, InputError
 from entitykit.scoring.relation_documents import KnownFacts, document_scores, known_facts
 from entitykit.scoring.relations import make_relations_scorer
 
@@ -107,6 +107,28 @@ def test_the_same_relation_twice() -> None:
     assert (found["rel_doc_p"], found["rel_doc_evidence_p"]) == (1.0, 1.0)
 
 
+def test_a_relation_without_direction_counts_once() -> None:
+    """In gold, as DocRED has it, and in predictions; what the training data say, they say in either direction."""
+    predicted, turned = [relation(3, 1, "met", 0)], [relation(3, 1, "met", 0), relation(1, 3, "met", 1)]
+    known = {("Babbage", "Lovelace", "met")}
+    for gold in ([relation(1, 3, "met", 0)], [relation(1, 3, "met", 0), relation(3, 1, "met", 0)]):
+        for values in (predicted, turned):
+            eg = example(values)
+            eg.reference.user_data["cluster_relations"] = gold
+            found = document_scores([eg], known, {"met": "met"})
+            assert (found["rel_doc_p"], found["rel_doc_r"], found["rel_doc_ign_p"]) == (1.0, 1.0, 0.0)
+    assert document_scores([example(predicted)])["rel_doc_p"] == 0.0
+
+
+def test_inverse_relations_are_said_in_either_direction() -> None:
+    """Gold has one of the two; the pipeline always writes both."""
+    eg = example([relation(2, 4, "in"), relation(4, 2, "has")])
+    eg.reference.user_data["cluster_relations"] = [relation(2, 4, "in")]
+    found = document_scores([eg], mirrors={"in": "has", "has": "in"})
+    assert (found["rel_doc_p"], found["rel_doc_r"]) == (1.0, 1.0)
+    assert document_scores([eg])["rel_doc_p"] == 0.5
+
+
 def split(made: Doc, *firsts: int) -> Doc:
     """Sentences that begin with these words."""
     for token in made:
@@ -160,17 +182,19 @@ def test_relations_that_are_no_list() -> None:
 
 
 def test_facts_of_a_file(tmp_path: Path) -> None:
-    """They are read when something is scored, once."""
+    """They are read when something is scored, once; on another machine there may be none."""
     path = tmp_path / "train.spacy"
     scorer = make_relations_scorer(str(path))
     eg = example([relation(1, 2, "born")])
-    with pytest.raises(InputError, match=r"E604.*train\.spacy"):
-        scorer([eg])
+    for missing in (scorer, make_relations_scorer(str(tmp_path))):
+        with pytest.warns(EntityKitWarning, match=r"W341"):
+            scores = missing([eg])
+        assert (scores["rel_doc_p"], scores["rel_doc_ign_f"]) == (1.0, None)
     path.write_bytes(b"no DocBin")
     with pytest.raises(InputError, match="E604"):
         scorer([eg])
     DocBin(docs=[train()], store_user_data=True).to_disk(path)
-    assert KnownFacts(str(path)).get() == known_facts([train()])
+    assert KnownFacts(str(path)).get() == KnownFacts(str(tmp_path)).get() == known_facts([train()])
     assert scorer([eg])["rel_doc_ign_f"] == 0.0
     path.unlink()
     assert scorer([eg], entities="coref")["rel_doc_ign_f"] == 0.0

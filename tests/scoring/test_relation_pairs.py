@@ -68,6 +68,17 @@ def test_one_way_pairs_and_other_pairs() -> None:
     assert pair_scores([example(None, [*value(EC), *other])])["rel_pair_acc"] == 0.0
 
 
+def test_a_relation_without_direction_and_inverses_are_one_answer() -> None:
+    """Also where only one direction counts: the pipeline writes a symmetric relation from the entity that comes first."""
+    for one_way in (False, True):
+        turned = example(CE, value(EC), one_way=one_way)
+        assert pair_scores([turned])["rel_pair_acc"] == 0.0
+        assert pair_scores([turned], {"Cause-Effect": "Cause-Effect"})["rel_pair_acc"] == 1.0
+        inverse = example(CE, value(("Effect-Cause", -1)), one_way=one_way)
+        found = pair_scores([inverse], {"Cause-Effect": "Effect-Cause", "Effect-Cause": "Cause-Effect"})
+        assert found["rel_pair_macro_f"] == 1.0
+
+
 def test_nothing_to_score() -> None:
     eg = example(None, [])
     found = pair_scores([eg])

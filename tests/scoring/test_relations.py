@@ -85,7 +85,15 @@ def test_a_wrong_label_or_direction_is_wrong() -> None:
     assert f1s(example(PEOPLE, GOLD[:1], PEOPLE, [((0, 2), (3, 5), "lives")])) == [0.0] * 3
     turned = example(PEOPLE, GOLD[:1], PEOPLE, [((3, 5), (0, 2), "met")])
     assert f1s(turned) == [0.0] * 3
-    assert f1s(turned, symmetric=["met"]) == [1.0] * 3
+    assert f1s(turned, mirrors={"met": "met"}) == [1.0] * 3
+
+
+def test_inverse_relations_are_said_in_either_direction() -> None:
+    inverse = {"lives": "home", "home": "lives"}
+    both: list[Rel] = [((0, 2), (6, 7), "lives"), ((6, 7), (0, 2), "home")]
+    for gold, predicted in (([both[0]], both), (both, [both[1]]), ([both[1]], [both[0]])):
+        assert f1s(example(PEOPLE, gold, PEOPLE, predicted), mirrors=inverse) == [1.0] * 3
+    assert f1s(example(PEOPLE, [both[0]], PEOPLE, [both[1]])) == [0.0] * 3
 
 
 def test_counts_by_hand() -> None:
