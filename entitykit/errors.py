@@ -984,6 +984,8 @@ WARNINGS: dict[str, str] = {
     "from who speaks. Wrap the corpus in entitykit.GivenSpeakers.v1, or set speakers to false.",
     "W641": "{n} places have gold mentions of more than one cluster; '{name}' learns them in the first one, and the scorer refuses a mention "
     "that is in two (E320). Merge the clusters, or leave the mentions out of the others.",
+    "W643": "{n} documents of '{name}' have more than {most} gold mentions (most: {largest}). In training each is compared with all "
+    "entities before it, which would take about {gigabytes} GB for the largest: cut such documents into parts.",
     "W642": "None of the first {n} documents has spans under {keys}, which '{name}' is to read (setting {setting}). Check how the groups are "
     "called, and that what writes them comes before it and, in training, is in [training] annotating_components.",
     "W631": "None of the {n} gold clusters of '{name}' has mentions in two documents, so it learns about single documents only. Give "

@@ -90,8 +90,8 @@ class GivenMentions(NamedTuple):
         starts: *(n_mentions,)* first words; words are numbered as in `Spans`.
         ends: *(n_mentions,)* ends, exclusive.
         entities: *(n_mentions,)* numbers of their entities, each of one document; -1 where none is known.
-        names: *(n_words,)* a number for each word that tells who is meant, 0 for others: even, the same for equal words,
-            and one more for a word with a capital.
+        names: *(n_words, 3)* of each word: a number if it tells who is meant, the same for equal words whatever their case, or
+            0; whether it has a capital, 0 or 1; whether it is a title before a name, 0 or 1.
         speakers: *(n_words, 2)* a number for who says each word, and one for the word as it is said by them, the same for equal
             words of one speaker; 0 where nobody is known to. Empty where nobody asks.
     """

@@ -223,6 +223,7 @@ class Word(NamedTuple):
     """One mention's `Words`."""
 
     name: int
+    title: int
     first: int
     last: int
     proper: bool
@@ -233,6 +234,14 @@ class Word(NamedTuple):
 def said_words(words: Words) -> list[Word]:
     """The words of mentions, one by one."""
     return [Word(*values) for values in zip(*(part.tolist() for part in words), strict=True)]
+
+
+def _shared(word: Word) -> list[tuple[str, int]]:
+    """What entities have that are `SAME_WORD`: which of their words, as `Word` names it, is which of the mention's."""
+    return [
+        *(("first", key) for key in (word.first, word.last, word.title)),
+        *((part, word.first) for part in ("last", "title")),
+    ]
 
 
 class KnownWords:
@@ -262,10 +271,10 @@ class KnownWords:
                 del self._tables[part][key]
 
     def of_words(self, word: Word) -> Iterable[int]:
-        """Entities that share the first or the last word of a mention, or all."""
+        """Entities that share a word of a mention by which names are compared, or all words."""
         if not word.name:
             return ()
-        parts = (("first", word.first), ("first", word.last), ("last", word.first), ("last", word.last), ("name", word.name))
+        parts = [*_shared(word), ("last", word.last), ("name", word.name)]
         return set().union(*(self._with(part, key) for part, key in parts))
 
     def of_saying(self, word: Word) -> list[int]:
@@ -277,8 +286,7 @@ class KnownWords:
         kinds = np.full(len(entities), OTHER_NAME if word.name else NO_NAME)
         if not word.name:
             return kinds
-        parts = [(OTHER_PROPER, "proper", int(word.proper))]
-        parts += [(SAME_WORD, "first", word.first), (SAME_WORD, "first", word.last), (SAME_WORD, "last", word.first)]
+        parts = [(OTHER_PROPER, "proper", int(word.proper)), *((SAME_WORD, *each) for each in _shared(word))]
         return self._mark(kinds, entities, [*parts, (SAME_LAST, "last", word.last), (SAME_NAME, "name", word.name)])
 
     def speakers(self, word: Word, entities: Ints) -> Ints:

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 
 from entitykit.components.cluster_documents import GROUP, characters, check_known, named
-from entitykit.components.gold import ENTS, NIL, spans_of
-from entitykit.components.links import Linked, Scored, as_candidates, left_candidates, write_links
+from entitykit.components.gold import ENTS, NIL, Place, spans_of
+from entitykit.components.links import (
+    RERANKED,
+    Linked,
+    Scored,
+    as_candidates,
+    left_candidates,
+    register_links,
+    write_links,
+)
 from entitykit.components.near import Ints
 from entitykit.components.nils import NIL_CLUSTERS, group_again, register_nils
 from entitykit.errors import error
 from entitykit.knowledge.cluster_schema import cluster_id, cluster_number
 from entitykit.knowledge.cluster_store import ClusterStore
+from entitykit.scoring.linking import CANDIDATES
 
-Place = tuple[int, int]
+OWN = "kb_own"
+"""The extension ``span._.kb_own``: of a mention whose cluster was decided, what it had itself before; else none.
+
+It is a dict of JSON values: `kb_id`, `kb_ents` and `kb_reranked`, as linkers leave them; `nil_id`, the group of
+``doc._.nil_clusters``; and `written`, the entity and a digest of the candidates that were written in their place.
+"""
+
+
+class Said(NamedTuple):
+    """What is said of a mention.
+
+    Attributes:
+        kb_id: of its entity.
+        kb_ents: candidates and their probabilities; none: no linker has seen it.
+        kb_reranked: see `RERANKED`.
+    """
+
+    kb_id: str
+    kb_ents: Sequence[tuple[str, float]] | None
+    kb_reranked: dict[str, Any] | None
 
 
 def link_clusters(
@@ -31,8 +61,9 @@ def link_clusters(
 
     The probability of a candidate is its mean over the cluster's mentions that a linker has seen, 0 for those of which it is no
     candidate; what is missing to 1 is NIL's. Writes ``kb_id_`` and ``span._.kb_ents`` of these mentions; those that are in no
-    cluster keep theirs. Groups of mentions that are NIL are made anew, where a linker has grouped them; in
-    ``doc._.nil_clusters`` the mentions of a cluster that is NIL have one provisional id, NIL and that of the cluster.
+    cluster keep theirs. What the linker said of a mention is kept (`OWN`), and counts when the same documents are linked again.
+    Groups of mentions that are NIL are made anew, where a linker has grouped them; in ``doc._.nil_clusters`` the mentions of a
+    cluster that is NIL have one provisional id, NIL and that of the cluster.
 
     Args:
         docs: that were linked, and whose mentions are in clusters, by `ClusteringPipe.cluster` or `add_to`.
@@ -40,10 +71,10 @@ def link_clusters(
         spans_key: span group with the clusters.
         threshold: least probability of a link.
         store: to which the documents were added. It keeps what the linker says of their mentions, and what is decided: by all
-            mentions of a cluster, in whatever documents.
+            mentions of a cluster, in whatever documents. Its other clusters that are undecided are decided, too.
 
     Returns:
-        The entity of each cluster, by the cluster's id; empty for NIL.
+        The entity of each cluster of these documents, by the cluster's id; empty for NIL.
 
     Raises:
         InputError: E631 for a document whose mentions are in no group of clusters, E639 for one that the store does not have as
@@ -52,24 +83,23 @@ def link_clusters(
     """
     docs = list(docs)
     cluster_of = [_clusters(doc, spans_key) for doc in docs]
+    names = [] if store is None else _names(store, docs, spans_key)
+    _give_back(docs, mentions)
     seen = [_seen(doc, own, mentions) for doc, own in zip(docs, cluster_of, strict=True)]
     if store is None:
-        means = _means(cluster_of, seen)
-        decided = {id_: _decide(each, threshold) for id_, each in means.items()}
+        decided = {id_: _decide(each, threshold) for id_, each in _means(cluster_of, seen).items()}
     else:
-        names = _names(store, docs, spans_key)
-        with store.changing():
-            for doc, id_, found in zip(docs, names, seen, strict=True):
-                store.put_candidates(id_, {characters([doc[start:end]])[0]: dict(own) for (start, end), own in found.items()})
-            means = _means_in(store, cluster_of)
-            decided = {id_: _decide(each, threshold) for id_, each in means.items()}
-            store.link({cluster_number(id_): link.id for id_, link in decided.items()})
+        said = {
+            name: {characters([doc[start:end]])[0]: dict(left) for (start, end), left in found.items()}
+            for name, doc, found in zip(names, docs, seen, strict=True)
+        }
+        decided = _decide_in(store, said, _numbers(cluster_of), threshold)
     _write(docs, cluster_of, decided, mentions)
     return {id_: link.id for id_, link in decided.items()}
 
 
 def links_from(store: ClusterStore, docs: Iterable[Doc], *, mentions: str = ENTS, spans_key: str = GROUP) -> None:
-    """Write what a store's clusters are linked to by now, as `link_clusters` does.
+    """Write what a store's clusters are linked to by now, as `link_clusters` does; mentions of undecided ones keep their own.
 
     Args:
         store: as `link_clusters` has left it.
@@ -83,10 +113,10 @@ def links_from(store: ClusterStore, docs: Iterable[Doc], *, mentions: str = ENTS
     docs = list(docs)
     cluster_of = [_clusters(doc, spans_key) for doc in docs]
     _names(store, docs, spans_key)
-    links = store.links_of(_numbers(cluster_of))
-    means = _means_in(store, cluster_of)
-    decided = {id_: _decide(each, 0.0) for id_, each in means.items()}
-    known = {id_: link._replace(id=links[cluster_number(id_)]) for id_, link in decided.items() if cluster_number(id_) in links}
+    _give_back(docs, mentions)
+    numbers = _numbers(cluster_of)
+    links, means = store.links_of(numbers), store.mean_candidates(numbers)
+    known = {cluster_id(each): _decide(means[each], 0.0)._replace(id=links[each]) for each in means.keys() & links.keys()}
     _write(docs, cluster_of, known, mentions)
 
 
@@ -112,9 +142,27 @@ def _means(
     return means
 
 
-def _means_in(store: ClusterStore, cluster_of: Sequence[Mapping[Place, str]]) -> dict[str, dict[str, float]]:
-    """The same over all mentions that a store has of these clusters."""
-    return {cluster_id(number): means for number, means in store.mean_candidates(_numbers(cluster_of)).items()}
+def _decide_in(
+    store: ClusterStore, said: Mapping[str, Mapping[Place, Mapping[str, float]]], clusters: Ints, threshold: float
+) -> dict[str, Linked]:
+    """Keep what a linker says of documents' mentions, and decide for clusters, and for all others that are undecided.
+
+    Args:
+        store: that has the documents.
+        said: by the documents' ids, see `ClusterStore.put_candidates`.
+        clusters: of the documents.
+        threshold: least probability of a link.
+
+    Returns:
+        What was decided for clusters of the documents, by their ids.
+    """
+    with store.changing():
+        for name, found in said.items():
+            store.put_candidates(name, found)
+        means = store.mean_candidates(np.union1d(clusters, store.undecided()))
+        decided = {number: _decide(each, threshold) for number, each in means.items()}
+        store.link({number: link.id for number, link in decided.items()})
+    return {cluster_id(number): decided[number] for number in clusters.tolist() if number in decided}
 
 
 def _numbers(cluster_of: Sequence[Mapping[Place, str]]) -> Ints:
@@ -144,33 +192,88 @@ def _scored(probabilities: Mapping[str, float]) -> list[Scored]:
 def _write(
     docs: Sequence[Doc], cluster_of: Sequence[Mapping[Place, str]], decided: Mapping[str, Linked], mentions: str
 ) -> None:
-    register_nils()
+    """Write what was decided to the mentions of these clusters, and keep what they have themselves."""
+    new = {id_: Said(link.id, [(each.id, each.probability) for each in link.candidates], None) for id_, link in decided.items()}
+    written = {id_: [said.kb_id, _digest(said.kb_ents)] for id_, said in new.items()}
     for doc, own in zip(docs, cluster_of, strict=True):
-        links, unseen = [], set()
+        groups = {(start, end): name for name, places in _groups(doc).items() for start, end in places}
+        said, kept, names = {}, {}, {}
+        for place, before in _said(doc, mentions).items():
+            id_ = own.get(place, "")
+            if id_ in new:
+                said[place] = new[id_]
+                kept[place] = {**before._asdict(), "nil_id": groups.get(place, ""), "written": written[id_]}
+                names[place] = "" if new[id_].kb_id else f"{NIL}-{id_}"
+        _say(doc, mentions, said)
         for span in spans_of(doc, mentions):
-            found, left = decided.get(own.get((span.start, span.end), "")), left_candidates(span)
-            if found is None:
-                found = Linked(0, 0, _scored(dict(left or ())), 0.0, span.kb_id_)
-                unseen |= {(span.start, span.end)} if left is None else set()
-            links.append(found._replace(start=span.start, end=span.end))
-        write_links(doc, mentions, links, None)
-        for span in spans_of(doc, mentions):
-            if (span.start, span.end) in unseen:
-                span._.kb_ents = None
+            if (span.start, span.end) in kept:
+                span._.set(OWN, kept[span.start, span.end])
         group_again(doc, mentions)
-        places = {(link.start, link.end): own.get((link.start, link.end), "") for link in links}
-        _group_by_cluster(doc, {place: id_ for place, id_ in places.items() if id_ in decided}, decided)
+        _regroup(doc, names)
 
 
-def _group_by_cluster(doc: Doc, places: Mapping[Place, str], decided: Mapping[str, Linked]) -> None:
-    """Name the mentions of clusters that are NIL by these; other groups keep what is in no cluster that was decided."""
-    before: Mapping[str, Sequence[Sequence[int]]] = doc._.get(NIL_CLUSTERS) or {}
-    kept = {name: [list(each) for each in own if (each[0], each[1]) not in places] for name, own in before.items()}
-    groups = {name: own for name, own in kept.items() if own}
-    for (start, end), id_ in sorted(places.items()):
-        if not decided[id_].id:
-            groups.setdefault(f"{NIL}-{id_}", []).append([start, end])
-    doc._.set(NIL_CLUSTERS, groups)
+def _give_back(docs: Iterable[Doc], mentions: str) -> None:
+    """Make documents as they were before their clusters were linked; what has other candidates since then keeps these."""
+    register_links()
+    register_nils()
+    if not Span.has_extension(OWN):
+        Span.set_extension(OWN, default=None)
+    for doc in docs:
+        said, names = {}, {}
+        spans = [span for span in spans_of(doc, mentions) if span._.get(OWN) is not None]
+        for span in spans:
+            own, place = span._.get(OWN), (span.start, span.end)
+            id_, digest = own["written"]
+            if _digest(span._.get(CANDIDATES)) == digest:
+                kb_id = own["kb_id"] if span.kb_id_ == id_ else span.kb_id_
+                said[place], names[place] = Said(kb_id, own["kb_ents"], own["kb_reranked"]), own["nil_id"]
+        for span in spans:
+            span._.set(OWN, None)
+        if said:
+            _say(doc, mentions, said)
+            _regroup(doc, names)
+
+
+def _said(doc: Doc, mentions: str) -> dict[Place, Said]:
+    """What each mention has now."""
+    return {
+        (span.start, span.end): Said(span.kb_id_, span._.get(CANDIDATES), span._.get(RERANKED))
+        for span in spans_of(doc, mentions)
+    }
+
+
+def _say(doc: Doc, mentions: str, said: Mapping[Place, Said]) -> None:
+    """Write this to some mentions; the others keep what they have."""
+    every = {**_said(doc, mentions), **said}
+    links = [
+        Linked(*place, as_candidates(each.kb_ents or ()), 0.0, each.kb_id, each.kb_reranked) for place, each in every.items()
+    ]
+    write_links(doc, mentions, links, None)
+    for span in spans_of(doc, mentions):
+        if every[span.start, span.end].kb_ents is None:
+            span._.kb_ents = None
+
+
+def _digest(candidates: Iterable[Sequence[Any]] | None) -> str:
+    """By which candidates are known again; a `DocBin` makes tuples of lists."""
+    return hashlib.blake2b(repr([tuple(pair) for pair in candidates or ()]).encode(), digest_size=16).hexdigest()
+
+
+def _groups(doc: Doc) -> Mapping[str, Sequence[Sequence[int]]]:
+    return doc._.get(NIL_CLUSTERS) or {}
+
+
+def _regroup(doc: Doc, names: Mapping[Place, str]) -> None:
+    """Move mentions that are NIL to the groups with these provisional ids, and out of all groups where they have none."""
+    groups: dict[str, list[list[int]]] = {}
+    for name, places in _groups(doc).items():
+        for start, end in places:
+            if (start, end) not in names:
+                groups.setdefault(name, []).append([start, end])
+    for place, name in names.items():
+        if name:
+            groups.setdefault(name, []).append(list(place))
+    doc._.set(NIL_CLUSTERS, {name: sorted(places) for name, places in groups.items()})
 
 
 def _clusters(doc: Doc, key: str) -> dict[Place, str]:

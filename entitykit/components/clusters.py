@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from spacy.attrs import IS_PUNCT, IS_SPACE, IS_STOP, LOWER, ORTH
+from spacy.strings import get_string_id
 from spacy.tokens import Doc, Span, Token
 from spacy.training import Example
 from torch import Tensor
 
 from entitykit.components.gold import Place, places_in_predicted
 from entitykit.corpora.clusters import representative
+from entitykit.corpora.name_words import TITLES, is_acronym
 from entitykit.errors import error, warn
 from entitykit.scoring.coref import PREFIX, clusters_in
 from entitykit.types import Spans, no_spans
@@ -26,6 +28,9 @@ POSSESSIVES = frozenset({"my", "your", "his", "its", "our", "their", "whose", "m
 """English ones, but for *her*, which may be none."""
 AFTER_HER = frozenset({"former", "name", "other", "own", "side", "whole"})
 """Stop words of spaCy with which a possessive goes on."""
+LARGE = 2000
+"""Gold mentions of a document from which learning takes about 4 GB, and four times as much for twice as many."""
+TITLE_KEYS = np.array([get_string_id(title + dot) for title in sorted(TITLES) for dot in ("", ".")], dtype=np.uint64)
 OWNING = re.compile(r"\s*['’]s$|(?<=s)\s*['’]$", re.IGNORECASE)
 """The end of a name in the possessive."""
 
@@ -106,24 +111,64 @@ def warn_shared(examples: Iterable[Example], name: str) -> None:
         warn("W641", n=n, name=name, stacklevel=4)
 
 
-def telling_words(docs: Sequence[Doc]) -> NDArray[np.int64]:
-    """A number for each word of a batch *(n_words,)* that tells who is meant; 0 for stop words, punctuation and white space.
+def warn_large(examples: Iterable[Example], name: str) -> None:
+    """Warn of documents of so many gold mentions that learning from them takes gigabytes: each meets all entities before it.
 
-    It is even, whatever the case of the word's letters, and one more for a word with a capital.
+    Warns:
+        W643 then.
     """
-    nothing = np.zeros((0, 5), dtype=np.uint64)
-    table = np.concatenate([nothing, *(doc.to_array([LOWER, ORTH, IS_STOP, IS_PUNCT, IS_SPACE]) for doc in docs)])
-    lower, as_written = table[:, :2].astype(np.uint64).T
-    words: NDArray[np.int64] = (lower & ~np.uint64(1) | (lower != as_written)).view(np.int64)
-    words[table[:, 2:].any(axis=1)] = 0
-    return words
+    sizes = [sum(map(len, clusters_in(eg.reference) or ())) for eg in examples]
+    if max(sizes, default=0) > LARGE:
+        n, gigabytes = sum(size > LARGE for size in sizes), round(4.4 * (max(sizes) / LARGE) ** 2)
+        warn("W643", n=n, name=name, most=LARGE, largest=max(sizes), gigabytes=gigabytes, stacklevel=4)
+
+
+def telling_words(docs: Sequence[Doc]) -> NDArray[np.int64]:
+    """What the words of a batch tell of who is meant *(n_words, 3)*, see `names` of `GivenMentions`.
+
+    Nothing is told by punctuation, white space and stop words that are no acronyms.
+    """
+    return np.concatenate([np.zeros((0, 3), dtype=np.int64), *map(_telling_words, docs)])
+
+
+def _telling_words(doc: Doc) -> NDArray[np.int64]:
+    table = doc.to_array([LOWER, ORTH, IS_STOP, IS_PUNCT, IS_SPACE]).astype(np.uint64).reshape(len(doc), 5)
+    lower, as_written = table[:, :2].T
+    tells = np.logical_not(table[:, 2:].any(axis=1))
+    for row in np.flatnonzero(table[:, 2].astype(bool) & (lower != as_written)).tolist():
+        tells[row] = is_acronym(doc[row])
+    is_name = tells & (lower != as_written)
+    is_title = is_name & np.isin(lower, TITLE_KEYS)
+    is_title[-1:] = False
+    is_title[:-1] &= is_name[1:]
+    return np.stack([np.where(tells, lower.view(np.int64), 0), is_name, is_title], axis=1)
+
+
+def name_keys(doc: Doc) -> NDArray[np.int64]:
+    """A number for each word that tells who is meant *(n_words,)*, the same for equal words; 0 for others and for titles."""
+    tell, _, is_title = telling_words([doc]).T
+    return np.where(is_title == 1, 0, tell)
+
+
+def share_words(mentions: Sequence[Span], said: Doc) -> bool:
+    """Whether mentions have a word that tells who is meant of what is said of somebody, titles aside."""
+    if not mentions:
+        return False
+    wanted, keys = name_keys(said), name_keys(mentions[0].doc)
+    return bool(np.isin(np.concatenate([keys[span.start : span.end] for span in mentions]), wanted[wanted != 0]).any())
 
 
 def occurrences(doc: Doc, name: str) -> list[Span]:
-    """Where a name stands in a text as whole tokens, in any case and whatever the white space in it."""
-    pattern = r"\s+".join(map(re.escape, name.split()))
-    found = (doc.char_span(*match.span()) for match in re.finditer(pattern, doc.text, re.IGNORECASE))
-    return [span for span in found if span is not None]
+    """Where a name stands in a text as whole tokens, in any case and whatever the white space in it.
+
+    Of a name that is a stop word in lower case, such as US, only the places where it is written so, if there are any.
+    """
+    words = name.split()
+    found = re.finditer(r"\s+".join(map(re.escape, words)), doc.text, re.IGNORECASE)
+    spans = [span for match in found if (span := doc.char_span(*match.span())) is not None]
+    if all(doc.vocab[word.lower()].is_stop for word in words):
+        return [span for span in spans if span.text.split() == words] or spans
+    return spans
 
 
 def asked_names(names: object, descriptions: object) -> tuple[list[str], dict[str, str]]:
@@ -222,10 +267,10 @@ def resolved_text(doc: Doc) -> str | None:
 
 
 def _pronouns(cluster: Iterable[Span]) -> Iterator[Token]:
-    """The mentions of one word that is a stop word, but for those within longer mentions that begin before them."""
+    """The mentions of one word that is a stop word and no name, but for those within longer mentions that begin before them."""
     begun = end = 0  # of the mentions before, the last that reaches farthest
     for span in sorted(cluster, key=lambda span: (span.start, -span.end)):
-        if len(span) == 1 and span[0].is_stop and not begun < span.start < end:
+        if len(span) == 1 and span[0].is_stop and not is_acronym(span[0]) and not begun < span.start < end:
             yield span[0]
         if span.end > end:
             begun, end = span.start, span.end

@@ -29,7 +29,9 @@ from entitykit.components.clusters import (
     occurrences,
     register_clusters,
     rows_by_name,
+    share_words,
     telling_words,
+    warn_large,
     warn_shared,
 )
 from entitykit.components.gold import GroupWatch, Place, group_spans
@@ -94,15 +96,8 @@ def make_coref(
             same name; 0: all.
         scorer: scores examples.
     """
-    settings = {
-        "mentions": mentions,
-        "threshold": threshold,
-        "new": new,
-        "singletons": singletons,
-        "capacity": capacity,
-        "forget": forget,
-        "compared": compared,
-    }
+    given = {**locals()}
+    settings = {key: given[key] for key in DEFAULT_CONFIG if key not in ("model", "scorer")}
     return Coref(nlp.vocab, model, name, settings=settings, scorer=scorer, tokenizer=nlp.tokenizer)
 
 
@@ -157,7 +152,7 @@ class Coref(TorchPipe):
             ConfigError: E643 if the memory is to forget by what the head does not learn, E106 without any cluster.
 
         Warns:
-            W641 for mentions in several clusters, W640 if nobody speaks.
+            W641 for mentions in several clusters, W643 for documents of very many, W640 if nobody speaks.
         """
         if self.settings["forget"] == "learned" and not settings["keep_weight"]:
             raise error("E643")
@@ -166,6 +161,7 @@ class Coref(TorchPipe):
         if examples and not len(gold_clusters(examples).spans.starts):
             raise error("E106", name=self.name, keys=f"{PREFIX}_1, {PREFIX}_2, …")
         warn_shared(examples, self.name)
+        warn_large(examples, self.name)
         if examples and settings.get("speakers"):
             check_speakers([eg.predicted for eg in examples], self.name)
 
@@ -240,8 +236,8 @@ class Coref(TorchPipe):
         """Find every mention of the entities that are named, and of no others.
 
         A name that occurs in the text stands for what it means there, in any case of letters; another one for what the encoder
-        makes of it, and of its description, by itself, and nothing is found of it where only pronouns would fit. So does one
-        that has no entity token anywhere in the text, where the encoder has tokens.
+        makes of it, and of its description, by itself, and nothing is found unless one of the mentions shares a word with
+        either, titles aside. So does one that has no entity token anywhere in the text, where the encoder has tokens.
 
         Args:
             doc: read by the encoder, as ``nlp`` gives it.
@@ -275,9 +271,10 @@ class Coref(TorchPipe):
         if asked and len(free):
             entities = find_named(head, self._phrases(doc, asked, described), found.rows(free), hybrid=memory != STATIC)
             rows |= {name: free[entities == i].tolist() for i, name in enumerate(asked)}
-        tell = found.words.names.numpy() != 0
-        absent = {name for name in asked if not tell[rows.get(name, [])].any() and not occurrences(doc, name)}
-        return {name: [] if name in absent else [spans[row] for row in rows.get(name, [])] for name in wanted}
+        mentions = {name: [spans[row] for row in rows.get(name, [])] for name in wanted}
+        said = {name: Doc(self.vocab, words=self._words(f"{name} {described.get(name, '')}")) for name in asked}
+        absent = [name for name in asked if not (occurrences(doc, name) or share_words(mentions[name], said[name]))]
+        return mentions | {name: [] for name in absent}
 
     def _phrases(self, doc: Doc, names: Sequence[str], described: Mapping[str, str]) -> Named:
         """What each name says: in the text where it occurs, the mean of all places that have states; else by itself."""
@@ -332,8 +329,9 @@ class Coref(TorchPipe):
         rows = torch.searchsorted((output.spans.starts * n + output.spans.ends).cpu(), starts * n + ends)
         by_name = rows.split([len(own) for own in places])
         vectors, firsts = output.vectors.float().cpu(), torch.stack([own[0] for own in by_name])
-        means = torch.stack([vectors[own].mean(0) for own in by_name])
-        return Named(means, Words(*(part.cpu()[firsts] for part in output.words)))
+        return Named(
+            torch.stack([vectors[own].mean(0) for own in by_name]), Words(*(part.cpu()[firsts] for part in output.words))
+        )
 
     def _memory(self, head: OnlineCoref) -> EntityMemory:
         return EntityMemory(head, self._memory_settings(), compared=self.settings["compared"], new=self.settings["new"])
@@ -357,8 +355,7 @@ class Coref(TorchPipe):
         probabilities = output.logits.float().sigmoid().cpu().numpy()
         starts, ends = output.spans.starts.cpu().numpy(), output.spans.ends.cpu().numpy()
         kept = (probabilities >= self.settings["threshold"]) & may_be_spans(docs, starts, ends)
-        words = Words(*(part.cpu() for part in output.words))
-        vectors = output.vectors.float().cpu()
+        words, vectors = Words(*(part.cpu() for part in output.words)), output.vectors.float().cpu()
         found = []
         for rows, firsts, stops in per_document(output.spans, [len(doc) for doc in docs]):
             own = np.flatnonzero(kept[rows])

@@ -14,12 +14,12 @@ from spacy.tokens import Doc, Span
 
 from entitykit.components.gold import ENTS, NIL, reference_spans
 from entitykit.corpora.clusters import PREFIX, representative
+from entitykit.corpora.name_words import TITLES
 from entitykit.scoring.coref import clusters_in
 from entitykit.scoring.spans import normalise_surface
 
 SAME = ("id", "name", "part")
 PERSONS = frozenset({"PERSON", "PER", "PEOP"})
-TITLES = frozenset({"mr", "mrs", "ms", "miss", "dr", "prof", "sir", "lady", "lord", "captain", "president", "minister"})
 
 Place = tuple[int, int]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from spacy.tokens import Span
 
+from entitykit.corpora.name_words import tells
 from entitykit.corpora.parsed import Mention
 
 PREFIX = "coref_clusters"
@@ -34,10 +35,10 @@ def named_groups(clusters: Mapping[str, Sequence[Mention]]) -> tuple[dict[str, l
 def representative(cluster: Sequence[Span]) -> Span | None:
     """The mention that names an entity best: the first with a capitalised word that tells, else the first with any; or none.
 
-    Long mentions come last; a word tells if it is neither a stop word nor punctuation.
+    Long mentions come last.
     """
-    telling = [span for span in cluster if any(not (token.is_stop or token.is_punct) for token in span)]
-    names = [span for span in telling if any(token.text[0].isupper() and not token.is_stop for token in span)]
+    telling = [span for span in cluster if any(map(tells, span))]
+    names = [span for span in telling if any(token.text[0].isupper() and tells(token) for token in span)]
     return min(names or telling, key=lambda span: (len(span) > LONG, span.start), default=None)
 
 

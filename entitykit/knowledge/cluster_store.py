@@ -228,6 +228,14 @@ class ClusterStore:
         """The entity of each cluster for which it was decided, empty if no knowledge base has it."""
         return dict(self._all(f"SELECT cluster, kb_id FROM links WHERE cluster IN {_CHOSEN}", _dump(clusters)))
 
+    def undecided(self) -> Ints:
+        """Clusters *(n,)*, rising, that have candidates and no link, such as those that have merged or lost mentions."""
+        query = (
+            "SELECT DISTINCT cluster FROM mentions WHERE cluster NOT IN (SELECT cluster FROM links) "
+            "AND EXISTS (SELECT 1 FROM candidates WHERE candidates.mention = mentions.mention) ORDER BY cluster"
+        )
+        return np.array(self._all(query), dtype=np.int64).reshape(-1)
+
     # Writing
 
     @contextmanager
@@ -253,15 +261,16 @@ class ClusterStore:
             self._version += 1 if self._index is not None else 0
 
     def remove(self, ids: Sequence[str]) -> int:
-        """Take documents out, within `changing`; the answer is how many there were."""
-        chosen = f"SELECT document FROM documents WHERE id IN {_CHOSEN}"
-        gone = self._all(f"SELECT mention FROM mentions WHERE document IN ({chosen})", json.dumps(list(ids)))
+        """Take documents out, within `changing`; the answer is how many there were. Their clusters lose their links."""
+        chosen, values = f"SELECT document FROM documents WHERE id IN {_CHOSEN}", (json.dumps(list(ids)),)
+        there, execute = f"FROM mentions WHERE document IN ({chosen})", self._connection.execute
+        gone = self._all(f"SELECT mention {there}", *values)
         if gone:
             self._fresh_index().remove(np.array(gone, dtype=np.int64).reshape(-1))
-        of_these = f"SELECT mention FROM mentions WHERE document IN ({chosen})"
-        self._connection.execute(f"DELETE FROM candidates WHERE mention IN ({of_these})", (json.dumps(list(ids)),))
-        self._connection.execute(f"DELETE FROM mentions WHERE document IN ({chosen})", (json.dumps(list(ids)),))
-        return self._connection.execute(f"DELETE FROM documents WHERE id IN {_CHOSEN}", (json.dumps(list(ids)),)).rowcount
+        execute(f"DELETE FROM links WHERE cluster IN (SELECT cluster {there})", values)
+        execute(f"DELETE FROM candidates WHERE mention IN (SELECT mention {there})", values)
+        execute(f"DELETE {there}", values)
+        return execute(f"DELETE FROM documents WHERE id IN {_CHOSEN}", values).rowcount
 
     def put(self, documents: Sequence[NewDocument], clusters: Ints, merged: Mapping[int, int]) -> None:
         """Put documents in, within `changing`.

@@ -23,7 +23,8 @@ COUNTS = (1, 2, 3, 4, 6, 10, 20, 40)
 NO_NAME, OTHER_NAME, OTHER_PROPER, SAME_WORD, SAME_LAST, SAME_NAME = range(6)
 """How a mention's words compare with those of an entity: none of them tells; they differ; they differ, and both are written as
 proper names are; the first word of one is the first or the last of the other; the last is the same; all are. An entity counts
-as the mention of it that is most like."""
+as the mention of it that is most like. A title before a name is one of its words, but not the first: Captain Ahab shares it
+with the captain, and not with Captain Cook."""
 NO_SPEAKER, OTHER_SPEAKER, SAME_SPEAKER, SAME_SAYING = range(4)
 """How a mention's speaker compares with those of an entity's mentions: the one, or all of the others, are not known; it is none
 of them; it is one of them; and that one has said the same words for it. In a talk between two, each of them is *I* for the one
@@ -35,7 +36,8 @@ class Words(NamedTuple):
 
     Attributes:
         names: *(n,)* what stands for all words of a span that tell, in any order.
-        firsts: *(n,)* for the first of them.
+        titles: *(n,)* for the title before its name.
+        firsts: *(n,)* for the first of its words that tell, titles before a name aside.
         lasts: *(n,)* for the span's last word, if it tells.
         proper: *(n,)* whether that one has a capital.
         speakers: *(n,)* who says the span's first word; 0 where nobody is known to.
@@ -43,6 +45,7 @@ class Words(NamedTuple):
     """
 
     names: Tensor
+    titles: Tensor
     firsts: Tensor
     lasts: Tensor
     proper: Tensor
@@ -180,30 +183,41 @@ def distances(words: Tensor, overlap: Tensor) -> Tensor:
     return (buckets(words, DISTANCES) + 1).masked_fill(overlap, 0)
 
 
-def words_of(numbers: Tensor, speakers: Tensor, starts: Tensor, ends: Tensor) -> Words:
+def words_of(words: Tensor, speakers: Tensor, starts: Tensor, ends: Tensor) -> Words:
     """What spans are compared by.
 
     Args:
-        numbers: *(n_words,)* even for a word that tells who is meant, and one more if it has a capital; 0 for other words.
+        words: *(n_words, 3)* the `names` of `GivenMentions`.
         speakers: *(n_words, 2)* of `GivenMentions`, or none.
         starts: *(n,)* first words of spans.
         ends: *(n,)* their ends, exclusive.
     """
+    tell, capital, is_title = words.unbind(1)
+    before = F.pad(tell.cumsum(0), (1, 0))
+    own = _first_of(tell.masked_fill(is_title == 1, 0), starts, ends)
+    first = _first_of(tell, starts, ends)
+    title = torch.where((own != 0) & (first != own), first, 0)
+    who = said = torch.zeros_like(starts)
+    if len(speakers):
+        who, spoken = speakers[starts, 0], F.pad(speakers[:, 1].cumsum(0), (1, 0))
+        said = torch.where(who != 0, spoken[ends] - spoken[starts], 0)
+    return Words(
+        names=before[ends] - before[starts],
+        titles=title,
+        firsts=torch.where(own != 0, own, first),
+        lasts=tell[ends - 1],
+        proper=capital[ends - 1] == 1,
+        speakers=who,
+        sayings=said,
+    )
+
+
+def _first_of(numbers: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """The first number of each span *(n,)* that is not 0; 0 where all are."""
     n = len(numbers)
-    plain = numbers & -2
-    before = F.pad(plain.cumsum(0), (1, 0))
-    places = torch.where(plain != 0, torch.arange(n, device=numbers.device), n)
-    following = places.flip(0).cummin(0).values.flip(0)  # the next word that tells
-    firsts = following[starts]
-    known = firsts < ends
-    last = numbers[ends - 1]
-    first_words = torch.where(known, plain[torch.where(known, firsts, 0)], 0)
-    names = before[ends] - before[starts]
-    if not len(speakers):
-        return Words(names, first_words, last & -2, (last & 1).bool(), torch.zeros_like(starts), torch.zeros_like(starts))
-    who, said = speakers[starts, 0], F.pad(speakers[:, 1].cumsum(0), (1, 0))
-    sayings = torch.where(who != 0, said[ends] - said[starts], 0)
-    return Words(names, first_words, last & -2, (last & 1).bool(), who, sayings)
+    places = torch.where(numbers != 0, torch.arange(n, device=numbers.device), n)
+    following = places.flip(0).cummin(0).values.flip(0)[starts]
+    return torch.where(following < ends, numbers[following.clamp_max(n - 1)], 0)
 
 
 def name_kinds(of: Words, words: Words) -> Tensor:
@@ -217,12 +231,13 @@ def name_kinds(of: Words, words: Words) -> Tensor:
 
 
 def relations(of: Words, words: Words) -> tuple[Tensor, ...]:
-    """Whether both are proper names, one's first word is the other's first or last, the last is the same, and all words are."""
+    """Whether both are proper names, one's first word is the other's first, last or title, the last are the same, and all."""
 
     def same(a: Tensor, b: Tensor) -> Tensor:
         return (a == b) & (b != 0)
 
     word = same(of.firsts, words.firsts) | same(of.firsts, words.lasts) | same(of.lasts, words.firsts)
+    word = word | same(of.firsts, words.titles) | same(of.titles, words.firsts)
     return of.proper & words.proper, word, same(of.lasts, words.lasts), same(of.names, words.names)
 
 

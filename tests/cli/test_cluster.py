@@ -216,6 +216,21 @@ def test_clusters_are_linked(tmp_path: Path, with_linker: Path, corpus: Path, ca
             assert unknown.get((entity["start"], entity["end"]), "") == ("" if decided[cluster] else f"NIL-{cluster}")
 
 
+def test_clusters_whose_documents_change_are_linked_anew(tmp_path: Path, with_linker: Path) -> None:
+    """Nobody has decided on them until something is linked again, whatever it is."""
+    store, table = tmp_path / "store", tmp_path / "clusters.jsonl"
+
+    def add(id_: str, text: str, *options: str) -> dict[str, str | None]:
+        write_json_lines(tmp_path / "in.jsonl", [{"id": id_, "text": text}])
+        assert run(store, tmp_path / "in.jsonl", "--pipeline", with_linker, "--export", table, *options) == 0
+        return {cluster["id"]: cluster.get("kb_id") for cluster in read_json_lines(table)}
+
+    assert None not in add("a", "Peter and Zork went to New York", "--link").values()
+    assert None not in add("b", "Zork and Peter went to New York", "--link").values()
+    assert None in add("a", "Nobody went").values()
+    assert None not in add("c", "Mary Jones met nobody", "--link").values()
+
+
 def test_links_without_a_linker_or_inputs(
     tmp_path: Path, pipeline: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from spacy.tokens import Doc, Span
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
 
 from entitykit.components.cluster_documents import characters, named
@@ -120,8 +123,64 @@ def test_clusters_that_merge_are_decided_anew(tmp_path: Path) -> None:
         assert store.links_of(np.array([1, 2])) == {1: ""}
 
 
-def test_a_random_linker_with_clusters_of_random_vectors(tmp_path: Path, tiny_bert: Path) -> None:
-    """Two days: all mentions of a cluster have one entity, that of the mean of what the linker said of each."""
+def test_a_cluster_that_loses_mentions_is_decided_anew(tmp_path: Path) -> None:
+    """With the next documents, whatever they are, or with its own."""
+    with ClusterStore.create(tmp_path, width=2, fingerprint="x") as store:
+        one = stored(store, make(("C1", [("Q90", 0.9)])), "one", [1])
+        two = stored(store, make(("C1", [("Q167646", 0.4)])), "two", [1])
+        assert link_clusters([one, two], store=store) == {"C1": "Q90"}
+        assert two.ents[0]._.kb_ents == [("Q90", pytest.approx(0.45)), ("Q167646", pytest.approx(0.2))]
+        one = stored(store, make(("C2", [("Q84", 0.8)])), "one", [2])
+        assert [cluster.get("kb_id") for cluster in store.export()] == [None, None]
+        assert store.undecided().tolist() == [1]
+        links_from(store, [two])
+        assert (two.ents[0].kb_id_, two.ents[0]._.kb_ents) == ("old", [("Q167646", 0.4)])  # its own, as nobody has decided
+        assert link_clusters([one], store=store) == {"C2": "Q84"}
+        assert [cluster["kb_id"] for cluster in store.export()] == ["", "Q84"]
+        links_from(store, [two])
+        assert (two.ents[0].kb_id_, two.ents[0]._.nil_id) == ("", "NIL-C1")
+        assert link_clusters([two], store=store) == {"C1": ""}
+        assert two.ents[0]._.kb_ents == [("Q167646", 0.4)]
+
+
+def written(doc: Doc) -> Any:
+    """As JSON, because a `DocBin` makes tuples of lists."""
+    said = [(ent.kb_id_, ent._.kb_ents, ent._.kb_reranked) for ent in doc.ents]
+    return json.loads(json.dumps([said, doc._.nil_clusters or {}]))
+
+
+def test_what_was_linked_is_linked_again_as_if_it_were_fresh() -> None:
+    """Whatever clusters it is in by then; what something else has said meanwhile counts."""
+
+    def fresh(*clusters: str) -> Doc:
+        said = [[("Q1", 0.9)], [("Q2", 0.7), ("Q1", 0.2)], [], None, [("Q5", 0.6)]]
+        doc = make(*zip(clusters, said, strict=True))
+        register_nils()
+        doc._.nil_clusters = {"NIL-7": [[2, 3], [3, 4]]}
+        doc.ents[1]._.kb_reranked = {"candidates": [["Q2", 0.6, 1.0]], "nil": 0.1, "threshold": 0.0}
+        return doc
+
+    clusters = [("C1", "C1", "C2", "C1", "C3"), ("C2", "C1", "C1", "C4", ""), ("", "C5", "C5", "", "C5"), ("", "", "", "", "")]
+    used = fresh(*clusters[0])
+    for own in (*clusters, *clusters[::-1]):
+        used.spans["cross_document"] = [Span(used, i, i + 1, span_id=id_) for i, id_ in enumerate(own) if id_]
+        used = next(iter(DocBin(docs=[used], store_user_data=True).get_docs(used.vocab)))
+        new = fresh(*own)
+        before = written(new)
+        assert link_clusters([used]) == link_clusters([used]) == link_clusters([new])
+        assert written(used) == written(new)
+        assert any(own) or written(new) == before
+    link_clusters([used])
+    used.ents[0]._.kb_ents = [("Q8", 0.9)]
+    used.set_ents([Span(used, 0, 1, label="X", kb_id="Q8"), *used.ents[1:]])
+    assert link_clusters([used])["C1"] == "Q8"
+    used.spans["cross_document"] = [Span(used, 0, 1, span_id="C1")]
+    assert link_clusters([used]) == {"C1": "Q8"}
+    assert used.ents[0]._.kb_ents == [("Q8", 0.9)]
+
+
+def linking_pipeline(tiny_bert: Path) -> tuple[Language, ClusteringPipe]:
+    """A random linker, and clusters of random vectors."""
     nlp = make_pipeline(tiny_bert)
     add_head(nlp, "linker_state", nil_clusters=True, candidates={"alias": 8, "dense": 0})
     add_head(nlp, "cross_document", mentions="ents", threshold=0.985, mean_threshold=0.985)
@@ -130,6 +189,52 @@ def test_a_random_linker_with_clusters_of_random_vectors(tmp_path: Path, tiny_be
     assert isinstance(linker, Linker)
     assert isinstance(pipe, ClusteringPipe)
     linker.build_index()
+    return nlp, pipe
+
+
+def test_a_pipeline_links_again_as_if_documents_were_fresh(tmp_path: Path, tiny_bert: Path) -> None:
+    """After a document has another text: documents that were linked before, and those that are read anew."""
+    nlp, pipe = linking_pipeline(tiny_bert)
+    texts = dict(enumerate(["Peter and Zork went to New York", *(text for text, _ in SENTENCES)]))
+
+    def read(chosen: dict[int, str]) -> list[Doc]:
+        docs = [nlp(text) for text in chosen.values()]
+        for i, doc in zip(chosen, docs, strict=True):
+            doc.user_data["id"] = str(i)
+        return docs
+
+    def decided() -> dict[str, str | None]:
+        return {cluster["id"]: cluster.get("kb_id") for cluster in store.export()}
+
+    docs = read(texts)
+    with pipe.open_store(tmp_path / "store", docs) as store:
+        pipe.add_to(store, docs)
+        pipe.link(store, docs)
+        first = decided()
+        pipe.link(store, docs)
+        assert decided() == first
+        other = read({0: "Zork and Mary Jones met in Aberdeen"})
+        thinned = {span.id_ for span in docs[0].spans["cross_document"]}
+        pipe.add_to(store, other)
+        undecided = {id_ for id_, kb_id in decided().items() if kb_id is None}
+        assert undecided >= thinned & decided().keys() != set()
+        pipe.link(store, other)
+        second = decided()
+        assert None not in second.values()
+        fresh = read({i: text for i, text in texts.items() if i})
+        pipe.ids_from(store, docs[1:])
+        pipe.ids_from(store, fresh)
+        for link in (pipe.link, pipe.links_from):
+            link(store, docs[1:])
+            assert decided() == second
+            link(store, fresh)
+            assert decided() == second
+            assert [written(doc) for doc in docs[1:]] == [written(doc) for doc in fresh]
+
+
+def test_a_random_linker_with_clusters_of_random_vectors(tmp_path: Path, tiny_bert: Path) -> None:
+    """Two days: all mentions of a cluster have one entity, that of the mean of what the linker said of each."""
+    nlp, pipe = linking_pipeline(tiny_bert)
     texts = [text for text, _ in SENTENCES] + ["Peter and Zork went to New York", "Zork and Mary Jones met in Aberdeen"]
     days = [[nlp(text) for text in own] for own in (texts[::2], texts[1::2])]
     single = {}

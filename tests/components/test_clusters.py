@@ -10,8 +10,10 @@ import spacy
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from entitykit.components.clusters import gold_clusters, occurrences, rows_by_name, telling_words
+from entitykit.components import clusters
+from entitykit.components.clusters import gold_clusters, name_keys, occurrences, rows_by_name, telling_words, warn_large
 from entitykit.corpora.clusters import representative
+from entitykit.errors import EntityKitWarning
 from entitykit.scoring.coref import clusters_in
 from tests.pipelines import make_examples, make_pipeline
 
@@ -44,12 +46,33 @@ def test_a_span_in_two_clusters_counts_once() -> None:
 
 def test_words_that_tell() -> None:
     doc = named("The Captain , he said , was the captain 's brother .")
-    words = telling_words([doc, doc[:0].as_doc()])
+    words, has_capital, is_title = telling_words([doc, doc[:0].as_doc()]).T
     assert [bool(word) for word in words] == [False, True, False, False, True, False, False, False, True, False, True, False]
-    assert words[1] == words[8] + 1  # the same word, with a capital
-    assert words[8] % 2 == words[10] % 2 == 0
-    assert words[8] != words[10]
+    assert words[1] == words[8] != words[10]
+    assert np.flatnonzero(has_capital).tolist() == [1]
+    assert not is_title.any()
     assert words.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("text", "tell", "titles"),
+    [
+        ("Mr. Knightley met Miss Woodhouse", "Mr. Knightley met Miss Woodhouse", "Mr. Miss"),
+        ("the Captain saw Captain Ahab", "Captain saw Captain Ahab", "Captain"),  # alone it says who is meant
+        ("the captain Ahab or Captain", "captain Ahab Captain", ""),
+        ("China and the US signed", "China US signed", ""),
+        ("the US GDP fell in June", "US GDP fell June", ""),
+        ("WE ASK YOU : SEND US TIME", "ASK SEND TIME", ""),  # the text itself is in capitals
+        ("HE saw us", "saw", ""),
+        ("US", "US", ""),
+    ],
+)
+def test_titles_and_acronyms(text: str, tell: str, titles: str) -> None:
+    doc = Doc(spacy.blank("en").vocab, words=text.split())
+    words, _, is_title = telling_words([doc]).T
+    assert [doc[i].text for i in np.flatnonzero(words)] == tell.split()
+    assert [doc[i].text for i in np.flatnonzero(is_title)] == titles.split()
+    assert np.flatnonzero(name_keys(doc)).tolist() == [i for i in np.flatnonzero(words) if not is_title[i]]
 
 
 def test_clusters_by_name() -> None:
@@ -157,3 +180,21 @@ def test_occurrences() -> None:
     assert [span.text for span in occurrences(doc, "Mr. Darcy")] == ["Mr.\nDarcy", "MR. DARCY"]
     assert [span.text for span in occurrences(doc, "darcy")] == ["Darcy", "DARCY", "Darcy"]  # and no part of Darcys
     assert occurrences(doc, "(") == []
+
+
+def test_us_is_not_us() -> None:
+    doc = spacy.blank("en")("China told us, and us alone, that the US asked us")
+    assert [span.start for span in occurrences(doc, "US")] == [10]
+    assert len(occurrences(doc, "us")) == 3
+    assert len(occurrences(spacy.blank("en")("They told us"), "US")) == 1
+    spans = [doc[2:3], doc[5:6], doc[9:11], doc[12:13]]
+    assert rows_by_name(spans, np.array([0, 0, 1, 0]), ["US"]) == {"US": [2]}
+
+
+def test_documents_that_are_too_large_to_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    doc = named("Ada met Ada , who met Ada", [(0, 1), (2, 3), (6, 7)], [(4, 5)])
+    example = Example(Doc(doc.vocab, words=[token.text for token in doc]), doc)
+    warn_large([example], "coref")
+    monkeypatch.setattr(clusters, "LARGE", 3)
+    with pytest.warns(EntityKitWarning, match=r"W643. 1 documents of 'coref' have more than 3 gold mentions \(most: 4\)"):
+        warn_large([example], "coref")

@@ -162,14 +162,16 @@ def test_a_name_that_never_occurs_does_not_take_pronouns(nlp: Language, memory: 
     pronouns, story = nlp("You and me and them"), nlp("Mary Jones and them")
     assert coref.find(pronouns, ["you"], memory=memory)["you"]
     assert coref.find(pronouns, ["Gandalf"], memory=memory) == {"Gandalf": []}
-    assert coref.find(story, ["Gandalf"], memory=memory)["Gandalf"]  # other words may tell who he is
+    assert coref.find(story, ["Gandalf"], memory=memory) == {"Gandalf": []}
+    assert coref.find(story, ["Mr. Jones"], memory=memory)["Mr. Jones"]  # the text has a word of it, and another title
+    assert coref.find(story, ["Gandalf"], descriptions={"Gandalf": "whom Mary asks"}, memory=memory)["Gandalf"]
 
 
 def test_names_without_a_cluster_are_not_looked_for_in_those_of_others(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     coref, doc = nlp.get_pipe("coref_major"), nlp(TEXT)
     monkeypatch.setattr(component, "find_named", lambda head, phrases, found, **_: np.zeros(len(found.starts), dtype=np.int64))
     alone = {(span.start, span.end) for span in coref.find(doc, ["New York"])["New York"]}
-    both = coref.find(doc, ["New York", "Ahab"])
+    both = coref.find(doc, ["New York", "Ahab"], descriptions={"Ahab": TEXT})
     assert alone == {(span.start, span.end) for span in both["New York"]}
     assert both["Ahab"]
     assert alone.isdisjoint((span.start, span.end) for span in both["Ahab"])

@@ -97,6 +97,29 @@ def test_numbers_are_not_given_again(store: ClusterStore) -> None:
     assert store.nearest(np.eye(WIDTH, dtype=np.float32)[3:], 1)[1].tolist() == [[4]]
 
 
+def test_clusters_that_lose_mentions_are_undecided(store: ClusterStore) -> None:
+    put(store, [document("c", 2)], [3])
+    with store.changing():
+        for name in "abc":
+            store.put_candidates(name, {(0, 1): {"Q1": 0.5}})
+        store.link({1: "Q1", 2: "", 3: "Q3"})
+    assert store.undecided().tolist() == []
+    with store.changing():
+        store.remove(["a", "nobody"])
+    assert store.links_of(np.array([1, 2, 3])) == {3: "Q3"}
+    assert [(cluster["id"], cluster.get("kb_id")) for cluster in store.export()] == [("C1", None), ("C3", "Q3")]
+    assert store.undecided().tolist() == [1]
+    put(store, [document("a", 0)], [1])
+    assert store.undecided().tolist() == [1]
+    with store.changing():
+        store.remove(["b"])
+    assert store.undecided().tolist() == []  # of what is left nobody has said anything
+    with store.changing():
+        store.link({1: ""})
+    put(store, [], [], {3: 1})
+    assert store.undecided().tolist() == [1]
+
+
 def test_a_change_that_fails_is_undone(store: ClusterStore) -> None:
     def fail() -> None:
         with store.changing():

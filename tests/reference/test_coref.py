@@ -45,7 +45,8 @@ GOLD = [
     (23, 24, 9),
     (24, 26, 2),
 ]
-# of each word; odd for one with a capital
+# of each word; odd for one with a capital; and which of them are titles
+TITLED = (0, 15, 20)
 NAMES = [4, 8, 0, 5, 0, 0, 9, 0, 0, 0, 9, 0, 3, 0, 5, 4, 9, 0, 9, 0, 5, 9, 0, 9, 0, 7]
 
 # of each word: who says it, 0 for nobody, and which word it is
@@ -73,11 +74,20 @@ def given(rows: list[int] | None = None) -> GivenMentions:
     chosen = [GOLD[row] for row in (rows if rows is not None else range(len(GOLD)))]
     starts, ends, entities = (torch.tensor(column) for column in zip(*chosen, strict=True))
     spoken = torch.tensor([(who, who and 100 * who + word) for who, word in zip(WHO, SAID, strict=True)])
-    return GivenMentions(starts, ends, entities, torch.tensor(NAMES), spoken)
+    names = torch.tensor([(number // 2, number % 2, i in TITLED) for i, number in enumerate(NAMES)])
+    return GivenMentions(starts, ends, entities, names, spoken)
 
 
 def gelu(x: Tensor) -> Tensor:
     return x * 0.5 * (1 + torch.erf(x / 2**0.5))
+
+
+def title_and_first(start: int, end: int) -> tuple[int | None, int]:
+    """The title before a name, and its first word that is none; of a title alone that itself."""
+    tell = [i for i in range(start, end) if NAMES[i]]
+    own = [i for i in tell if i not in TITLED]
+    title = tell[0] if own and tell[0] in TITLED else None
+    return title if title is None else NAMES[title] // 2, NAMES[(own or tell)[0]] // 2
 
 
 def kind_of(before: int, row: int) -> int:
@@ -91,8 +101,10 @@ def kind_of(before: int, row: int) -> int:
         return SAME_NAME
     if lasts[0] and lasts[0] == lasts[1]:
         return SAME_LAST
-    if other and ({own[0], lasts[0]} & {other[0]} or own[0] == lasts[1]):
-        return SAME_WORD
+    if other:
+        (title, first), (other_title, other_first) = (title_and_first(a, b) for a, b in ((own_start, own_end), (start, end)))
+        if other_first in {first, lasts[0], title} or first in {lasts[1], other_title}:
+            return SAME_WORD
     return OTHER_PROPER if NAMES[own_end - 1] % 2 and NAMES[end - 1] % 2 else OTHER_NAME
 
 

@@ -28,7 +28,15 @@ def text_of(n: int) -> Found:
     starts = np.arange(n) * 4
     names = 2 * rng.integers(1, 901, n) * (rng.random(n) < 0.6)
     speakers = rng.integers(0, 3, n)
-    numbers = [names, names, names, (rng.random(n) < 0.5) & (names > 0), speakers, speakers * (1 + rng.integers(0, 5, n))]
+    numbers = [
+        names,
+        0 * names,
+        names,
+        names,
+        (rng.random(n) < 0.5) & (names > 0),
+        speakers,
+        speakers * (1 + rng.integers(0, 5, n)),
+    ]
     vectors = torch.randn(n, SIZE, generator=torch.Generator().manual_seed(0))
     return Found(starts, starts + 2, Words(*map(torch.from_numpy, numbers)), vectors)
 
