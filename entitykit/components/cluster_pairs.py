@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from spacy.training import Example
 from entitykit.components.gold import Place, places_in_predicted
 from entitykit.components.pairs import Found, Scope, as_json, end_to_end, pairs_per_row, rows_up_to, stops_in_scope
 from entitykit.decoding.relation_values import relation_list
+from entitykit.decoding.relations import Constraints, Entities
 from entitykit.errors import error
 from entitykit.types import ClusterPairs
 
@@ -53,6 +54,11 @@ class Clusters(NamedTuple):
     def firsts(self) -> Ints:
         """Rows of the entities' first mentions *(n_entities,)*."""
         return np.unique(self.members, return_index=True)[1].astype(np.int64)
+
+    def given(self, constraints: Constraints) -> Entities:
+        """The entities as decoders read them, with their types, in the places of their first mentions."""
+        firsts = self.firsts
+        return Entities(self.starts[firsts], self.ends[firsts], constraints.numbers_of(self.labels))
 
 
 class Related(NamedTuple):
@@ -129,8 +135,7 @@ def pair_clusters(doc: Doc, entities: Clusters, scope: Scope, name: str) -> tupl
     stops = stops_in_scope(doc, entities.starts, entities.ends, scope, name)
     find = _nearest_of_few if pairs_per_row(stops).sum() <= BLOCK else _nearest_in_blocks
     found = find(entities, stops, scope.limit // 2)
-    n_mentions = len(entities.starts)
-    mentions = np.stack([found.keys // n_mentions % n_mentions, found.keys % n_mentions], axis=1)
+    mentions = np.stack(_mentions_of(found.keys, len(entities.starts)), axis=1)
     pairs = np.stack([found.left, found.right], axis=1)
     both = ((pairs, alone), (mentions, firsts))
     pairs, mentions = (np.concatenate([each, each[:, ::-1], own]) for each, own in both)
@@ -157,19 +162,28 @@ class _Nearest(NamedTuple):
         """The nearest pairs, of equally near ones the earlier."""
         if len(self.left) <= limit:
             return self
-        rows = np.sort(np.argsort(self.keys // n_mentions**2, kind="stable")[:limit])
+        rows = np.sort(np.argsort(_distances_of(self.keys, n_mentions), kind="stable")[:limit])
         return _Nearest(self.left[rows], self.right[rows], self.keys[rows], self.n)
 
 
 def _keys(entities: Clusters, first: Ints, second: Ints) -> Ints:
     """Words between two mentions, and the rows of both, as one number.
 
-    The least of them is that of the least distance, and of equal ones that of the earliest mentions.
+    The least of them is that of the least distance, and of equal ones that of the earliest mentions; `_distances_of` and
+    `_mentions_of` take them apart.
     """
     starts, ends, n = entities.starts, entities.ends, len(entities.starts)
     apart = np.maximum(starts[second] - ends[first], starts[first] - ends[second])
     keys: Ints = (np.maximum(apart, 0) * n + first) * n + second
     return keys
+
+
+def _distances_of(keys: Ints, n_mentions: int) -> Ints:
+    return keys // n_mentions**2
+
+
+def _mentions_of(keys: Ints, n_mentions: int) -> tuple[Ints, Ints]:
+    return keys // n_mentions % n_mentions, keys % n_mentions
 
 
 def _nearest_of_few(entities: Clusters, stops: Ints, limit: int) -> _Nearest:
@@ -193,32 +207,42 @@ def _nearest_of_few(entities: Clusters, stops: Ints, limit: int) -> _Nearest:
 
 def _nearest_in_blocks(entities: Clusters, stops: Ints, limit: int) -> _Nearest:
     """The same from tables of some mentions, entity after entity, by all; memory is bounded by one and the limit."""
-    n, n_mentions = len(entities.labels), len(stops)
-    order = np.argsort(entities.members, kind="stable")
-    firsts = np.searchsorted(entities.members[order], np.arange(n))
-    step = max(BLOCK // n_mentions, 1)
     nothing = np.zeros(0, dtype=np.int64)
     found = _Nearest(nothing, nothing, nothing, 0)
-    open_entity, open_keys = -1, nothing  # one that goes on in the next table
+    for own, keys in _tables(entities, stops):
+        row, right = np.nonzero((keys < _FAR) & (np.arange(keys.shape[1]) > own[:, None]))
+        parts = zip(found[:3], (own[row], right, keys[row, right]), strict=True)
+        left, second, nearest = (np.concatenate(part) for part in parts)
+        found = _Nearest(left, second, nearest, found.n + len(right)).kept(limit, len(stops))
+    return found
+
+
+def _tables(entities: Clusters, stops: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """The least keys of entities with all entities, from `BLOCK` pairs of mentions at once.
+
+    Args:
+        entities: of a document.
+        stops: as in `_nearest_of_few`.
+
+    Yields:
+        Entities *(n_own,)*, each once and in order, and their keys *(n_own, n_entities)*, `_FAR` where nothing is in scope.
+    """
+    n, n_mentions = len(entities.labels), len(stops)
+    order = np.argsort(entities.members, kind="stable")
+    members = entities.members[order]
+    firsts = np.searchsorted(members, np.arange(n))
+    step = max(BLOCK // n_mentions, 1)
+    open_own, open_keys = members[:0], np.zeros((0, n), dtype=np.int64)
     for begin in range(0, n_mentions, step):
         rows = order[begin : begin + step]
-        near = (order[None] < stops[rows][:, None]) & (rows[:, None] < stops[order][None])
+        near = (order < stops[rows, None]) & (rows[:, None] < stops[order])
         keys = np.where(near, _keys(entities, rows[:, None], order[None]), _FAR)
-        keys = np.minimum.reduceat(keys, firsts, axis=1)
-        own, edges = np.unique(entities.members[rows], return_index=True)
+        keys = np.concatenate([open_keys, np.minimum.reduceat(keys, firsts, axis=1)])
+        own, edges = np.unique(np.concatenate([open_own, members[begin : begin + step]]), return_index=True)
         keys = np.minimum.reduceat(keys, edges, axis=0)
-        if own[0] == open_entity:
-            keys[0] = np.minimum(keys[0], open_keys)
-        elif open_entity >= 0:
-            own, keys = np.append(open_entity, own), np.vstack([open_keys, keys])
-        if begin + step < n_mentions:
-            open_entity, open_keys = int(own[-1]), keys[-1]
-            own, keys = own[:-1], keys[:-1]
-        block, right = np.nonzero((keys < _FAR) & (np.arange(n)[None] > own[:, None]))
-        parts = zip(found[:3], (own[block], right, keys[block, right]), strict=True)
-        left, second, nearest = (np.concatenate(part) for part in parts)
-        found = _Nearest(left, second, nearest, found.n + len(right)).kept(limit, n_mentions)
-    return found
+        n_closed = len(own) - 1 if begin + step < n_mentions else len(own)  # the last may go on, and is in the next table then
+        open_own, open_keys = own[n_closed:], keys[n_closed:]
+        yield own[:n_closed], keys[:n_closed]
 
 
 def pack_clusters(docs: Sequence[Doc], found: Sequence[Related], types: Sequence[str]) -> ClusterPairs:
@@ -276,6 +300,35 @@ def gold_facts(doc: Doc, entities: Clusters) -> list[Fact] | None:
             case _:
                 raise error("E346", found=repr(value)[:80], n=len(known))
     return found
+
+
+class Survey(NamedTuple):
+    """One document's gold relations, beside the pairs that are looked at.
+
+    Their arguments are places, or numbers of clusters, or None where a cluster has no mention in the predicted words.
+
+    Attributes:
+        entities: of the document.
+        rows: of each argument the rows of its entities; several may be in one place.
+        relations: head, tail and label of each.
+        near: pairs of arguments that are looked at.
+    """
+
+    entities: Found | Clusters
+    rows: Mapping[Any, Sequence[int]]
+    relations: Sequence[tuple[Any, Any, str]]
+    near: set[tuple[Any, Any]]
+
+    def triples(self) -> list[tuple[str, str, str]]:
+        """Type of the head, label and type of the tail of relations whose arguments have types."""
+        types = {argument: self.entities.labels[rows[-1]] for argument, rows in self.rows.items()}
+        found = [(types.get(head, ""), label, types.get(tail, "")) for head, tail, label in self.relations]
+        return [(head, label, tail) for head, label, tail in found if head and tail]
+
+    def rows_in_reach(self) -> list[tuple[Sequence[int], str, Sequence[int]]]:
+        """Rows of the head, label and rows of the tail of relations that are looked at."""
+        near = [relation for relation in self.relations if relation[:2] in self.near]
+        return [(self.rows[head], label, self.rows[tail]) for head, tail, label in near]
 
 
 def clusters_as_json(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from entitykit.components.cluster_pairs import (
     CLUSTER_RELATIONS,
     Clusters,
     Related,
+    Survey,
     between_clusters,
     clusters_as_json,
     gold_facts,
@@ -36,9 +37,7 @@ from entitykit.components.relation_evidence import (
     read_sentences,
     with_sentences,
 )
-from entitykit.components.relation_gold import Reach
 from entitykit.components.relations import Relations
-from entitykit.decoding.relations import Entities
 from entitykit.errors import error, warn
 from entitykit.types import ClusterPairs
 
@@ -48,6 +47,8 @@ class ClusterRelations(Relations):
 
     With a model that finds evidence, both have `evidence`: numbers of the document's sentences, from 0.
     """
+
+    gold_key = CLUSTER_RELATIONS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,30 +67,24 @@ class ClusterRelations(Relations):
         self.cfg["entity_types"] = sorted(found - {""})
         return {"entity_types": self.cfg["entity_types"]}
 
-    def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
-        """Learn the schema, and say which gold relations are out of reach."""
-        if examples and not self.labels:
-            raise error("E106", name=self.name, keys=f'user_data["{CLUSTER_RELATIONS}"]')
-        forbidden = self.rules.begin()
-        triples, reach, n_said = [], Reach(), 0
+    def _survey(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> Iterator[Survey]:
+        """Survey all documents; arguments are numbers of clusters.
+
+        Raises:
+            ConfigError: E123 if evidence is to be learned, and there is none.
+        """
+        n_said = 0
         for eg in examples:
-            related = self._pair_clusters(eg.predicted, reference_clusters(eg))
-            near, types = set(map(tuple, related.pairs.tolist())), related.entities.labels
-            facts = gold_facts(eg.reference, related.entities) or ()
+            entities = reference_clusters(eg)
+            # not by `_pair_clusters`: the warning is to name the line that calls `initialize`
+            related, n_lost = pair_clusters(eg.predicted, entities, self.scope, self.name)
+            warn_far(n_lost, len(related.pairs), len(entities.labels), self.name)
+            facts = gold_facts(eg.reference, entities) or ()
             n_said += len(gold_evidence(eg, facts)) if settings["evidence"] else 0
-            for head, tail, label in facts:
-                reach.add(head, tail, near)
-                if head is not None and tail is not None and types[head] and types[tail]:
-                    triples.append((types[head], label, types[tail]))
-            if forbidden is not None:
-                wanted = [([head], label, [tail]) for head, tail, label in facts if (head, tail) in near]
-                forbidden.add(self._given(related.entities), types, wanted)  # type: ignore[arg-type]  # none is not near
+            rows = {row: [row] for row in range(len(entities.labels))}
+            yield Survey(entities, rows, facts, set(map(tuple, related.pairs.tolist())))
         if examples and settings["evidence"] and not n_said:
             raise error("E123", name=self.name)
-        reach.warn(self.name)
-        if forbidden is not None:
-            forbidden.warn(self.name, reach.n)
-        self.rules.learn(triples)
 
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> ClusterPairs:
         """Pairs of gold entities in training, and gold sentences for evidence; else of those that the documents have."""
@@ -182,13 +177,8 @@ class ClusterRelations(Relations):
         return [clusters_as_json(*each) for each in zip(docs, found, chosen, evidence, strict=True)]
 
     def _choose_facts(self, related: Related, probabilities: Any) -> Chosen:
-        chosen = self._decode(self._given(related.entities), related.pairs, probabilities)
+        chosen = self._decode(related.entities.given(self.constraints), related.pairs, probabilities)
         return [(m.head, m.tail, self.labels[m.relation], m.score) for m in chosen.relations]
-
-    def _given(self, entities: Clusters) -> Entities:
-        """Entities in the places of their first mentions."""
-        firsts = entities.firsts
-        return Entities(entities.starts[firsts], entities.ends[firsts], self.constraints.numbers_of(entities.labels))
 
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
         """Write relations."""

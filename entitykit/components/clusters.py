@@ -201,21 +201,35 @@ def rows_by_name(spans: Sequence[Span], entities: NDArray[np.int64], names: Sequ
         entities: *(n,)* of them.
         names: several may name one entity; those that no mention holds are left out.
     """
-    places = np.array([(span.start, span.end) for span in spans], dtype=np.int64).reshape(-1, 2)
-    likeness: dict[str, dict[int, tuple[int, int]]] = {name: {} for name in names}  # an entity comes by its first mention
-    for name, of_name in likeness.items():
-        named = np.array([(span.start, span.end) for span in occurrences(spans[0].doc, name)] if spans else [], dtype=np.int64)
-        for row, is_name in _holding(places, named.reshape(-1, 2)):
-            same, held = of_name.get(entity := int(entities[row]), (0, 0))
-            of_name[entity] = same + is_name, held + 1
-    best = {name: max(of_name, key=lambda entity: of_name[entity]) for name, of_name in likeness.items() if of_name}
-    found = {name: entity for name, entity in best.items() if likeness[name][entity][0]}
-    only_held = [(name, entity) for name in best if name not in found for entity in likeness[name]]
+    likeness = {name: of_name for name in names if (of_name := _likenesses(spans, entities, name))}
+    best = {name: max(of_name, key=lambda entity: of_name[entity]) for name, of_name in likeness.items()}
+    found = {name: entity for name, entity in best.items() if likeness[name][entity].same}
+    only_held = [(name, entity) for name in likeness if name not in found for entity in likeness[name]]
     only_held.sort(key=lambda pair: likeness[pair[0]][pair[1]], reverse=True)  # equal ones stay in order
     for name, entity in only_held:
         if name not in found and entity not in found.values():
             found[name] = entity
     return {name: np.flatnonzero(entities == found.get(name, entity)).tolist() for name, entity in best.items()}
+
+
+class _Likeness(NamedTuple):
+    """How an entity is called: how many of its mentions are a name, and how many hold it; the first number decides."""
+
+    same: int = 0
+    held: int = 0
+
+
+def _likenesses(spans: Sequence[Span], entities: NDArray[np.int64], name: str) -> dict[int, _Likeness]:
+    """Of the entities that hold a name, in the order of the first mentions that do."""
+    if not spans:
+        return {}
+    places = np.array([(span.start, span.end) for span in spans], dtype=np.int64)
+    named = np.array([(span.start, span.end) for span in occurrences(spans[0].doc, name)], dtype=np.int64).reshape(-1, 2)
+    found: dict[int, _Likeness] = {}
+    for row, is_name in _holding(places, named):
+        same, held = found.get(entity := int(entities[row]), _Likeness())
+        found[entity] = _Likeness(same + is_name, held + 1)
+    return found
 
 
 def _holding(places: NDArray[np.int64], named: NDArray[np.int64]) -> Iterator[tuple[int, bool]]:

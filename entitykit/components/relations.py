@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,15 +12,15 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Model, Optimizer
-from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.linking import heard_encoder
 from entitykit.bridge.texts import TextReader
 from entitykit.components.base import SpanPrediction, TorchPipe, known_words, write_group
-from entitykit.components.cluster_pairs import COREF
+from entitykit.components.cluster_pairs import COREF, Survey
 from entitykit.components.gold import ENTS, gold_spans, reference_spans, warn_ambiguous
 from entitykit.components.pairs import (
+    RELATIONS,
     Found,
     Scope,
     as_json,
@@ -45,7 +45,7 @@ from entitykit.components.relation_rules import LEARNED, Rules, check_settings
 from entitykit.decoding.relations import Constraints, Decoded, Entities, decode_relations
 from entitykit.errors import error, warn
 from entitykit.models.mentions import spans_to_band
-from entitykit.models.relations_enrico import EnriCoOutput
+from entitykit.models.relations_enrico import EnriCoOutput, EnriCoTargets
 from entitykit.scoring.ner import ner_score
 from entitykit.types import ClusterPairs, EntityPairs
 
@@ -148,7 +148,12 @@ class Relations(TorchPipe):
     """Writes ``doc._.relations``, which is also ``doc._.rel``: dicts of JSON values, see `as_json`.
 
     With a joint model also ``doc.ents``, or a span group.
+
+    Attributes:
+        gold_key: where gold relations are in ``doc.user_data``.
     """
+
+    gold_key = RELATIONS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -220,34 +225,36 @@ class Relations(TorchPipe):
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
         """Learn the schema, and say which gold relations are out of reach."""
         if examples and not self.labels:
-            raise error("E106", name=self.name, keys='user_data["relations"]')
-        forbidden = self.rules.begin()
-        triples, reach, n_odd = [], Reach(), 0
-        for eg in examples:
-            relations, _ = gold_relations(eg)
-            if not relations:
-                continue
-            found = self._gold(eg)
-            places = list(zip(found.starts.tolist(), found.ends.tolist(), strict=True))
-            types = dict(zip(places, found.labels, strict=True))
-            near = {(places[head], places[tail]) for head, tail in found.pairs.tolist()}
-            for head, tail, label in relations:
-                n_odd += not (types[head] and types[tail])
-                reach.add(head, tail, near)
-                if types[head] and types[tail]:
-                    triples.append((types[head], label, types[tail]))
+            raise error("E106", name=self.name, keys=f'user_data["{self.gold_key}"]')
+        forbidden, reach = self.rules.begin(), Reach()
+        triples: list[tuple[str, str, str]] = []
+        for survey in self._survey(examples, settings):
+            triples += survey.triples()
+            for head, tail, _ in survey.relations:
+                reach.add(head, tail, survey.near)
             if forbidden is not None:
-                rows = {place: [row for row, other in enumerate(places) if other == place] for place in types}
-                wanted = [(rows[head], label, rows[tail]) for head, tail, label in relations if (head, tail) in near]
-                forbidden.add(found.given(forbidden.constraints), found.labels, wanted)
+                forbidden.add(survey.entities.given(forbidden.constraints), survey.entities.labels, survey.rows_in_reach())
         if self.is_joint:
             warn_ambiguous((eg.reference for eg in examples), [self.settings["entities"]], self.name)
         reach.warn(self.name)
-        if n_odd:
+        n_odd = reach.n - len(triples)
+        if n_odd and self.settings["entities"] != COREF:  # a cluster may be without a type
             warn("W123", name=self.name, n=n_odd, total=reach.n, entities=self.settings["entities"], stacklevel=4)
         if forbidden is not None:
             forbidden.warn(self.name, reach.n)
         self.rules.learn(triples)
+
+    def _survey(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> Iterator[Survey]:
+        """Survey the documents that have gold relations; arguments are places."""
+        for eg in examples:
+            relations, _ = gold_relations(eg)
+            if relations:
+                found = self._gold(eg)
+                places = list(zip(found.starts.tolist(), found.ends.tolist(), strict=True))
+                rows: dict[tuple[int, int], list[int]] = {place: [] for place in places}
+                for row, place in enumerate(places):
+                    rows[place].append(row)
+                yield Survey(found, rows, relations, {(places[head], places[tail]) for head, tail in found.pairs.tolist()})
 
     def update(
         self,
@@ -295,23 +302,25 @@ class Relations(TorchPipe):
         warn_far(n_lost, len(pairs), len(ordered), self.name)
         return Found(starts, ends, [label for _, _, label in ordered], pairs)
 
-    def targets(self, examples: Sequence[Example], output: Any) -> tuple[Tensor, ...]:
-        """Which relations pairs have, and whether their documents are annotated; and what EnriCo's filters must say."""
+    def targets(self, examples: Sequence[Example], output: Any) -> tuple[Any, ...]:
+        """Which relations pairs have, and whether their documents are annotated; for EnriCo `EnriCoTargets`."""
         gold = wanted_relations(examples, self.labels, self.rules.schema, self.name)
-        targets: tuple[Tensor, ...] = gold.of_pairs(output.entities)
+        of_pairs = gold.of_pairs(output.entities)
         if not isinstance(output, EnriCoOutput):
-            return targets
-        warn_filtered(output, [len(eg.predicted) for eg in examples], self.name)
-        targets += gold.of_pairs(output.seen_pairs)
+            return of_pairs
+        docs = [eg.predicted for eg in examples]
+        warn_filtered(output, [len(doc) for doc in docs], self.name)
+        targets = EnriCoTargets(*of_pairs, *gold.of_pairs(output.seen_pairs))
         if output.seen_spans is None:
             return targets
-        entities, types = gold_spans(examples, [self.settings["entities"]]), self.cfg["entity_types"]
-        annotated = known_words(entities.known, [eg.predicted for eg in examples], output.logits.device)
-        both = (output.entities, output.seen_spans)
-        targets += tuple(entity_classes(entities, spans, annotated, types, self.name) for spans in both)
+        ents, types = gold_spans(examples, [self.settings["entities"]]), self.cfg["entity_types"]
+        annotated = known_words(ents.known, docs, output.logits.device)
+        kept, seen = (entity_classes(ents, each, annotated, types, self.name) for each in (output.entities, output.seen_spans))
+        targets = targets._replace(entities=(kept, seen))
         if output.mentions is None:
             return targets
-        return (*targets, spans_to_band(entities.spans, output.mentions.band.shape).to(annotated.device), annotated)
+        is_mention = spans_to_band(ents.spans, output.mentions.band.shape).to(annotated.device)
+        return targets._replace(probe=(is_mention, annotated))
 
     # Predicting
 

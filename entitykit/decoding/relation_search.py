@@ -31,6 +31,23 @@ class Fit(NamedTuple):
 
 GIVEN = Fit(0.0, -1, -1)
 
+
+class Candidate(NamedTuple):
+    """An entity or a fact that could be added.
+
+    Attributes:
+        gain: weight of it, and of the entities that are added with a fact.
+        is_fact: whether it is a fact.
+        number: of the entity, or of the fact.
+    """
+
+    gain: float
+    is_fact: bool
+    number: int
+
+
+Rank = tuple[float, bool, int]
+"""A candidate as a heap has it, see `_rank`."""
 Facts = tuple[int, Any] | None
 """The fact that was chosen last, and those before it in the same form, which states can share."""
 
@@ -215,34 +232,55 @@ def greedy(start: State, by: str) -> State:
 def _greedy_joint(state: State) -> None:
     """Add the entity or fact that gains most; facts whose entities were chosen meanwhile gain more, or less."""
     problem = state.problem
-    waiting = [(-gain, *item) for gain, item in _items(problem)]
+    facts_of = _facts_of_entities(problem)
+    waiting = [_rank(candidate) for candidate in _candidates(problem)]
     heapq.heapify(waiting)
-    facts_of: dict[int, list[int]] = {}
-    for fact, ends in enumerate(zip(problem.heads.tolist(), problem.tails.tolist(), strict=True)):
-        for entity in set(ends):
-            facts_of.setdefault(entity, []).append(fact)
-    done = set()
+    done: set[int] = set()
     while waiting:
-        lost, is_fact, number = heapq.heappop(waiting)
-        if not is_fact:
-            if not state.is_free(number):
-                continue
-            state.choose(number, int(problem.best_types[number]))
-            new = [number]
-        else:
+        expected, is_fact, number = _pop(waiting)
+        if is_fact:
             fit = None if number in done else state.fit(number)
-            gain = -np.inf if fit is None else float(problem.weights[number]) + fit.gain
+            gain = 0.0 if fit is None else _gain(problem, number, fit)
             if fit is None or gain <= 0:
                 continue
-            if gain < -lost:  # since it was put here, an entity of its own has got another type
-                heapq.heappush(waiting, (-gain, is_fact, number))
+            if gain < expected:  # since it was put here, an entity of its own has got another type
+                _push(waiting, Candidate(gain, True, number))
                 continue
             new = state.take(number, fit)
             done.add(number)
+        elif state.is_free(number):
+            state.choose(number, int(problem.best_types[number]))
+            new = [number]
+        else:
+            continue
         for fact in (fact for entity in new for fact in facts_of.get(entity, ())):
             fit = None if fact in done else state.fit(fact)
-            if fit is not None and problem.weights[fact] + fit.gain > 0:
-                heapq.heappush(waiting, (-float(problem.weights[fact]) - fit.gain, True, fact))
+            if fit is not None and (gain := _gain(problem, fact, fit)) > 0:
+                _push(waiting, Candidate(gain, True, fact))
+
+
+def _rank(candidate: Candidate) -> Rank:
+    """Lowest for what gains most, of equal ones for entities, then for the lowest number."""
+    return -candidate.gain, candidate.is_fact, candidate.number
+
+
+def _push(heap: list[Rank], candidate: Candidate) -> None:
+    heapq.heappush(heap, _rank(candidate))
+
+
+def _pop(heap: list[Rank]) -> Candidate:
+    """Take out the candidate of the lowest rank."""
+    minus_gain, is_fact, number = heapq.heappop(heap)
+    return Candidate(-minus_gain, is_fact, number)
+
+
+def _facts_of_entities(problem: Problem) -> dict[int, list[int]]:
+    """The facts that each entity is an argument of."""
+    found: dict[int, list[int]] = {}
+    for fact, ends in enumerate(zip(problem.heads.tolist(), problem.tails.tolist(), strict=True)):
+        for entity in set(ends):
+            found.setdefault(entity, []).append(fact)
+    return found
 
 
 def beam(start: State, by: str, width: int) -> State:
@@ -281,15 +319,20 @@ def beam(start: State, by: str, width: int) -> State:
 def _order(problem: Problem, by: str) -> list[tuple[bool, int]]:
     if by != "joint" or problem.types is not None:
         return [(True, fact) for fact in range(problem.n_facts)]
-    return [item for _, item in sorted(_items(problem), key=lambda found: (-found[0], found[1]))]
+    return [(is_fact, number) for _, is_fact, number in sorted(_candidates(problem), key=_rank)]
 
 
-def _items(problem: Problem) -> Iterator[tuple[float, tuple[bool, int]]]:
+def _candidates(problem: Problem) -> Iterator[Candidate]:
     """What could gain something at most: entities with their best types, facts with the best types that are allowed."""
     for entity in np.flatnonzero(problem.best_gains > 0).tolist():
-        yield float(problem.best_gains[entity]), (False, entity)
+        yield Candidate(float(problem.best_gains[entity]), False, entity)
     empty = State.of(problem)
     for fact in range(problem.n_facts):
         fit = empty.fit(fact)
         if fit is not None:
-            yield float(problem.weights[fact]) + fit.gain, (True, fact)
+            yield Candidate(_gain(problem, fact, fit), True, fact)
+
+
+def _gain(problem: Problem, fact: int, fit: Fit) -> float:
+    """Weight of a fact and of the entities that are added with it."""
+    return float(problem.weights[fact]) + fit.gain

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from entitykit.models.linear import Linear
 from entitykit.models.relations_pairs import in_reach
 from entitykit.models.spans import BLOCK, document_bounds, end_states, entity_states, in_blocks, range_max
-from entitykit.types import TOP, EntityPairs, Spans, WordStates
+from entitykit.types import TOP, EntityPairs, Spans, WordStates, no_spans
 
 WORDS_BETWEEN = (1, 2, 3, 5, 8, 12, 18, 27, 40)
 """Numbers of words between two entities from which a bucket begins; the first is for none."""
@@ -322,40 +322,57 @@ def add_negatives(entities: EntityPairs, proposed: Spans, states: WordStates, ra
         rate: spans per gold entity of the batch.
         n_types: entity types.
     """
-    n_words = sum(states.lengths) + 1
-    n_gold, device = len(entities.starts), entities.starts.device
-    wrong = ~torch.isin(proposed.starts * n_words + proposed.ends, entities.starts * n_words + entities.ends)
-    starts, ends = proposed.starts[wrong], proposed.ends[wrong]
-    n = min(round(rate * n_gold), len(starts))
+    drawn = _draw_negatives(entities, proposed, states, rate)
+    n, n_gold, device = len(drawn.starts), len(entities.starts), entities.starts.device
     if not n:
         return entities
-    weights = torch.ones(len(starts), device=device)
-    if states.mentions is not None:
-        band, back = states.mentions.band.detach(), ends - 1 - starts
-        within = back < band.shape[1]  # given spans may be longer than those that the probe scores
-        weights = band[ends - 1, back.clamp_max(band.shape[1] - 1)].sigmoid().masked_fill(~within, 0.0) + 1e-6
-    drawn = torch.multinomial(weights, n)
-    starts, ends = starts[drawn], ends[drawn]
     types = torch.randint(1, n_types + 1, (n,), device=device) if n_types else torch.zeros(n, dtype=torch.long, device=device)
-
-    first, _ = document_bounds(states.lengths, device)
-    near = torch.searchsorted(entities.starts, starts)[:, None] + torch.arange(-NEIGHBOURS, NEIGHBOURS, device=device)
-    there = near.clamp(0, n_gold - 1)
-    same = (near == there) & (first[entities.starts[there]] == first[starts][:, None])
-    new, known = (torch.arange(n, device=device)[:, None] + n_gold).expand(-1, 2 * NEIGHBOURS)[same], there[same]
-
-    all_starts, all_ends = torch.cat([entities.starts, starts]), torch.cat([entities.ends, ends])
-    order = torch.argsort(all_starts * n_words + all_ends, stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=device)
-    all_starts, all_ends, new, known = all_starts[order], all_ends[order], place[new], place[known]
+    new, known = _pairs_with_gold(drawn, entities, states.lengths)
+    starts, ends = torch.cat([entities.starts, drawn.starts]), torch.cat([entities.ends, drawn.ends])
+    order, place = _sorting(Spans(starts, ends), sum(states.lengths))
+    starts, ends, new, known = starts[order], ends[order], place[n_gold + new], place[known]
     if len(entities.reach):
-        is_near = in_reach(Spans(all_starts, all_ends), entities, new, known)
+        is_near = in_reach(Spans(starts, ends), entities, new, known)
         new, known = new[is_near], known[is_near]
     return EntityPairs(
-        all_starts,
-        all_ends,
+        starts,
+        ends,
         torch.cat([entities.types, types])[order],
         torch.cat([place[entities.heads], new, known]),
         torch.cat([place[entities.tails], known, new]),
     )
+
+
+def _draw_negatives(entities: EntityPairs, proposed: Spans, states: WordStates, rate: float) -> Spans:
+    """Proposed spans that are no entities, in the order in which they were drawn; arguments as of `add_negatives`."""
+    n_words = sum(states.lengths) + 1
+    wrong = ~torch.isin(proposed.starts * n_words + proposed.ends, entities.starts * n_words + entities.ends)
+    starts, ends = proposed.starts[wrong], proposed.ends[wrong]
+    n = min(round(rate * len(entities.starts)), len(starts))
+    if not n:
+        return no_spans(starts.device)
+    weights = torch.ones(len(starts), device=starts.device)
+    if states.mentions is not None:
+        band, back = states.mentions.band.detach(), ends - 1 - starts
+        within = back < band.shape[1]  # given spans may be longer than those that the probe scores
+        weights = band[ends - 1, back.clamp_max(band.shape[1] - 1)].sigmoid().masked_fill(~within, 0.0) + 1e-6
+    rows = torch.multinomial(weights, n)
+    return Spans(starts[rows], ends[rows])
+
+
+def _pairs_with_gold(drawn: Spans, entities: EntityPairs, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Rows of drawn spans, and of up to `NEIGHBOURS` entities of the document on each side of where they begin *(n_pairs,)*."""
+    first, _ = document_bounds(lengths, drawn.starts.device)
+    steps = torch.arange(-NEIGHBOURS, NEIGHBOURS, device=drawn.starts.device)
+    near = torch.searchsorted(entities.starts, drawn.starts)[:, None] + steps
+    there = near.clamp(0, len(entities.starts) - 1)
+    same = (near == there) & (first[entities.starts[there]] == first[drawn.starts][:, None])
+    return same.nonzero()[:, 0], there[same]
+
+
+def _sorting(spans: Spans, n_words: int) -> tuple[Tensor, Tensor]:
+    """Rows of spans by start, then by end *(n_spans,)*, and where each row is among these *(n_spans,)*."""
+    order = torch.argsort(spans.starts * (n_words + 1) + spans.ends, stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    return order, place

@@ -94,6 +94,28 @@ class EnriCoOutput(NamedTuple):
     mentions: MentionOutput | None
 
 
+class EnriCoTargets(NamedTuple):
+    """What `EnriCo.loss` compares the output with.
+
+    Attributes:
+        pairs: *(n_pairs, n_labels)*, 1 where the relation holds.
+        known: *(n_pairs,)* whether the pair's document is annotated.
+        seen_pairs: *(n_seen_pairs, n_labels)*, the same for all that the second filter chose from.
+        seen_known: *(n_seen_pairs,)*.
+        entities: types *(n_entities,)* of the kept spans, and *(n_seen,)* of all that the first filter chose from: 0 for none,
+            -100 where a document has no annotation; none where entities are given.
+        probe: gold spans in its band *(n_words, window + 1)*, and the words *(n_words,)* of documents with annotated entities;
+            none where it does not learn.
+    """
+
+    pairs: Tensor
+    known: Tensor
+    seen_pairs: Tensor
+    seen_known: Tensor
+    entities: tuple[Tensor, Tensor] | None = None
+    probe: tuple[Tensor, Tensor] | None = None
+
+
 class EnriCo(nn.Module):
     """Span filter, pair filter, refinement, scores.
 
@@ -213,43 +235,27 @@ class EnriCo(nn.Module):
         labels = self.reader(self.descriptions) if self.labels is None else self.labels
         return refined @ labels.T / self.settings.size**0.5 + self.bias
 
-    def loss(
-        self,
-        output: EnriCoOutput,
-        targets: Tensor,
-        known: Tensor,
-        seen_targets: Tensor,
-        seen_known: Tensor,
-        classes: Tensor | None = None,
-        span_targets: Tensor | None = None,
-        is_mention: Tensor | None = None,
-        annotated: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, output: EnriCoOutput, *targets: Any) -> Tensor:
         """Binary cross-entropy of relations, both filters and the probe, and cross-entropy of entity types.
 
         Args:
             output: of `forward`.
-            targets: *(n_pairs, n_labels)*, 1 where the relation holds.
-            known: *(n_pairs,)* whether the pair's document is annotated.
-            seen_targets: *(n_seen_pairs, n_labels)*.
-            seen_known: *(n_seen_pairs,)*.
-            classes: *(n_entities,)* entity types, 0 for none, -100 where a document has no annotation.
-            span_targets: *(n_seen,)*, the same for all that the first filter chose from.
-            is_mention: *(n_words, window + 1)* gold spans in the probe's band.
-            annotated: *(n_words,)* words of documents with annotated entities.
+            *targets: the parts of `EnriCoTargets`, in its order.
 
         Returns:
             A scalar.
         """
-        s = self.settings
-        total = mean_bce(output.logits, targets, known, positive=s.positive)
-        is_related = seen_targets.any(dim=1, keepdim=True)
-        total = total + s.filter_weight * mean_bce(output.pair_logits[:, None], is_related, seen_known)
-        if output.type_logits is not None and classes is not None and span_targets is not None:
-            total = total + mean_cross_entropy(output.type_logits, classes)
-            is_entity = (span_targets > 0)[:, None]
-            total = total + s.filter_weight * mean_bce(output.span_logits[:, None], is_entity, span_targets != -100)
-        if output.mentions is not None and is_mention is not None and annotated is not None:
+        s, gold = self.settings, EnriCoTargets(*targets)
+        total = mean_bce(output.logits, gold.pairs, gold.known, positive=s.positive)
+        is_related = gold.seen_pairs.any(dim=1, keepdim=True)
+        total = total + s.filter_weight * mean_bce(output.pair_logits[:, None], is_related, gold.seen_known)
+        if output.type_logits is not None and gold.entities is not None:
+            types, seen_types = gold.entities
+            total = total + mean_cross_entropy(output.type_logits, types)
+            is_entity = (seen_types > 0)[:, None]
+            total = total + s.filter_weight * mean_bce(output.span_logits[:, None], is_entity, seen_types != -100)
+        if output.mentions is not None and gold.probe is not None:
+            is_mention, annotated = gold.probe
             total = total + s.probe_weight * loss_of_mentions(output.mentions, is_mention, annotated, balance=0.0)
         return s.loss_weight * total
 

@@ -250,6 +250,14 @@ def test_the_cap_is_reported(tiny_bert: Path) -> None:
     assert {(r["head_cluster"], r["tail_cluster"]) for r in doc._.relations} == {(1, 2), (2, 1), (2, 4), (4, 2)}
 
 
+def test_the_cap_in_learning_names_the_line_that_initializes(tiny_bert: Path) -> None:
+    nlp = make(tiny_bert, max_pairs=2)
+    examples = [example(nlp, *TEXTS[2])]
+    with pytest.warns(EntityKitWarning, match="W120") as caught:
+        nlp.initialize(lambda: examples)
+    assert [each.filename for each in caught] == [__file__]
+
+
 def test_many_entities(tiny_bert: Path) -> None:
     """A thousand entities with two mentions each."""
     nlp, _ = initialized(tiny_bert, threshold=1.0, scope="window", window=4)

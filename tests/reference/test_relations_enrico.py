@@ -19,6 +19,7 @@ from entitykit.models.relations_enrico import (
     EnriCo,
     EnriCoOutput,
     EnriCoSettings,
+    EnriCoTargets,
     Refinement,
     best_by_document,
 )
@@ -234,16 +235,14 @@ def test_gradients(joint: bool) -> None:
         mentions = MentionOutput(band, torch.ones(11, 3, dtype=torch.bool))
         states = WordStates({TOP: words}, LENGTHS, EntityTokens(PROPOSED, None), mentions)
         output = torch.func.functional_call(head, weights, (states, GOLD))
-        found = [
-            *(
-                (torch.arange(3 * n).reshape(n, 3) % 4 == 0, torch.arange(n) % 5 < 4)
-                for n in (len(output.logits), len(output.pair_logits))
-            )
-        ]
-        targets = [part for both in found for part in both]
+        n, n_seen = len(output.logits), len(output.pair_logits)
+        related = [torch.arange(3 * rows).reshape(rows, 3) % 4 == 0 for rows in (n, n_seen)]
+        known = [torch.arange(rows) % 5 < 4 for rows in (n, n_seen)]
+        targets = EnriCoTargets(related[0], known[0], related[1], known[1])
         if joint:
-            targets += [(torch.arange(len(x)) % 4 - 1) % 3 for x in (output.type_logits, output.span_logits)]
-            targets += [torch.arange(33).reshape(11, 3) % 2 == 0, torch.ones(11, dtype=torch.bool)]
+            types, seen = ((torch.arange(len(x)) % 4 - 1) % 3 for x in (output.type_logits, output.span_logits))
+            probe = (torch.arange(33).reshape(11, 3) % 2 == 0, torch.ones(11, dtype=torch.bool))
+            targets = targets._replace(entities=(types, seen), probe=probe)
         return head.loss(output, *targets)
 
     words = make_states().layers[TOP].requires_grad_()
