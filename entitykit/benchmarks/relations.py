@@ -6,7 +6,8 @@ decoded greedily, exactly (`…_exact`), with a beam (`…_beam`) and greedily w
 not find the entities itself, between the gold entities, too (`…_gold`): those of `doc.ents`, given before the encoder reads.
 Scores by looser definitions, and what the entities that were found leave possible, stand beside the figures of each seed.
 `cost_over_ner` is the time of the whole pipeline on the test set of CoNLL04 over that without the relations. Relations of whole
-documents are in `entitykit.benchmarks.relation_documents`, of given pairs in `entitykit.benchmarks.relation_pairs`.
+documents are in `entitykit.benchmarks.relation_documents`, of given pairs in `entitykit.benchmarks.relation_pairs`, and those
+that a training has not seen in `entitykit.benchmarks.relation_types`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from spacy.training import Corpus, Example
 from spacy.util import load_model_from_config
 from thinc.api import Config, fix_random_seed
 
-from entitykit.benchmarks import ner, relation_documents, relation_pairs
+from entitykit.benchmarks import ner, relation_documents, relation_pairs, relation_types
 from entitykit.benchmarks.parts import Part, Result, Settings, mean
 from entitykit.benchmarks.pipelines import ENCODER, read_config
 from entitykit.benchmarks.timing import in_turn, ratio
@@ -217,4 +218,5 @@ PARTS = [
     Part(("cost_over_ner",), measure_cost),
     *relation_documents.PARTS,
     *relation_pairs.PARTS,
+    *relation_types.PARTS,
 ]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 import spacy
 import torch
-from spacy.cli.train import train
 from spacy.language import Language
 from spacy.tokens import DocBin, Span
 from spacy.training import Corpus, Example
@@ -28,19 +26,6 @@ from entitykit.corpora.clusters import PREFIX
 from entitykit.corpora.given import given_clusters, given_mentions
 from entitykit.errors import ConfigError, InputError
 from entitykit.models.encoder.settings import Injection
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Trainings run in this process; gives the configs that were trained."""
-    trained: list[Path] = []
-
-    def here(config: Path, output: Path, overrides: Mapping[str, str]) -> None:
-        trained.append(config)
-        train(config, output, overrides={**overrides, "system.seed": int(overrides["system.seed"])})
-
-    monkeypatch.setattr(training, "spacy_train", here)
-    return trained
 
 
 @pytest.mark.parametrize("key", ["conll04_ner_f1", "conll04_spert", "scierc_spacy_ner", "wnut17_spacy_spancat"])
