@@ -16,7 +16,6 @@ from entitykit.components.links import (
     Linked,
     Scored,
     as_candidates,
-    left_candidates,
     register_links,
     write_links,
 )
@@ -121,8 +120,8 @@ def links_from(store: ClusterStore, docs: Iterable[Doc], *, mentions: str = ENTS
 
 
 def _seen(doc: Doc, own: Mapping[Place, str], mentions: str) -> dict[Place, Sequence[tuple[str, float]]]:
-    """What a linker has left on mentions that are in clusters."""
-    spans = {(span.start, span.end): left_candidates(span) for span in spans_of(doc, mentions)}
+    """What the last linker, or a reranker behind it, has left on mentions that are in clusters."""
+    spans = {(span.start, span.end): span._.get(CANDIDATES) for span in spans_of(doc, mentions)}
     return {place: left for place, left in spans.items() if left is not None and own.get(place)}
 
 

@@ -66,6 +66,13 @@ def test_a_threshold_and_nil() -> None:
     assert link_clusters(docs) == {"C1": ""}  # 0.3 against 0.7 that it is none
 
 
+def test_what_a_reranker_says_decides() -> None:
+    """And not what the linker before it has said."""
+    doc = make(("C1", [("Q2", 0.8), ("Q1", 0.1)]), ("C1", [("Q1", 0.5), ("Q2", 0.4)]))
+    doc.ents[0]._.kb_reranked = {"candidates": [["Q1", 0.9, -1.0], ["Q2", 0.1, 2.0]], "nil": 0.1, "threshold": 0.0}
+    assert link_clusters([doc]) == {"C1": "Q2"}
+
+
 def test_mentions_of_a_cluster_that_is_nil_have_one_provisional_id() -> None:
     """Others keep theirs; mentions of clusters that are known have none any more."""
     one = make(("C1", [("Q1", 0.9)]), ("C2", []), ("C2", [("Q5", 0.1)]), ("", []), ("C4", None))
