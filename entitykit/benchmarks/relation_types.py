@@ -2,11 +2,11 @@
 
 The sentences are of the documents of Re-DocRED that `entitykit.benchmarks.relation_documents` learns from and scores, with
 their gold entities; a relation holds between all mentions of the two in one sentence. Of `DESCRIPTIONS`, in the order of their
-numbers, every fifth relation is left out of the training. `redocred_unseen_acc` is how often, of these alone and for entities
-that have one of them, the most probable one is right; `redocred_unseen_guess` how often the one that is most frequent is.
-`redocred_unseen_f1` is the strict F1 of finding them among all pairs, `redocred_seen_f1` that of the relations of the training;
-both say a relation if its probability is above 0.5, which of those that were not learned is seldom so. So in
-`redocred_unseen_calibrated_f1` every second sentence says which threshold is best, and the others are scored.
+numbers, every fifth relation, and each sentence that has one, is left out of the training. `redocred_unseen_acc` is how often,
+of these alone and for entities that have one of them, the most probable one is right; `redocred_unseen_guess` how often the one
+that is most frequent is. `redocred_unseen_f1` is the strict F1 of finding them among all pairs, `redocred_seen_f1` that of the
+relations of the training; both say a relation if its probability is above 0.5, which of those that were not learned is seldom
+so. So in `redocred_unseen_calibrated_f1` every second sentence says which threshold is best, and the others are scored.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _relations(doc: Doc, sent: Span, inside: Collection[tuple[int, int]], labels
 
 
 def prepare(settings: Settings, work: Path) -> tuple[Path, Path, Path]:
-    """Write DocBins of the sentences to learn from and to show, with relations that are seen, and to score, with all.
+    """Write DocBins of the sentences to learn from and to show, which have no relation that is left out, and to score.
 
     Raises:
         InputError: E440 or E441 if the file is missing.
@@ -160,8 +160,8 @@ def prepare(settings: Settings, work: Path) -> tuple[Path, Path, Path]:
     (path,) = find_files(settings, FILE)
     docs = list(read_docs(path, "docred", spacy.blank("en"), limit=QUICK_DOCS if settings.quick else 0))
     train, test = split(docs, min(N_TEST, len(docs) // 4))
-    seen = [label for label in DESCRIPTIONS if label not in UNSEEN]
-    learned = [sentence for doc in train for sentence in sentences(doc, seen)]
+    every = [sentence for doc in train for sentence in sentences(doc, DESCRIPTIONS)]
+    learned = [one for one in every if not any(relation["label"] in UNSEEN for relation in one.user_data["relations"])]
     scored = [sentence for doc in test for sentence in sentences(doc, DESCRIPTIONS)]
     parts = {"train": learned, "dev": learned[:N_SHOWN], "test": scored}
     folder = work / "corpora-types"
