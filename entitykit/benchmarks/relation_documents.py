@@ -41,8 +41,8 @@ def split(docs: Sequence[Doc], n_test: int = N_TEST) -> tuple[list[Doc], list[Do
     return ordered[n_test:], ordered[:n_test]
 
 
-def prepare(settings: Settings, work: Path) -> tuple[Path, Path, Path]:
-    """Write DocBins of the documents to learn from, to show and to score.
+def read_split(settings: Settings) -> tuple[list[Doc], list[Doc]]:
+    """Read the documents to learn from and those to score.
 
     Raises:
         InputError: E440 or E441 if the file is missing.
@@ -50,11 +50,20 @@ def prepare(settings: Settings, work: Path) -> tuple[Path, Path, Path]:
     """
     (path,) = find_files(settings, FILE)
     docs = list(read_docs(path, "docred", spacy.blank("en"), limit=QUICK_DOCS if settings.quick else 0))
-    train, test = split(docs, min(N_TEST, len(docs) // 4))
-    folder = work / "corpora-whole"
-    parts = {"train": train, "dev": train[:N_SHOWN], "test": test}
+    return split(docs, min(N_TEST, len(docs) // 4))
+
+
+def write_parts(folder: Path, train: Sequence[Doc], shown: int, test: Sequence[Doc]) -> tuple[Path, Path, Path]:
+    """Write DocBins of what is learned from, of the first of that, which are shown, and of what is scored."""
+    parts = {"train": train, "dev": train[:shown], "test": test}
     written = [write_docs(folder / f"redocred-{name}.spacy", part, user_data=True) for name, part in parts.items()]
     return written[0], written[1], written[2]
+
+
+def prepare(settings: Settings, work: Path) -> tuple[Path, Path, Path]:
+    """Write DocBins of the documents to learn from, to show and to score; errors are those of `read_split`."""
+    train, test = read_split(settings)
+    return write_parts(work / "corpora-whole", train, N_SHOWN, test)
 
 
 def _score(pipeline: Path, task: Task) -> dict[str, float]:

@@ -24,18 +24,17 @@ from spacy.tokens import Doc, Span
 from spacy.training import Corpus, Example
 from thinc.api import Config
 
-from entitykit.benchmarks.parts import Part, Result, Settings, find_files, mean
+from entitykit.benchmarks.parts import Part, Result, Settings, mean
 from entitykit.benchmarks.pipelines import read_config
-from entitykit.benchmarks.relation_documents import FILE, N_TEST, split
-from entitykit.benchmarks.training import Outcome, Task, run_seeds, work_folder, write_docs
+from entitykit.benchmarks.relation_documents import read_split, write_parts
+from entitykit.benchmarks.training import Outcome, Task, run_seeds, work_folder
 from entitykit.corpora.build import ENTITIES
 from entitykit.corpora.given import given_mentions
-from entitykit.corpora.read import read_docs
 
 RELATIONS = "entitykit_relations"
 STEPS = 800
 THRESHOLDS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
-QUICK_DOCS, QUICK_STEPS, N_SHOWN = 8, 4, 200
+QUICK_STEPS, N_SHOWN = 4, 200
 SCORES = {
     "redocred_unseen_acc": "acc",
     "redocred_unseen_guess": "guess",
@@ -154,19 +153,11 @@ def prepare(settings: Settings, work: Path) -> tuple[Path, Path, Path]:
     """Write DocBins of the sentences to learn from and to show, which have no relation that is left out, and to score.
 
     Raises:
-        InputError: E440 or E441 if the file is missing.
-        CorpusError: E2xx for a file that cannot be read.
+        InputError, CorpusError: as `entitykit.benchmarks.relation_documents.read_split`.
     """
-    (path,) = find_files(settings, FILE)
-    docs = list(read_docs(path, "docred", spacy.blank("en"), limit=QUICK_DOCS if settings.quick else 0))
-    train, test = split(docs, min(N_TEST, len(docs) // 4))
-    every = [sentence for doc in train for sentence in sentences(doc, DESCRIPTIONS)]
-    learned = [one for one in every if not any(relation["label"] in UNSEEN for relation in one.user_data["relations"])]
-    scored = [sentence for doc in test for sentence in sentences(doc, DESCRIPTIONS)]
-    parts = {"train": learned, "dev": learned[:N_SHOWN], "test": scored}
-    folder = work / "corpora-types"
-    written = [write_docs(folder / f"redocred-{name}.spacy", part, user_data=True) for name, part in parts.items()]
-    return written[0], written[1], written[2]
+    train, test = ([one for doc in part for one in sentences(doc, DESCRIPTIONS)] for part in read_split(settings))
+    learned = [one for one in train if not any(relation["label"] in UNSEEN for relation in one.user_data["relations"])]
+    return write_parts(work / "corpora-types", learned, N_SHOWN, test)
 
 
 def change(config: Config) -> None:

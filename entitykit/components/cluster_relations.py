@@ -58,8 +58,7 @@ class ClusterRelations(Relations):
 
     def labels_in(self, reference: Doc) -> Iterable[str]:
         """The relation types of a gold document, and their inverses."""
-        labels = {fact.label for fact in gold_facts(reference, read_clusters(reference)) or ()}
-        return labels | {self.rules.schema.mirrors.get(label, label) for label in labels}
+        return self.rules.with_inverses(fact.label for fact in gold_facts(reference, read_clusters(reference)) or ())
 
     def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
         """The types of entities."""

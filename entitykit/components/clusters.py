@@ -19,7 +19,7 @@ from torch import Tensor
 
 from entitykit.components.gold import Place, places_in_predicted
 from entitykit.corpora.clusters import representative
-from entitykit.corpora.name_words import TITLES, is_acronym
+from entitykit.corpora.name_words import ACRONYMS, TITLES, is_acronym
 from entitykit.errors import error, warn
 from entitykit.scoring.coref import PREFIX, clusters_in
 from entitykit.types import Spans, no_spans
@@ -28,6 +28,7 @@ POSSESSIVES = frozenset({"my", "your", "his", "its", "our", "their", "whose", "m
 """English ones, but for *her*, which may be none."""
 AFTER_HER = frozenset({"former", "name", "other", "own", "side", "whole"})
 """Stop words of spaCy with which a possessive goes on."""
+ACRONYM_KEYS = np.array([get_string_id(word) for word in sorted(ACRONYMS)], dtype=np.uint64)
 LARGE = 2000
 """Gold mentions of a document from which learning takes about 4 GB, and four times as much for twice as many."""
 TITLE_KEYS = np.array([get_string_id(title + dot) for title in sorted(TITLES) for dot in ("", ".")], dtype=np.uint64)
@@ -135,7 +136,8 @@ def _telling_words(doc: Doc) -> NDArray[np.int64]:
     table = doc.to_array([LOWER, ORTH, IS_STOP, IS_PUNCT, IS_SPACE]).astype(np.uint64).reshape(len(doc), 5)
     lower, as_written = table[:, :2].T
     tells = np.logical_not(table[:, 2:].any(axis=1))
-    for row in np.flatnonzero(table[:, 2].astype(bool) & (lower != as_written)).tolist():
+    is_stop = table[:, 2].astype(bool)
+    for row in np.flatnonzero(is_stop & (lower != as_written) & np.isin(lower, ACRONYM_KEYS)).tolist():
         tells[row] = is_acronym(doc[row])
     is_name = tells & (lower != as_written)
     is_title = is_name & np.isin(lower, TITLE_KEYS)
@@ -150,12 +152,17 @@ def name_keys(doc: Doc) -> NDArray[np.int64]:
     return np.where(is_title == 1, 0, tell)
 
 
-def share_words(mentions: Sequence[Span], said: Doc) -> bool:
-    """Whether mentions have a word that tells who is meant of what is said of somebody, titles aside."""
-    if not mentions:
-        return False
-    wanted, keys = name_keys(said), name_keys(mentions[0].doc)
-    return bool(np.isin(np.concatenate([keys[span.start : span.end] for span in mentions]), wanted[wanted != 0]).any())
+def share_words(mentions: Sequence[Span], keys: NDArray[np.int64], said: Doc) -> bool:
+    """Whether mentions have a word that tells who is meant of what is said of somebody, titles aside.
+
+    Args:
+        mentions: of one document.
+        keys: its `name_keys`.
+        said: a name, and a description.
+    """
+    wanted = name_keys(said)
+    own = np.concatenate([keys[:0], *(keys[span.start : span.end] for span in mentions)])
+    return bool(np.isin(own, wanted[wanted != 0]).any())
 
 
 def occurrences(doc: Doc, name: str) -> list[Span]:

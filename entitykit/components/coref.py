@@ -26,6 +26,7 @@ from entitykit.components.clusters import (
     GoldClusters,
     asked_names,
     gold_clusters,
+    name_keys,
     occurrences,
     register_clusters,
     rows_by_name,
@@ -272,9 +273,12 @@ class Coref(TorchPipe):
             entities = find_named(head, self._phrases(doc, asked, described), found.rows(free), hybrid=memory != STATIC)
             rows |= {name: free[entities == i].tolist() for i, name in enumerate(asked)}
         mentions = {name: [spans[row] for row in rows.get(name, [])] for name in wanted}
-        said = {name: Doc(self.vocab, words=self._words(f"{name} {described.get(name, '')}")) for name in asked}
-        absent = [name for name in asked if not (occurrences(doc, name) or share_words(mentions[name], said[name]))]
-        return mentions | {name: [] for name in absent}
+        keys = name_keys(doc)
+        for name in asked:
+            said = Doc(self.vocab, words=self._words(f"{name} {described.get(name, '')}"))
+            if not (occurrences(doc, name) or share_words(mentions[name], keys, said)):
+                mentions[name] = []
+        return mentions
 
     def _phrases(self, doc: Doc, names: Sequence[str], described: Mapping[str, str]) -> Named:
         """What each name says: in the text where it occurs, the mean of all places that have states; else by itself."""

@@ -56,6 +56,24 @@ class Rules:
         """Read the schema anew when it is asked for."""
         self._schema: RelationSchema | None = None
         self._constraints: Constraints | None = None
+        self._next: RelationSchema | None = None
+
+    @property
+    def next(self) -> RelationSchema:
+        """The given schema, with which a training will begin, read once; an empty one if it is to be learned.
+
+        Raises:
+            ConfigError: E340 if it cannot be read, E342 for contradictions.
+        """
+        if self._next is None:
+            setting = self.settings["schema"]
+            self._next = RelationSchema() if setting == LEARNED else RelationSchema.load(setting)
+        return self._next
+
+    def with_inverses(self, labels: Iterable[str]) -> set[str]:
+        """Labels of gold relations, and those of what `next` says that they imply."""
+        found = set(labels)
+        return found | {self.next.mirrors.get(label, label) for label in found}
 
     @property
     def schema(self) -> RelationSchema:
@@ -93,11 +111,9 @@ class Rules:
 
     def begin(self) -> Forbidden | None:
         """Read the schema if it is given; the answer counts what it forbids."""
-        if self.settings["schema"] == LEARNED:
-            self._keep(RelationSchema())
-            return None
-        self._keep(RelationSchema.load(self.settings["schema"]))
-        return Forbidden(self.constraints)
+        schema, self._next = self.next, None  # what is in a file may have changed before the next training
+        self._keep(schema)
+        return None if self.settings["schema"] == LEARNED else Forbidden(self.constraints)
 
     def learn(self, triples: Iterable[tuple[str, str, str]]) -> None:
         """Learn the schema if it is not given, from the type of the head, the label and the type of the tail of relations."""

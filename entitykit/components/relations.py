@@ -213,8 +213,7 @@ class Relations(TorchPipe):
 
     def labels_in(self, reference: Doc) -> Iterable[str]:
         """The relation types of a gold document, and their inverses."""
-        labels = {relation.label for relation in reference_relations(reference) or ()}
-        return labels | {self.rules.schema.mirrors.get(label, label) for label in labels}
+        return self.rules.with_inverses(relation.label for relation in reference_relations(reference) or ())
 
     def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
         """The types of entities."""

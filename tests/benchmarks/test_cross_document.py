@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import spacy
-from spacy.cli.train import train
 from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Config
 
-from entitykit.benchmarks import cross_document, training
+from entitykit.benchmarks import cross_document
 from entitykit.benchmarks.cross_document import same_head, same_string
 from entitykit.benchmarks.parts import CONFIGS, Settings
 from entitykit.benchmarks.table import run_benchmark
@@ -49,18 +47,6 @@ def ecb(settings: Settings, tmp_path: Path, tiny_bert: Path) -> Settings:
             config["components"]["entitykit_mention_pairs"]["model"]["context_pieces"] = 20
         config.to_disk(settings.configs / f"{name}.cfg")
     return replace(settings, data=tmp_path / "ecb", work=tmp_path / "work")
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    trained: list[Path] = []
-
-    def here(config: Path, output: Path, overrides: Mapping[str, str]) -> None:
-        trained.append(config)
-        train(config, output, overrides={**overrides, "system.seed": int(overrides["system.seed"])})
-
-    monkeypatch.setattr(training, "spacy_train", here)
-    return trained
 
 
 def test_names(ecb: Settings) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import spacy
-from spacy.cli.train import train
 from spacy.tokens import Doc, Span
 from thinc.api import Config
 
-from entitykit.benchmarks import linking, training
+from entitykit.benchmarks import linking
 from entitykit.benchmarks.link_data import (
     among_namesakes,
     build_kb,
@@ -83,20 +82,7 @@ def _label(start: int, end: int, id_: str, name: str) -> dict[str, object]:
     return {"span": [start, end], "entity_id": id_, "name": name, "type": "Q5"}
 
 
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Trainings run in this process; gives the configs that were trained."""
-    configs: list[Path] = []
-
-    def here(config: Path, output: Path, overrides: Mapping[str, str]) -> None:
-        configs.append(config)
-        train(config, output, overrides={**overrides, "system.seed": int(overrides["system.seed"])})
-
-    monkeypatch.setattr(training, "spacy_train", here)
-    return configs
-
-
-def test_all_figures(linked: Settings, trained: list[Path]) -> None:
+def test_all_figures(linked: Settings, in_process: list[Path]) -> None:
     keys = [key for part in linking.PARTS if not part.on_request for key in part.keys]
     report = run_benchmark("linking", linked, only=keys)
     assert set(report.figures) == set(keys)
@@ -107,15 +93,15 @@ def test_all_figures(linked: Settings, trained: list[Path]) -> None:
     assert figures["bc5cdr_prior_acc"] == figures["bc5cdr_bm25_acc"] == 1.0
     assert (figures["newsfair_prior_f1"], figures["newsfair_mentions_r"]) == (1.0, 1.0)
     assert report.settings["wordnet_bi"]["seeds"]["0"]["cpu_minutes"] >= 0
-    assert len(trained) == 10  # without a work folder, what others go on from is trained for each
+    assert len(in_process) == 10  # without a work folder, what others go on from is trained for each
 
 
-def test_what_was_trained_is_kept(linked: Settings, trained: list[Path], tmp_path: Path) -> None:
+def test_what_was_trained_is_kept(linked: Settings, in_process: list[Path], tmp_path: Path) -> None:
     data = prepare_wordnet(linked, tmp_path)
     first = linking.wordnet_bi_encoder(linked, tmp_path, data, 0)
     assert linking.wordnet_bi_encoder(linked, tmp_path, data, 0) == first
     assert linking.wordnet_bi_encoder(linked, tmp_path, data, 1).path != first.path
-    assert len(trained) == 2
+    assert len(in_process) == 2
     nlp = spacy.load(first.path)
     scores = linking.score_linking(nlp, examples_of(data.test, nlp), linking.NAMESAKES)
     assert scores["linking_recall_at_64"] == 1.0

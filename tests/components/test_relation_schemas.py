@@ -178,6 +178,9 @@ def test_a_learned_schema_needs_a_training(tiny_bert: Path, tmp_path: Path) -> N
     again = spacy.load(tmp_path, config={"components": {"entitykit_relations": {"schema": "learned"}}})
     with pytest.raises(ConfigError, match="E606"):
         again(examples[0].x)
+    again.initialize(lambda: examples)
+    again(examples[0].x)
+    assert component(again).rules.schema.relations["Live_In"].types
 
 
 @pytest.mark.parametrize("flag", ["no_overlap", "one_per_pair"])
