@@ -521,6 +521,11 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "Cannot write the list of failures '{path}': a file is there that is no such list, or cannot be read. Move it away, "
         "or choose another name for the output.",
     ),
+    "E432": (
+        InputError,
+        "The ending of the output '{path}' names no format: found '{ending}'; expected one of {endings}. Name the output so, or say with "
+        "--format what is to be written: {formats}.",
+    ),
     "E440": (
         InputError,
         "The data folder is {found}; expected a folder that holds {pattern}. Name it with --data DIR.",
@@ -775,6 +780,12 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         InputError,
         "A participant's scores of places are {found}; expected {expected}: scores for each moment, one more than steps.",
     ),
+    "E615": (
+        InputError,
+        "'{name}' follows participants from step to step, but two steps in doc.spans['{group}'] have words in common: '{one}' and "
+        "'{other}'; expected steps one after the other. Correct what writes the group, or give steps, their starts and ends in "
+        "characters, in doc.user_data['procedure'].",
+    ),
     "E605": (
         ConfigError,
         "entitykit.LukePair.v1 with markers = true has the shared encoder read a text for each pair, but its tok2vec listens "
@@ -824,14 +835,13 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E637": (
         ConfigError,
-        "'{name}' cannot be calibrated: its scorer finds nothing to score. Give examples with gold clusters, and a scorer that gives "
-        "cross_document_conll_f.",
+        "'{name}' cannot be calibrated: {reason}. Give several documents that the pipeline has annotated, whose references have gold "
+        "clusters; a lower setting least, and a scorer that gives cross_document_conll_f.",
     ),
     "E638": (InputError, "The reference '{text}…' has {found}; expected {expected}. Correct its doc.user_data."),
     "E639": (
         InputError,
-        "'{id}' is {found}; expected {expected}. Set doc.user_data['id'] to an id of its own, or add the document to the "
-        "store first (add_to).",
+        "'{id}' is {found}; expected {expected}. {advice}.",
     ),
     "E640": (
         ConfigError,
@@ -839,7 +849,7 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     ),
     "E641": (
         InputError,
-        "Found '{found}' among the names or descriptions; expected a list of names of different entities, none of them empty, and "
+        "Found '{found}' among the names or descriptions; expected a list of names, each once and none of them empty, and "
         "descriptions of these alone, as texts by name. The names are: {names}.",
     ),
     "E643": (
@@ -856,9 +866,15 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
         "doc.user_data['speakers'] has {found}; expected a list of {n}, one for each token: the name of who says it, empty or None where "
         "nobody speaks.",
     ),
+    "E647": (
+        InputError,
+        "The option --entity names nobody: found '{found}'; expected a name as the text has it, such as --entity Ada, or a name and who "
+        "that is: --entity \"Ada=the daughter of Lord Byron\".",
+    ),
     "E642": (
         ConfigError,
-        "The pipeline '{name}' has no entitykit_coref. Give one that was trained by configs/coref.cfg.",
+        "The pipeline '{name}' has no entitykit_coref. Give one that was trained by configs/coref.cfg. To try it without training, run "
+        "`make demo` in a clone of the repository, and give --pipeline build/demo_pipeline.",
     ),
     "E645": (
         ConfigError,
@@ -928,6 +944,8 @@ WARNINGS: dict[str, str] = {
     "W422": "Of the inputs, {n} have an unknown ending, such as '{example}'. Each is read as one plain text; JSON lines must end in .jsonl.",
     "W421": "{key} is left out: for {words:,} words, which are {pieces:,} pieces, fastcoref needs about {needed:,.0f} GB of memory, "
     "and {free:,.0f} GB are free. The figure of entitykit was measured and is in the JSON file.",
+    "W423": "There are no relations in {source}, of {n:,} documents. Annotate texts with a pipeline that has entitykit_relations, or give "
+    "documents with gold relations.",
     # 5: knowledge bases
     "W500": "{n} ids occurred more than once in the input, such as '{example}'. The last entity of each was kept.",
     "W501": "{path}: objects have keys that mean nothing to a knowledge base and were left out: {names}. Known keys are: {known}.",
@@ -967,10 +985,9 @@ WARNINGS: dict[str, str] = {
     "beginnings. Shorten the names, or divide long steps.",
     "W611": "{n} texts of '{name}' would have more than {longest} pieces; it left out their first steps. Set input = 'one_pass', which leaves "
     "out none.",
-    "W612": "{n} of {total} gold places of '{name}' are in no phrase of their texts that may be a place, and teach nothing. Raise "
-    "max_place_words, or give such phrases as places.",
+    "W612": "{n} of {total} gold places of '{name}' are in no phrase of their texts that may be a place, and teach nothing. {advice}.",
     "W613": "'{name}' left out {n} of {total} participants and {n_places} of {total_places} places of one document, those mentioned least "
-    "often, to score no more than {most} cells. Name the participants that matter in doc.user_data['procedure'], or raise max_cells.",
+    "often, to score no more than {most} cells. {advice}.",
     "W605": "{n} of {total} pairs of entities have more than {longest} pieces in themselves and between them; the middle was left out. Raise "
     "pair_pieces of entitykit.LukePair.v1, or set a narrower scope or window.",
     "W620": "{n} of {total} names of entities have more than the {longest} pieces that '{name}' reads of a name; it read their beginnings. "
@@ -987,7 +1004,9 @@ WARNINGS: dict[str, str] = {
     "W643": "{n} documents of '{name}' have more than {most} gold mentions (most: {largest}). In training each is compared with all "
     "entities before it, which would take about {gigabytes} GB for the largest: cut such documents into parts.",
     "W642": "None of the first {n} documents has spans under {keys}, which '{name}' is to read (setting {setting}). Check how the groups are "
-    "called, and that what writes them comes before it and, in training, is in [training] annotating_components.",
+    "called, and that what writes them comes before it and, in training, is in [training] annotating_components{instead}.",
+    "W644": "'{linker}' links the mentions of {found}, but '{name}' makes vectors of those of {expected} (setting mentions): only mentions "
+    "that both have are linked with their cluster. Let both have the same mentions.",
     "W631": "None of the {n} gold clusters of '{name}' has mentions in two documents, so it learns about single documents only. Give "
     "clusters the same id in doc.user_data['coref_ids'] of all their documents.",
 }

@@ -7,6 +7,8 @@ from typing import Any
 
 from spacy.tokens import Doc
 
+from entitykit.decoding.tracker import NOWHERE
+
 STYLE = """
 details.states { margin-top: .75rem; overflow-x: auto; font-size: .8125rem; }
 details.states summary { color: var(--soft); cursor: pointer; }
@@ -50,6 +52,6 @@ def _cells(grid: dict[str, Any], row: int, visible: Callable[[str], str]) -> Ite
     """One participant's state before the first and after every step, and what happened if something did."""
     tags = [("", None), *zip(grid["tags"][row], grid["scores"][row], strict=True)]
     for state, (tag, score) in zip(grid["states"][row], tags, strict=True):
-        kind = "" if tag in EVENTS else ' class="gone"' if state == "-" else ' class="still"'
+        kind = "" if tag in EVENTS else ' class="gone"' if state == NOWHERE else ' class="still"'
         event = f"<small>{EVENTS[tag]} {score:.2f}</small>" if tag in EVENTS and score is not None else ""
         yield f'<td dir="auto"{kind}>{visible(state)}{event}'

@@ -7,6 +7,8 @@ literature. Keys with a further name are of other forms of input, see `FORMS`.
 `boxes_accuracy_initial` is the share of right answers about a box, on worlds of the test split, if the initial state is
 repeated. `boxes_accuracy_probe` is that of a linear classifier of the states that the checkpoint, which was not trained for it,
 has for the last mention of each thing in the text so far, and `boxes_changed_probe` that among boxes whose things have changed.
+An answer is right if it names all things in the box, and no others; `boxes_things_probe` is the share of things of which it is
+right in which box they are, or that they are in none.
 The checkpoint may be any encoder, decoder or encoder-decoder, see `entitykit.benchmarks.box_models`. `…_written` are those of
 answers that a decoder writes behind two answers that it is shown, and `…_tracker` those of `entitykit_tracker` with the shared
 encoder's words, trained on worlds of the training split. `boxes_accuracy_probe_ops0` and so on are accuracies of boxes on which
@@ -175,15 +177,22 @@ def measure_probe(settings: Settings) -> Result:
     """Train a linear classifier on states of a checkpoint that does not learn."""
     train, test = (list(ask_worlds(_worlds(settings, split))) for split in ("train", "test"))
     n_boxes = BoxesSettings().n_boxes
-    probe = fit_probe(_states(settings, train), np.array([p for asked in train for p in asked.places]), n_boxes + 1)
-    chosen = iter((_states(settings, test) @ probe[:, :-1].T + probe[:, -1]).argmax(1).tolist())
-    given: list[BoxAnswer] = []
+    probe = fit_probe(_states(settings, train), _places(train), n_boxes + 1)
+    chosen = (_states(settings, test) @ probe[:, :-1].T + probe[:, -1]).argmax(1)
+    boxes_of, given = iter(chosen.tolist()), list[BoxAnswer]()
     for asked in test:
         found: list[list[str]] = [[] for _ in range(n_boxes + 1)]
         for thing in asked.things:
-            found[next(chosen)].append(thing)
+            found[next(boxes_of)].append(thing)
         given += answers(asked, found[:-1])
-    return _boxes(given, "probe")
+    things = float((chosen == _places(test)).mean())
+    result = _boxes(given, "probe")
+    return result._replace(figures={**result.figures, "boxes_things_probe": Figure(*[things] * 3)})
+
+
+def _places(states: Sequence[Asked]) -> NDArray[np.int64]:
+    """Where each thing of each state is *(n,)*."""
+    return np.array([place for asked in states for place in asked.places])
 
 
 def _states(settings: Settings, states: Sequence[Asked]) -> Floats:
@@ -321,7 +330,7 @@ def _box_keys(name: str, *others: str) -> tuple[str, ...]:
 PARTS = [
     *(Part(propara_keys(form), partial(measure_propara, form=form), form == "") for form in FORMS),
     Part(_box_keys("initial"), measure_initial),
-    Part(_box_keys("probe", "boxes_changed_probe"), measure_probe),
+    Part(_box_keys("probe", "boxes_changed_probe", "boxes_things_probe"), measure_probe),
     Part(_box_keys("written", "boxes_changed_written"), measure_written, on_request=True),
     Part(_box_keys("tracker", "boxes_changed_tracker"), measure_tracker, False),
 ]

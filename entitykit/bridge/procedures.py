@@ -66,7 +66,7 @@ class Procedure:
 
     def only(self, first: int, end: int) -> Procedure:
         """The same with the participants from `first` on, up to `end`, exclusive."""
-        other = copy(self)
+        other = copy(self)  # with what was computed already: no cached property depends on the participants
         other.participants = self.participants[first:end]
         return other
 

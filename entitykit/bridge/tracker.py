@@ -220,18 +220,20 @@ class StepTexts:
         reader = self.reader
         longest, by_step = reader.longest, self.model.attrs["input"] == ENTITY_FIRST
         texts = _Texts(reader.stop, longest)
-        readings = []
+        readings, n_cut = [], 0
         for doc, procedure in zip(docs, procedures, strict=True):
             pieces = self._splitter([doc]) if procedure.participants and len(doc) else None
             own = []
             for participant in procedure.participants:
                 beginning, is_cut = reader.beginning(participant.name)
-                texts.n_cut += is_cut
+                n_cut += is_cut
                 compose = texts.by_step if by_step else texts.at_once
                 own.append(compose(beginning, procedure.parts, pieces, procedure.n_words))
             readings.append(own)
-        if texts.n_cut:
-            warn("W610", n=texts.n_cut, name=self.name, longest=longest, stacklevel=4)
+            n_cut += len(texts.cut)
+            texts.cut.clear()
+        if n_cut:
+            warn("W610", n=n_cut, name=self.name, longest=longest, stacklevel=4)
         if texts.n_left_out:
             warn("W611", n=texts.n_left_out, name=self.name, longest=longest, stacklevel=4)
         return texts.sequences, readings
@@ -250,7 +252,7 @@ class _Texts:
         self.longest = longest
         self.sequences: list[Ints] = []
         self.n_pieces = 0
-        self.n_cut = 0
+        self.cut: set[Place] = set()  # steps of the document, whichever participants' texts they were cut in
         self.n_left_out = 0
 
     def at_once(self, beginning: Ints, parts: Sequence[Place], pieces: Pieces | None, n_words: int) -> Reading:
@@ -298,7 +300,8 @@ class _Texts:
         words = np.arange(*part)
         counts = pieces.counts[words]
         fits = np.cumsum(counts) <= self.longest - n_around
-        self.n_cut += not fits.all()
+        if not fits.all():
+            self.cut.add(part)
         counts = np.where(fits, counts, 0)
         shapes = np.repeat(pieces.shapes[words], counts)
         return np.stack([pieces.ids[ranges(pieces.starts[words], counts)], shapes]), counts

@@ -104,11 +104,13 @@ class GroupWatch:
     Args:
         name: of the component.
         setting: its setting that names the groups.
+        instead: what else can be done about it, for the end of the message.
     """
 
-    def __init__(self, name: str, setting: str) -> None:
+    def __init__(self, name: str, setting: str, instead: str = "") -> None:
         self.name = name
         self.setting = setting
+        self.instead = instead
         self._is_over = False  # there was a group, or it has been said that there was none
 
     def check(self, docs: Sequence[Doc], keys: Sequence[str]) -> None:
@@ -122,7 +124,8 @@ class GroupWatch:
             return
         self._is_over = True
         if not any(_groups(doc, keys) for doc in with_words):
-            warn("W642", n=len(with_words), name=self.name, setting=self.setting, keys=", ".join(keys))
+            asked = ", ".join(keys)
+            warn("W642", n=len(with_words), name=self.name, setting=self.setting, keys=asked, instead=self.instead)
 
 
 def pack_spans(docs: Sequence[Doc], spans: Sequence[Sequence[Span]]) -> Given:

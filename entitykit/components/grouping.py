@@ -15,6 +15,7 @@ from spacy.tokens import Doc, Span
 from entitykit.components.gold import ENTS, NIL, reference_spans
 from entitykit.corpora.clusters import PREFIX, representative
 from entitykit.corpora.name_words import TITLES
+from entitykit.errors import warn
 from entitykit.scoring.coref import clusters_in
 from entitykit.scoring.spans import normalise_surface
 
@@ -67,10 +68,11 @@ def group_entities(doc: Doc, grouping: Grouping) -> list[EntityGroup]:
     Args:
         doc: read are ``doc.ents`` or a span group, their labels and ids, and span groups of clusters.
         grouping: how mentions become entities.
+
+    Warns:
+        W104 for empty spans, which are left out.
     """
-    clusters = (clusters_in(doc, prefix=grouping.clusters) or []) if grouping.clusters else []
-    found = reference_spans(doc, [grouping.mentions]) if grouping.mentions else None
-    names = [span for span in found or () if span.label_ not in grouping.ignore]
+    names, clusters = _mentions(doc, grouping)
     nodes = _Nodes(clusters, names)
     if "id" in grouping.same:
         nodes.join_by(lambda span: "" if span.kb_id_ == NIL else span.kb_id_, clusters_too=True)
@@ -81,11 +83,23 @@ def group_entities(doc: Doc, grouping: Grouping) -> list[EntityGroup]:
     rows: dict[Place, list[int]] = {}
     for i, span in enumerate(names):
         rows.setdefault((span.start, span.end), []).append(i)
-    groups = (
-        _describe(doc, places, [names[i] for i in sorted(i for place in places for i in rows.get(place, ()))])
-        for places in nodes.groups()
-    )
-    return sorted((each for each in groups if each.label or not grouping.named), key=lambda each: each.mentions[0])
+    groups = []
+    for places in nodes.groups():
+        named = [names[i] for i in sorted(i for place in places for i in rows.get(place, ()))]
+        if named or not grouping.named:
+            groups.append(_describe(doc, places, named))
+    return sorted(groups, key=lambda each: each.mentions[0])
+
+
+def _mentions(doc: Doc, grouping: Grouping) -> tuple[list[Span], list[list[Span]]]:
+    """Names that are not to be ignored, and clusters, without empty spans."""
+    clusters = (clusters_in(doc, prefix=grouping.clusters) or []) if grouping.clusters else []
+    found = reference_spans(doc, [grouping.mentions]) if grouping.mentions else None
+    names = [span for span in found or () if span.label_ not in grouping.ignore]
+    whole = [[span for span in spans if span.start < span.end] for spans in (names, *clusters)]
+    if n_empty := len(names) + sum(map(len, clusters)) - sum(map(len, whole)):
+        warn("W104", n=n_empty, stacklevel=4)
+    return whole[0], [cluster for cluster in whole[1:] if cluster]
 
 
 def name_of(mentions: Sequence[Span]) -> str:

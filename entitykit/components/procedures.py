@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,16 +76,17 @@ def find_procedure(doc: Doc, sources: Sources, name: str) -> Procedure:
         name: of the component, for messages.
 
     Raises:
-        InputError: E612 for given values of another form, E613 for a document without steps.
+        InputError: E612 for given values of another form, E613 for a document without steps, E615 for a span group with steps
+            that overlap.
     """
     given = given_procedure(doc.user_data)
     if "participants" in given:
         participants = named_participants(doc, given["participants"])
     else:
         participants = _found_participants(doc, sources.participants)
+    steps = _steps(doc, given, sources.steps, name)
     if not participants:
-        return Procedure(len(doc), _steps(doc, given, sources.steps) or [], [])
-    steps = _steps(doc, given, sources.steps)
+        return Procedure(len(doc), steps or [], [])
     if steps is None:
         raise error("E613", name=name, text=doc.text[:40], group=sources.steps)
     return _with_places(doc, steps, participants, sources)
@@ -128,13 +130,15 @@ def _with_places(doc: Doc, steps: Sequence[Place], participants: Sequence[Partic
 # Steps
 
 
-def _steps(doc: Doc, given: Mapping[str, Any], group: str) -> list[Place] | None:
+def _steps(doc: Doc, given: Mapping[str, Any], group: str, name: str) -> list[Place] | None:
+    """Steps that are given, else those of a span group, else the sentences; none where there are not even these."""
     if "steps" in given:
         return words_of(doc, given["steps"])
     if group in doc.spans:
         steps = sorted((span.start, span.end) for span in doc.spans[group])
-        if any(end > start for (_, end), (start, _) in pairwise(steps)):
-            raise error("E612", found=f"the span group {group} with steps that overlap", expected="steps one after the other")
+        for one, other in pairwise(steps):
+            if one[1] > other[0]:
+                raise error("E615", name=name, group=group, one=doc[slice(*one)].text[:40], other=doc[slice(*other)].text[:40])
         return steps
     if doc.has_annotation("SENT_START"):
         return [(sent.start, sent.end) for sent in doc.sents]
@@ -180,7 +184,10 @@ def named_participants(doc: Doc, names: Any) -> list[Participant]:
 
 
 def _found_participants(doc: Doc, keys: Sequence[str]) -> list[Participant]:
-    """Distinct phrases of the first group that there is; all places that have the same words mention it."""
+    """Distinct phrases of the first group that there is; they are mentioned wherever the text has the same words.
+
+    *The ice* is one mention, and not another one without its article.
+    """
     spans = next((found for key in keys if (found := reference_spans(doc, [key])) is not None), [])
     groups: dict[Key, list[Place]] = {}
     for span in sorted(spans, key=lambda span: (span.start, span.end)):
@@ -190,43 +197,62 @@ def _found_participants(doc: Doc, keys: Sequence[str]) -> list[Participant]:
     participants = []
     for own in groups.values():
         name = " ".join(doc[slice(*own[0])].text.split())
-        participants.append(Participant(name, sorted({*own, *_mentions(words, name.replace(";", " "))})))
+        participants.append(Participant(name, sorted({*own, *_outside(_mentions(words, name.replace(";", " ")), own)})))
     return participants
 
 
+def _outside(found: Iterable[Place], own: Sequence[Place]) -> Iterator[Place]:
+    """Places that lie in none of others, which are sorted."""
+    starts, reached = [start for start, _ in own], list(accumulate((end for _, end in own), max))
+    for start, end in found:
+        before = bisect_right(starts, start)
+        if not before or reached[before - 1] < end:
+            yield start, end
+
+
 class _Words(NamedTuple):
-    """A document's words without those that a name may lack.
+    """The pieces of a document's tokens, words and marks as `_split` tells them apart, without those that a name may lack.
 
     Attributes:
-        stems: of the words.
+        stems: of the pieces.
         tokens: their tokens in the document.
-        places: where each stem is among them.
+        starts: of each stem the pieces that are the first word of their token.
+        ends: the pieces that are the last word of theirs.
     """
 
     stems: list[str]
     tokens: list[int]
-    places: dict[str, list[int]]
+    starts: dict[str, list[int]]
+    ends: set[int]
 
 
 def _index(doc: Doc) -> _Words:
-    tokens = [token.i for token in doc if not _may_lack(token.text)]
-    stems = [_stem(doc[i].text) for i in tokens]
-    places: dict[str, list[int]] = {}
-    for i, word in enumerate(stems):
-        places.setdefault(word, []).append(i)
-    return _Words(stems, tokens, places)
+    """Index a document; how its tokenizer keeps marks within words, as in *COVID-19* and *U.S.*, makes no difference."""
+    words = _Words([], [], {}, set())
+    for token in doc:
+        pieces = [piece for piece in _split(token.text) if not _may_lack(piece)]
+        of_words = [i for i, piece in enumerate(pieces, start=len(words.stems)) if _is_word(piece)]
+        words.stems.extend(map(_stem, pieces))
+        words.tokens.extend([token.i] * len(pieces))
+        if of_words:
+            words.starts.setdefault(words.stems[of_words[0]], []).append(of_words[0])
+            words.ends.add(of_words[-1])
+    return words
 
 
 def _mentions(words: _Words, name: str) -> set[Place]:
-    """Where one of a name's alternatives is; no place begins or ends with an article or a mark."""
+    """Where one of a name's alternatives is.
+
+    No place begins or ends with an article or a mark, nor within a token: *19* is not mentioned in *COVID-19*.
+    """
     found = set()
     for alternative in name.split(";"):
         kept = [word for word in _split(alternative) if not _may_lack(word)]
         of_words = [i for i, word in enumerate(kept) if _is_word(word)]
         wanted = [_stem(word) for word in kept[of_words[0] : of_words[-1] + 1]] if of_words else []
-        for start in words.places.get(wanted[0], ()) if wanted else ():
+        for start in words.starts.get(wanted[0], ()) if wanted else ():
             end = start + len(wanted)
-            if words.stems[start:end] == wanted:
+            if end - 1 in words.ends and words.stems[start:end] == wanted:
                 found.add((words.tokens[start], words.tokens[end - 1] + 1))
     return found
 

@@ -21,6 +21,7 @@ from entitykit.components.base import TorchPipe, check_loss, is_dummy
 from entitykit.components.gold import GroupWatch
 from entitykit.components.grouping import SAME, EntityGroup, Grouping, group_entities, sentence_numbers
 from entitykit.components.salience_gold import GoldEntity, gold_entities
+from entitykit.corpora.clusters import PREFIX
 from entitykit.errors import error, warn
 from entitykit.scoring.salience import best_threshold
 from entitykit.scoring.salience_documents import SALIENCE, compare_entities
@@ -109,7 +110,8 @@ class Salience(TorchPipe):
         s = self.settings
         same, ignore = tuple(s["same"]), tuple(s["ignore"])
         self.grouping = Grouping(mentions=s["mentions"], clusters=s["clusters"], same=same, ignore=ignore, named=s["named"])
-        self._groups = GroupWatch(self.name, "mentions")
+        watched, instead = ("mentions", "") if s["mentions"] else ("clusters", "; or set mentions to where the names are")
+        self._groups = GroupWatch(self.name, watched, instead)
         self._texts = EntityTexts(cast(CrossModel, self.model), self.name) if is_cross_encoder(self.model) else None
 
     def _check_settings(self) -> None:
@@ -245,12 +247,12 @@ class Salience(TorchPipe):
         """Score each document's entities, without changing it.
 
         Warns:
-            W642 once, if the first documents have no group of mentions, nor any cluster.
+            W104 for empty spans, which are left out. W642 once, if the first documents have nothing that may be an entity, see
+            docs/salience.md.
         """
         docs = list(docs)
         found = [self.find(doc) for doc in docs]
-        mentions, clusters = self.grouping.mentions, self.grouping.clusters
-        self._groups.check(docs, [mentions, *([f"{clusters}_*"] if clusters else [])] if mentions else [])
+        self._groups.check(docs, self._watched())
         if self._texts is None:
             logits = self.model.predict(HeadInput(docs, pack_entities(docs, found))).logits
         elif any(found):
@@ -260,6 +262,16 @@ class Salience(TorchPipe):
             return [[] for _ in docs]
         scores = iter(logits.float().sigmoid().cpu().tolist())
         return [as_json([(group, next(scores)) for group in own], self.threshold) for own in found]
+
+    def _watched(self) -> list[str]:
+        """Groups of which documents should have one.
+
+        None where entities are the clusters of coreference alone: not every such component writes a group where it finds none.
+        """
+        mentions, clusters = self.grouping.mentions, self.grouping.clusters
+        if not mentions and clusters == PREFIX:
+            return []
+        return [*([mentions] if mentions else []), *([f"{clusters}_*"] if clusters else [])]
 
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
         """Write how much entities matter."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,24 @@ from entitykit.bridge.head import HeadInput
 from entitykit.bridge.procedures import Procedure
 from entitykit.bridge.tracker import ENTITY_FIRST, SHARED, ProcedureBatch, StepTexts, TrackerModel
 from entitykit.components.base import TorchPipe, is_dummy
+from entitykit.components.gold import GroupWatch, reference_spans
 from entitykit.components.procedures import GoldProcedure, Sources, find_place, find_procedure, gold_procedure, place_keys
-from entitykit.decoding.procedures import gold_grid
-from entitykit.decoding.tracker import TAGS, Track, make_chain, tags_of, track
+from entitykit.decoding.procedures import given_procedure, gold_grid
+from entitykit.decoding.tracker import NOWHERE, TAGS, Track, make_chain, tags_of, track
 from entitykit.errors import error, warn
 from entitykit.models.tracker import TrackerOutput
 from entitykit.scoring.procedures import STATES
 
 BATCH_CELLS = 2**17
 """Words that are read for participants, and pairs of a moment and a place, that are scored at once."""
+
+ANY_PLACES = "Raise max_place_words, or give such phrases as places"
+GIVEN_PLACES = "Have such spans written under {key} (setting places), too, or leave places out, so that any phrase may be one"
+"""What can be done against W612, the second where places are those of a group."""
+
+FEWER_PARTICIPANTS = "Name the participants that matter in doc.user_data['procedure'], or raise max_cells"
+FEWER_TEXTS = "Train it with input = 'one_pass', which reads a text once and not for each step, or raise max_cells"
+"""What can be done against W613, the second where a text is read for each step."""
 
 DEFAULT_CONFIG = {
     "model": {"@architectures": "entitykit.StateTracker.v1", "tok2vec": {"@architectures": "entitykit.EncoderListener.v1"}},
@@ -93,6 +103,8 @@ class Tracker(TorchPipe):
             if self.settings[setting] < 1:
                 raise error("E109", name=self.name, setting=setting, found=self.settings[setting], expected="at least 1")
         self._texts = StepTexts(self.model, self.name) if self.model.attrs["input"] != SHARED else None
+        self._participants = GroupWatch(self.name, "participants", "; or name participants in doc.user_data['procedure']")
+        self._places = GroupWatch(self.name, "places")
 
     @property
     def _sources(self) -> Sources:
@@ -111,26 +123,47 @@ class Tracker(TorchPipe):
 
     def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
         """The tags in the order in which they are decoded."""
+        # `initialize` has put there what it was given or has found, which is nothing where there are no examples
         self.cfg["labels"] = list(TAGS)
         return {"labels": list(TAGS)}
 
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
-        """Refuse a corpus without grids, and say how many gold places cannot be found."""
+        """Refuse a corpus without grids, and say how many gold places cannot be found.
+
+        Warns:
+            W612 for such places; where another component finds what may be a place, in the documents that it has seen.
+        """
         if examples and not is_dummy(examples) and not any(gold_grid(eg.reference.user_data) for eg in examples):
             raise error("E106", name=self.name, keys='user_data["procedure"], ["propara"] or ["boxes"]')
         gold = [gold_procedure(eg, self._sources) for eg in examples]
-        found = [place for each in gold for row in _choices(each) for place in row]
+        key = self.settings["places"]
+        known = [key is None or reference_spans(eg.predicted, [key]) is not None for eg in examples]
+        found = [place for each in compress(gold, known) for row in _choices(each) for place in row]
         if n := found.count(-1):
-            warn("W612", n=n, total=len(found), name=self.name, stacklevel=4)
+            advice = ANY_PLACES if key is None else GIVEN_PLACES.format(key=key)
+            warn("W612", n=n, total=len(found), name=self.name, advice=advice, stacklevel=4)
 
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> Any:
-        """The gold participants in training; else those that the documents have."""
+        """The gold participants in training; else those that the documents have.
+
+        Warns:
+            W642 once, if the first documents have no group of places where the setting names one; and once, if the first that
+            are given no participants have no group of these.
+        """
+        key = self.settings["places"]
+        self._places.check(docs, [] if key is None else [key])
         if examples is None:
+            alone = [doc for doc in docs if "participants" not in given_procedure(doc.user_data)]
+            self._participants.check(alone, self.settings["participants"])
             return ProcedureBatch([self._find(doc) for doc in docs], self._texts)
         return ProcedureBatch([gold_procedure(eg, self._sources).procedure for eg in examples], self._texts)
 
     def _find(self, doc: Doc) -> Procedure:
-        """A document's procedure, as much of it as may be followed."""
+        """A document's procedure, as much of it as may be followed.
+
+        Warns:
+            W613 if that is not all of it.
+        """
         whole = find_procedure(doc, self._sources, self.name)
         found = whole.within(self.settings["max_cells"], by_step=self._by_step)
         if found is not whole:
@@ -142,6 +175,7 @@ class Tracker(TorchPipe):
                 n_places=len(whole.places) - len(found.places),
                 total_places=len(whole.places),
                 most=self.settings["max_cells"],
+                advice=FEWER_TEXTS if self._by_step else FEWER_PARTICIPANTS,
                 stacklevel=5,
             )
         return found
@@ -157,9 +191,13 @@ class Tracker(TorchPipe):
                 own = tags_of(states)
                 tags += [0, *(TAGS.index(tag) for tag in own)]
                 places += row
-                happens += [states[0] != "-", *(tag in ("C", "M") for tag in own)]
+                happens += [states[0] != NOWHERE, *(tag in ("C", "M") for tag in own)]
         device = output.tags.device
-        return tuple(torch.tensor(each, dtype=kind, device=device) for each, kind in _typed(tags, places, happens))
+        return (
+            torch.tensor(tags, dtype=torch.long, device=device),
+            torch.tensor(places, dtype=torch.long, device=device),
+            torch.tensor(happens, dtype=torch.bool, device=device),
+        )
 
     # Predicting
 
@@ -249,7 +287,3 @@ def _choices(gold: GoldProcedure) -> list[list[int]]:
         return []
     keys = place_keys(gold.procedure)
     return [[find_place(state, keys) for state in row] for row in gold.states]
-
-
-def _typed(tags: list[int], places: list[int], happens: list[bool]) -> list[tuple[list[Any], torch.dtype]]:
-    return [(tags, torch.long), (places, torch.long), (happens, torch.bool)]

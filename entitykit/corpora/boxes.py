@@ -22,6 +22,7 @@ from entitykit.corpora.build import build_doc
 from entitykit.corpora.parsed import Mention, ParsedDoc
 from entitykit.corpora.propara import STEP, STEPS
 from entitykit.corpora.report import Report
+from entitykit.decoding.tracker import NOWHERE
 from entitykit.errors import error
 
 NAMES = (
@@ -35,8 +36,6 @@ NAMES = (
 THINGS = tuple(NAMES.split())
 
 SHARES = {"train": 0.45, "dev": 0.1, "test": 0.45}
-
-NOWHERE = "-"
 
 T = TypeVar("T")
 

@@ -10,18 +10,11 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 from entitykit.decoding.procedures import gold_grid
+from entitykit.decoding.tracker import NOWHERE, UNKNOWN
 from entitykit.errors import warn
 from entitykit.scoring.salience_documents import match
 from entitykit.scoring.spans import Scores
-from entitykit.scoring.tracking import (
-    NOWHERE,
-    UNKNOWN,
-    Grid,
-    is_place,
-    normalise,
-    score_documents,
-    score_sentences,
-)
+from entitykit.scoring.tracking import Grid, is_place, normalise, score_documents, score_sentences
 
 STATES = "entity_states"
 """The extension of a predicted document."""
@@ -140,7 +133,8 @@ def pair_names(gold: Sequence[str], predicted: Sequence[str]) -> dict[int, int]:
     """Find for each gold participant the predicted one.
 
     Those with the same name are the same, several of one name in their order. Of the others, those are matched that have an
-    alternative in common, whatever its case, its ending, and the article before it; see `match`.
+    alternative in common, whatever its case, a regular ending (*cube*, *cubes*, but not *leaf*, *leaves*), and the article
+    before it; see `match`.
 
     Returns:
         Rows of gold to rows of predicted names.

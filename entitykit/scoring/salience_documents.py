@@ -123,7 +123,7 @@ def rated_entities(doc: Doc, values: Sequence[Any] | None) -> list[Rated] | None
     Args:
         doc: the document that they are about.
         values: dicts with a `score` of at least 0 and either `mentions`, pairs of start and end in words, or `group`, the name
-            of a span group.
+            of a span group, whose empty spans are left out.
 
     Returns:
         None without values.
@@ -156,7 +156,7 @@ def _rated(doc: Doc, value: object) -> Rated:
             if len(places) == len(mentions):
                 return Rated(float(score), places)
         case {"score": int(score) | float(score), "group": str(group)} if score >= 0 and group in doc.spans:
-            return Rated(float(score), [(span.start, span.end) for span in doc.spans[group]])
+            return Rated(float(score), [(span.start, span.end) for span in doc.spans[group] if span.start < span.end])
     raise error("E620", found=repr(value)[:120], n=len(doc))
 
 

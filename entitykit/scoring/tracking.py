@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
+from entitykit.decoding.tracker import NOWHERE, UNKNOWN
 from entitykit.errors import error
 from entitykit.scoring.porter import stem
 from entitykit.scoring.spans import PRF
@@ -25,9 +26,6 @@ T = TypeVar("T")
 
 Grid = Mapping[str, Sequence[str]]
 """The states of each participant by its name, alternatives separated by `;`: one more than there are steps."""
-
-UNKNOWN = "?"
-NOWHERE = "-"
 
 CATEGORIES = {"cat1": (1, 4, 7), "cat2": (2, 5, 8), "cat3": (3, 6, 9, 10)}
 N_QUESTIONS = {"cat1": 750, "cat2": 601, "cat3": 823}
@@ -257,8 +255,7 @@ def find_conversions(grid: Grid) -> list[Conversion]:
     both.
     """
     n_steps = max((len(states) for states in grid.values()), default=1) - 1
-    created = [_at(grid, "create", step) for step in range(1, n_steps + 2)]
-    destroyed = [_at(grid, "destroy", step) for step in range(1, n_steps + 2)]
+    created, destroyed = _at(grid, "create", n_steps), _at(grid, "destroy", n_steps)
     conversions = []
     for i in range(n_steps):
         gone, made, may_span = destroyed[i], created[i], i + 1 < n_steps - 1
@@ -274,14 +271,14 @@ def find_conversions(grid: Grid) -> list[Conversion]:
     return conversions
 
 
-def _at(grid: Grid, kind: str, step: int) -> dict[str, str]:
-    """Give the participants that are created or destroyed at a step, and where."""
-    events = ((name, event) for name, states in grid.items() for event in find_events(states))
-    return {
-        name: event.after if kind == "create" else event.before
-        for name, event in events
-        if event.kind == kind and event.step == step
-    }
+def _at(grid: Grid, kind: str, n_steps: int) -> list[dict[str, str]]:
+    """Give for each step the participants that are created or destroyed at it, and where."""
+    found: list[dict[str, str]] = [{} for _ in range(n_steps)]
+    for name, states in grid.items():
+        for event in find_events(states):
+            if event.kind == kind:
+                found[event.step - 1][name] = event.after if kind == "create" else event.before
+    return found
 
 
 def _all_moves(grid: Grid) -> list[Move]:

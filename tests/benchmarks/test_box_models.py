@@ -24,7 +24,7 @@ from tests.seq2seq import save_bart, save_t5
 
 TEXTS = ["Box 0 contains the cup, Box 1 is empty. Move the cup from Box 0 to Box 1.", "Put the key into Box 1."]
 THINGS = [["cup"], ["key"]]
-PROBE = ["boxes_accuracy_probe", "boxes_changed_probe", "boxes_accuracy_probe_ops0"]
+PROBE = ["boxes_accuracy_probe", "boxes_changed_probe", "boxes_things_probe", "boxes_accuracy_probe_ops0"]
 WRITTEN = ["boxes_accuracy_written", "boxes_changed_written"]
 
 

@@ -65,7 +65,7 @@ KEYS = {
     "tracking": {
         *("propara_f1", "propara_dev_f1", "propara_f1_shared", "propara_f1_entity_first"),
         *(f"propara_cat{i}" for i in (1, 2, 3)),
-        *("boxes_accuracy_initial", "boxes_accuracy_probe", "boxes_changed_probe"),
+        *("boxes_accuracy_initial", "boxes_accuracy_probe", "boxes_changed_probe", "boxes_things_probe"),
         *("boxes_accuracy_tracker", "boxes_changed_tracker", "boxes_accuracy_written", "boxes_accuracy_probe_ops4"),
     },
     "index": {

@@ -49,7 +49,7 @@ def test_propara(form: str, with_propara: Settings, monkeypatch: pytest.MonkeyPa
 
 
 def test_boxes(settings: Settings) -> None:
-    keys = ["boxes_accuracy_initial", "boxes_accuracy_probe", "boxes_changed_probe"]
+    keys = ["boxes_accuracy_initial", "boxes_accuracy_probe", "boxes_changed_probe", "boxes_things_probe"]
     report = run_benchmark("tracking", settings, only=keys)
     assert all(0 <= report.figures[key].value <= 1 for key in keys)
     details = report.settings["boxes_accuracy_initial"]

@@ -13,6 +13,7 @@ from spacy.tokens import Doc, Span
 
 from entitykit.components import grouping
 from entitykit.components.grouping import EntityGroup, Grouping, group_entities, sentence_numbers
+from entitykit.errors import EntityKitWarning
 
 NLP = spacy.blank("en")
 TEXT = "Ada Lovelace met Mr. Babbage in London . Lovelace 's friend , the London poet , wrote to Charles Babbage and to him ."
@@ -78,6 +79,24 @@ def test_clusters_take_up_names() -> None:
         group.name for group in found if group.name != "friend"
     ]
     assert [group.mentions for group in grouped(doc, mentions="")] == [[(3, 5), (22, 23)], [(10, 11)], [(18, 20)]]
+
+
+def test_names_without_labels_are_names() -> None:
+    doc = make([], clusters=[[(0, 2), (8, 9)], [(10, 11)], [(13, 14)]])
+    doc.spans["mentions"] = [doc[0:2], doc[6:7], Span(doc, 13, 14, label="PLACE")]
+    found = grouped(doc, mentions="mentions", named=True, ignore=("PLACE",))
+    assert found == [EntityGroup("Ada Lovelace", [(0, 2), (8, 9)], "", ""), EntityGroup("London", [(6, 7)], "", "")]
+
+
+def test_empty_spans_are_left_out() -> None:
+    """Names, mentions of clusters, and clusters that have no others."""
+    doc = make([], clusters=[[(0, 2), (5, 5)], [(3, 3), (6, 6)], [(10, 11)]])
+    doc.spans["mentions"] = [doc[0:2], doc[8:8], doc[6:7]]
+    with pytest.warns(EntityKitWarning, match=r"W104\] 4 spans"):
+        found = grouped(doc, mentions="mentions")
+    assert [group.mentions for group in found] == [[(0, 2)], [(6, 7)], [(10, 11)]]
+    with pytest.warns(EntityKitWarning, match=r"W104\] 1 spans"):
+        assert [group.name for group in grouped(doc, mentions="mentions", clusters="")] == ["Ada Lovelace", "London"]
 
 
 def test_clusters_are_joined_by_ids_alone() -> None:

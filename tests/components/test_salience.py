@@ -111,6 +111,7 @@ def test_what_is_written_is_json(tiny_bert: Path) -> None:
     assert [value["score"] for value in values] == sorted((value["score"] for value in values), reverse=True)
 
 
+@pytest.mark.filterwarnings(r"ignore:\[W642\]")
 @pytest.mark.parametrize("kind", ["head", "cross"])
 def test_documents_without_entities(tiny_bert: Path, kind: str) -> None:
     nlp, _ = initialized(tiny_bert, kind)
@@ -121,6 +122,26 @@ def test_documents_without_entities(tiny_bert: Path, kind: str) -> None:
     doc.spans["salience_1"] = [doc[0:2]]
     (value,) = nlp(doc)._.salience
     assert value["mentions"] == [[0, 2]]
+
+
+@pytest.mark.parametrize("kind", ["head", "cross"])
+def test_empty_mentions(tiny_bert: Path, kind: str) -> None:
+    """Of entities that have others or none, in predicted documents and in gold."""
+    nlp, _ = initialized(tiny_bert, kind)
+    bare, predicted, gold = (Doc(nlp.vocab, words=["Ada", "met", "Byron"]) for _ in range(3))
+    for doc in (predicted, gold):
+        doc.spans["salience_1"] = [doc[1:1]]
+        doc.spans["salience_2"] = [doc[2:2], doc[2:3]]
+    with pytest.warns(EntityKitWarning, match=r"W104\] 2 spans"):
+        (value,) = nlp(predicted)._.salience
+    assert (value["entity"], value["mentions"]) == ("Byron", [[2, 3]])
+    gold.user_data["salience"] = [{"group": "salience_1", "score": 1}, {"group": "salience_2", "score": 3}]
+    eg = Example(bare, gold)
+    give_entities(eg, "given")
+    assert [span.text for span in bare.spans["given_1"]] == ["Byron"]
+    with pytest.warns(EntityKitWarning, match=r"W622\] 1 of 2 rated entities have no mention"):
+        nlp.initialize(lambda: [eg])
+    train(nlp, [eg], 1)
 
 
 def test_entities_of_a_pipeline(tiny_bert: Path) -> None:
@@ -259,10 +280,15 @@ def test_mentions_that_no_document_has(tiny_bert: Path) -> None:
     assert [doc._.salience for doc in docs] == [[]] * 3
     with pytest.warns(EntityKitWarning, match=r"W642.*None of the first 1 documents has spans under ents, salience_\*"):
         misspelled(mentions="ents", clusters="salience")("it rained")
+    message = r"W642.*None of the first 1 documents has spans under people_\*, .*\(setting clusters\).*; or set mentions"
+    with pytest.warns(EntityKitWarning, match=message):
+        assert misspelled(mentions="", clusters="people")("it rained")._.salience == []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         first("it rained")  # it was said before
         misspelled()("")
+        misspelled(mentions="", clusters="coref_clusters")("it rained")  # in which coreference may have found nothing
+        misspelled(mentions="", clusters="salience")(make_examples(nlp)[0].predicted)
         clustered, spelled = misspelled(clusters="salience"), misspelled(mentions="names")
         clustered(make_examples(nlp)[0].predicted)
         doc = spelled.make_doc("it rained")
@@ -283,6 +309,7 @@ def test_entities_are_given(tiny_bert: Path) -> None:
         nlp.initialize(lambda: [eg])
 
 
+@pytest.mark.filterwarnings(r"ignore:\[W642\]")
 def test_examples_without_ratings_teach_nothing(tiny_bert: Path) -> None:
     for kind in ("head", "cross"):
         nlp, _ = initialized(tiny_bert, kind)

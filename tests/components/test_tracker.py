@@ -1,4 +1,4 @@
-"""The tracker in a pipeline: what it follows, how its texts are composed, what it writes, and what it refuses."""
+"""The tracker in a pipeline: what it follows, what it writes, and what it refuses; for its texts see `test_tracker_texts`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from entitykit.bridge.tracker import NAME_PIECES, StepTexts
 from entitykit.components import tracker as component
-from entitykit.components.procedures import Sources, find_procedure
 from entitykit.corpora.given_procedures import give_procedure, given_procedures
 from entitykit.errors import ConfigError, EntityKitWarning, InputError
 from entitykit.html import render_html
@@ -23,7 +21,6 @@ from tests.pipelines import OURS, counted_passes, encoder_config, encoder_gradie
 
 Grid = dict[str, Any]
 
-SOURCES = Sources(("participants", "mentions"), "steps", None, 4)
 MODEL: dict[str, Any] = {"@architectures": "entitykit.StateTracker.v1", "hidden": 32, "size": 16, "dropout": 0.0}
 INPUTS = ("shared", "entity_first", "one_pass")
 
@@ -150,7 +147,8 @@ def test_nothing_to_follow(tiny_bert: Path, form: str) -> None:
     nlp, _ = initialized(tiny_bert, form)
     empty = nlp("")
     assert empty._.entity_states["participants"] == empty._.entity_states["states"] == []
-    assert nlp("It rains.")._.entity_states["states"] == []  # and needs no steps
+    with pytest.warns(EntityKitWarning, match="W642"):
+        assert nlp("It rains.")._.entity_states["states"] == []  # and needs no steps
     for text, steps in (("", []), ("", [[0, 0]]), ("ice", []), (" \n ", [[0, 3]]), ("ice", [[0, 0], [3, 3]])):
         doc = nlp.make_doc(text)
         doc.user_data["procedure"] = {"participants": ["ice", "", ";"], "steps": steps}
@@ -165,7 +163,8 @@ def test_a_procedure_without_a_change_and_one_without_a_grid(tiny_bert: Path) ->
     nlp.initialize(lambda: [still, bare])
     train(nlp, [still, bare], 30)
     assert nlp(give_procedure(still).predicted.copy())._.entity_states["tags"] == [["E"] * 5]
-    scores = nlp.evaluate([give_procedure(still), bare])
+    with pytest.warns(EntityKitWarning, match="W642"):
+        scores = nlp.evaluate([give_procedure(still), bare])
     assert scores["tracking_f"] == 1.0
     assert scores["tracking_cat1"] is None
     assert nlp.evaluate([bare])["tracking_f"] is None
@@ -177,7 +176,7 @@ def test_what_cannot_be_learned(tiny_bert: Path) -> None:
     with pytest.raises(ConfigError, match=r"\[E106\]"):
         nlp.initialize(lambda: [bare])
     far = make_example(nlp, STEPS, {"participants": ["ice"], "states": [["cave", "moon", "-", "-", "-", "-"]]})
-    with pytest.warns(EntityKitWarning, match=r"\[W612\] 1 of 6 gold places of 'entitykit_tracker'"):
+    with pytest.warns(EntityKitWarning, match=r"\[W612\] 1 of 6 gold places of 'entitykit_tracker'.* Raise max_place_words"):
         nlp.initialize(lambda: [far])
     wrong = make_example(nlp, STEPS, {"participants": ["ice"], "states": [["cave"]]})
     with pytest.raises(InputError, match=r"\[E612\].*rows and their lengths \[1, 6\]"):
@@ -235,100 +234,44 @@ def test_texts_need_an_encoder_that_reads() -> None:
     assert train(shared, examples, 20)[-1]["entitykit_tracker"] > 0
 
 
-# Texts
-
-
-@pytest.mark.parametrize("form", ["entity_first", "one_pass"])
-@pytest.mark.parametrize("longest", [200, 60, 45])
-def test_rows_are_those_of_the_words(tiny_bert: Path, form: str, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a text says at a word's rows are the word's pieces, wherever texts are cut."""
-    nlp, _ = initialized(tiny_bert, form)
-    texts = StepTexts(nlp.get_pipe("entitykit_tracker").model, "tracker")
-    reader = texts.reader
-    monkeypatch.setattr(type(reader), "longest", longest)
-    docs = given_docs(nlp)
-    procedures = [find_procedure(doc, SOURCES, "tracker") for doc in docs]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EntityKitWarning)
-        sequences, readings = texts.compose(docs, procedures)
-    ids = [piece for sequence in sequences for piece in sequence[0].tolist()]
-    assert max(sequence.shape[1] for sequence in sequences) <= longest
-    for doc, procedure, own in zip(docs, procedures, readings, strict=True):
-        pieces = texts._splitter([doc])
-        for participant, reading in zip(procedure.participants, own, strict=True):
-            assert len(reading.marks) == procedure.n_moments
-            for text in range(len(reading.firsts)):
-                for word in range(len(doc)):
-                    first, n = int(reading.firsts[text, word]), int(reading.counts[text, word])
-                    start = int(pieces.starts[word])
-                    assert ids[first : first + n] == pieces.ids[start : start + n].tolist()
-                    assert n in (0, int(pieces.counts[word]))
-                    if form == "one_pass" and longest == 200:
-                        assert n or doc[word].is_space
-            if form == "one_pass":
-                assert all(ids[mark] == int(reader.stop[0]) for mark in reading.marks)
-                assert len(set(reading.marks.tolist())) == procedure.n_moments
-            else:
-                assert all(ids[mark] == ids[0] for mark in reading.marks)
-                name = reader.tokenize([participant.name])[0].tolist()
-                mark = int(reading.marks[0])
-                assert ids[mark + 1 : mark + 1 + len(name)] == name
-                # a text has the words of its own step and of none behind it
-                for text, (_, end) in enumerate(procedure.steps):
-                    assert not reading.counts[text, end:].any()
-
-
-def test_what_is_cut_is_said(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nlp, _ = initialized(tiny_bert, "one_pass")
-    doc = nlp.make_doc("rain " * 300)
-    doc.user_data["procedure"] = {"participants": ["rain"], "steps": [[0, len(doc.text)]]}
-    with pytest.warns(EntityKitWarning, match=r"\[W610\] 1 names or steps have more pieces than 'entitykit_tracker'"):
-        nlp(doc)
-    doc = nlp.make_doc("It rains.")
-    doc.user_data["procedure"] = {"participants": ["x " * (NAME_PIECES + 1)], "steps": [[0, 9]]}
-    with pytest.warns(EntityKitWarning, match=r"\[W610\] 1 "):
-        nlp(doc)
-    long = [f"It rains for the {i}th time on the lake and on the sea." for i in range(30)]
-    text, grid = with_steps(long, {"participants": ["rain"]})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", EntityKitWarning)
-        doc = nlp.make_doc(text)
-        doc.user_data["procedure"] = grid
-        assert len(nlp(doc)._.entity_states["states"][0]) == 31
-    by_step, _ = initialized(tiny_bert, "entity_first")
-    doc = by_step.make_doc(text)
-    doc.user_data["procedure"] = grid
-    with pytest.warns(EntityKitWarning, match=r"\[W611\] \d+ texts of 'entitykit_tracker' .*left out their first steps"):
-        by_step(doc)
-
-
-@pytest.mark.filterwarnings(r"ignore:\[W611\]")
-@pytest.mark.parametrize("form", INPUTS)
-def test_long_documents_are_bounded(tiny_bert: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever their participants, steps and places are; and what is left out is said."""
-    nlp, _ = initialized(tiny_bert, form)
-    nlp.add_pipe("sentencizer", first=True)
-    pipe = nlp.get_pipe("entitykit_tracker")
-    doc = nlp.make_doc(" ".join(f"Ice {i} melts in cave {i} ." for i in range(20)) + " Rain falls on rain on rain .")
-    words = [token.text for token in doc]
-    doc.spans["mentions"] = [doc[i : i + 1] for i, word in enumerate(words) if word.isdigit() or word.lower() == "rain"]
-    whole = find_procedure(nlp.get_pipe("sentencizer")(doc.copy()), SOURCES, "tracker")
-    most = 8 * (whole.n_words * (22 if form == "entity_first" else 1) + 22 * 12)
-    monkeypatch.setitem(pipe.settings, "max_cells", most)
-    scored, decide = [], pipe._tracks
-    monkeypatch.setattr(pipe, "_tracks", lambda output, parts: scored.append(len(output.places)) or decide(output, parts))
-    n = len(whole.places)
-    message = rf"\[W613\] 'entitykit_tracker' left out 13 of 21 participants and {n - 10} of {n} places.*than {most} cells"
-    with pytest.warns(EntityKitWarning, match=message):
-        written = nlp(doc)._.entity_states
-    assert written["participants"] == [*"0123456", "Rain"]  # in their order, and Rain, which is mentioned most often
-    assert sum(scored) == 8 * 22 * 12
-    monkeypatch.setitem(pipe.settings, "max_cells", 10)
-    with pytest.warns(EntityKitWarning, match=rf"\[W613\] .* 21 of 21 participants and {n} of"):
-        assert nlp(doc)._.entity_states["states"] == []
-
-
 # What is read and shown
+
+
+def test_nothing_to_follow_is_said(tiny_bert: Path) -> None:
+    """Once, of participants and of places; documents to which participants are given need no group of them."""
+    nlp, _ = initialized(tiny_bert)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert nlp(given_docs(nlp)[0])._.entity_states["states"]
+    message = r"\[W642\] None of the first 2 documents has spans under participants, mentions, .*or name participants in doc"
+    with pytest.warns(EntityKitWarning, match=message):
+        scores = nlp.evaluate([*make_examples(nlp), give_procedure(make_examples(nlp)[0])])
+    assert scores["tracking_f"] > 0  # so that nobody takes it for what the tracker can do
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nlp("It rains.")
+        again, _ = initialized(tiny_bert)
+        doc = again.make_doc("It rains.")
+        doc.spans["mentions"] = []
+        assert again(doc)._.entity_states["states"] == []
+
+
+def test_places_that_nobody_writes(tiny_bert: Path) -> None:
+    """In prediction and in training; none were written when the training began, so that none are missed then."""
+    message = r"\[W642\] None of the first \d documents has spans under where, .*\(setting places\).*annotating_components\."
+    nlp, examples = initialized(tiny_bert, places="where")
+    with pytest.warns(EntityKitWarning, match=message):
+        assert nlp(given_docs(nlp)[0])._.entity_states["states"]
+    nlp, examples = initialized(tiny_bert, places="where")
+    with pytest.warns(EntityKitWarning, match=message):
+        nlp.update(examples, sgd=False, losses={})
+    nlp = make_tracker(tiny_bert, places="where")
+    examples = make_examples(nlp)
+    examples[0].predicted.spans["where"] = [
+        token.doc[token.i : token.i + 1] for token in examples[0].predicted if token.text == "cave"
+    ]
+    with pytest.warns(EntityKitWarning, match=r"\[W612\] 2 of 18 gold places .*Have such spans written under where"):
+        nlp.initialize(lambda: examples)  # the lake, twice
 
 
 def test_reader_gives_steps_and_participants_and_no_states() -> None:
@@ -359,6 +302,7 @@ def test_scores_of_participants_that_nobody_found(tiny_bert: Path) -> None:
     assert scores["tracking_states_acc"] == pytest.approx(6 / 18)  # the rock's
 
 
+@pytest.mark.filterwarnings(r"ignore:\[W642\]")
 def test_table_in_the_page(tiny_bert: Path) -> None:
     nlp, _ = initialized(tiny_bert)
     text, grid = with_steps(["The <b>ice</b> melts.", ""], {"participants": ["<i>ice</i>", "x"]})

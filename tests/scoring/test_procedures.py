@@ -54,6 +54,7 @@ def test_which_participant_is_which() -> None:
     assert pair_names(["water; ice"], ["Ice", "water; ice"]) == {0: 1}
     assert pair_names(["ice; water", "steam; water"], ["Water", "ICE"]) == {0: 1, 1: 0}
     assert pair_names(["snow;"], ["rain;"]) == {}  # the empty alternative is none
+    assert pair_names(["leaf", "cubes"], ["Leaves", "a Cube"]) == {1: 1}  # endings that are regular
     assert pair_names(["ice"], ["nice", "rice"]) == pair_names([], ["ice"]) == pair_names(["ice"], []) == {}
 
 

@@ -86,7 +86,7 @@ def test_ratings_that_cannot_be_read(value: object) -> None:
 
 def test_ratings_by_group() -> None:
     doc = Doc(VOCAB, words=WORDS)
-    doc.spans["entity_1"] = [doc[2:4], doc[5:6]]
+    doc.spans["entity_1"] = [doc[2:4], doc[4:4], doc[5:6]]  # the empty one is left out
     doc.spans["entity_2"] = []
     found = rated_entities(doc, [{"score": 2, "group": "entity_1", "id": 7}, {"score": 0.5, "group": "entity_2"}])
     assert found == [(2.0, [(2, 4), (5, 6)]), (0.5, [])]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,6 +141,27 @@ def test_conversions_over_two_steps() -> None:
     late = {"a": ["x", "x", "-", "-", "-"], "b": ["-", "y", "y", "y", "y"]}
     assert find_conversions(late) == [Conversion([frozenset({"a"})], [frozenset({"b"})], ["y", "x"], 1)]
     assert find_conversions({"a": ["x", "-", "z", "z", "z"]}) == []  # nothing becomes itself
+
+
+class Row(list[str]):
+    """States that count how often they are looked through."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[str]:
+        Row.looks += 1
+        return super().__iter__()
+
+
+def test_conversions_of_long_procedures() -> None:
+    """All participants are looked through a few times, however many steps there are."""
+    n = 300
+    grid = {"ice": Row(["cave", "-"] * n), "water": Row(["-", "lake"] * n), "rock": Row(["-"] * (2 * n))}
+    found = find_conversions(grid)
+    ice, water = [frozenset({"ice"})], [frozenset({"water"})]
+    assert found[:2] == [Conversion(ice, water, ["lake", "cave"], 1), Conversion(water, ice, ["cave", "lake"], 2)]
+    assert [each.step for each in found] == [*range(1, 2 * n)]
+    assert Row.looks <= 3 * len(grid)
 
 
 def test_places_and_names_that_differ_in_form() -> None:
