@@ -14,6 +14,8 @@ ENTITIES = -1000
 """The number under which the states of entity tokens are asked for, and their gradients given back; no layer has it."""
 MENTIONS = -1001
 """The same for the scores of the encoder's own mention probe."""
+NO_TITLE, TITLE, MANS_TITLE, WOMANS_TITLE = range(4)
+"""What a word is before a name: none of these; Captain; Mr.; Mrs."""
 
 
 class Spans(NamedTuple):
@@ -91,7 +93,7 @@ class GivenMentions(NamedTuple):
         ends: *(n_mentions,)* ends, exclusive.
         entities: *(n_mentions,)* numbers of their entities, each of one document; -1 where none is known.
         names: *(n_words, 3)* of each word: a number if it tells who is meant, the same for equal words whatever their case, or
-            0; whether it has a capital, 0 or 1; whether it is a title before a name, 0 or 1.
+            0; whether it has a capital, 0 or 1; which title before a name it is, `NO_TITLE` to `WOMANS_TITLE`.
         speakers: *(n_words, 2)* a number for who says each word, and one for the word as it is said by them, the same for equal
             words of one speaker; 0 where nobody is known to. Empty where nobody asks.
     """

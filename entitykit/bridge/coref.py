@@ -13,15 +13,17 @@ from spacy.tokens import Doc
 from thinc.api import Model
 from torch import Tensor
 
-from entitykit.bridge.coref_memory import Found, KnownWords, said_words
+from entitykit.bridge.coref_memory import Found, comparisons
 from entitykit.bridge.head import HeadInput, TorchHead
+from entitykit.bridge.known_words import KnownWords, said_words
 from entitykit.bridge.ranges import check_ranges
 from entitykit.bridge.shim import Build
 from entitykit.decoding.coref import NONE, assign, link_antecedents
 from entitykit.errors import error
 from entitykit.models.antecedent_coref import AntecedentCoref, AntecedentCorefSettings, build_antecedent_coref
 from entitykit.models.coref import UPDATES, Mentions, Named, OnlineCorefSettings, build_online_coref
-from entitykit.models.coref_pairs import COUNTS, NEVER, Side, Words, buckets, distances
+from entitykit.models.coref_pairs import COUNTS, NEVER, Side, buckets, distances
+from entitykit.models.coref_words import NAMES, Words
 from entitykit.models.major_entities import MajorEntities, MajorEntitiesSettings, build_major_entities
 from entitykit.types import ENTITIES, TOP
 
@@ -89,15 +91,16 @@ def _find_hybrid(head: MajorEntities, phrases: Named, mentions: Named, found: Fo
     entities, every = np.full(len(found.starts), NONE, dtype=np.int64), np.arange(n)
     vectors, counts = phrases.vectors.clone(), torch.zeros(n, dtype=torch.long)
     starts, ends = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-    known = KnownWords()
+    asked, known = KnownWords(NAMES), [KnownWords(by) for by in comparisons(head)]
     for entity, word in enumerate(said_words(phrases.words)):
-        known.add(entity, word._replace(speaker=0, saying=0))  # whoever asks is none of those who speak
+        asked.add(entity, word)  # whoever asks is none of those who speak
     sides, said = head.scorer.of_entities(vectors), head.scorer.of_mentions(mentions.vectors)
     for row, word in enumerate(said_words(mentions.words)):
         start = int(found.starts[row])
         distance = torch.where(counts > 0, distances(start - starts, ends > start), NEVER)
-        kinds = [known.kinds(word, every), *([known.speakers(word, every)] if head.settings.speakers else [])]
-        mention, compared = Side(*(part[row : row + 1] for part in said)), map(torch.from_numpy, kinds)
+        names, *speakers = (each.kinds(word, every) for each in known)
+        compared = map(torch.from_numpy, (np.maximum(names, asked.kinds(word, every)), *speakers))
+        mention = Side(*(part[row : row + 1] for part in said))
         scores = static[row] + head.scorer(sides, mention, distance, buckets(counts, COUNTS), *compared)
         best = int(scores.argmax())
         if scores[best] <= 0:
@@ -108,7 +111,8 @@ def _find_hybrid(head: MajorEntities, phrases: Named, mentions: Named, found: Fo
         starts[best], ends[best] = start, int(found.ends[row])
         for table, part in zip(sides, head.scorer.of_entities(vectors[best : best + 1]), strict=True):
             table[best] = part[0]
-        known.add(best, word)
+        for each in known:
+            each.add(best, word)
     return entities
 
 

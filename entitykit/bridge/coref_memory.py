@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -11,25 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from entitykit.bridge.known_words import KnownWords, Word, said_words
 from entitykit.decoding.coref import Memory, MemorySettings, Step
 from entitykit.models.coref import OnlineCoref
-from entitykit.models.coref_pairs import (
-    COUNTS,
-    NO_NAME,
-    NO_SPEAKER,
-    OTHER_NAME,
-    OTHER_PROPER,
-    OTHER_SPEAKER,
-    SAME_LAST,
-    SAME_NAME,
-    SAME_SAYING,
-    SAME_SPEAKER,
-    SAME_WORD,
-    Side,
-    Words,
-    buckets,
-    distances,
-)
+from entitykit.models.coref_pairs import COUNTS, Side, buckets, distances
+from entitykit.models.coref_words import NAMES, SAME_SAYING, SAME_WORD, SPEAKERS, Comparison, Words
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -87,7 +72,7 @@ class EntityMemory:
         self._ends = np.zeros(CELLS, dtype=np.int64)
         self._worth, self._at = np.zeros(CELLS), np.full(CELLS, UNKNOWN)  # what cells are worth keeping at which distance
         self._latest: dict[int, None] = {}  # cells by their last mentions
-        self._known = KnownWords()
+        self._known = [KnownWords(by) for by in comparisons(head)]
 
     def follow(self, found: Found) -> Ints:
         """Give each mention its entity *(n,)*, numbered from 0; one for which there is no room is an entity of its own."""
@@ -111,7 +96,8 @@ class EntityMemory:
         cell = step.cell
         self._make_room(cell)
         if step.action == "new":
-            self._known.forget(cell)
+            for known in self._known:
+                known.forget(cell)
             self._vectors[cell], self._said[cell], self._keys[cell] = block.vectors[row], block.said[row], block.keys[row]
         else:
             self._join(cell, block.found.vectors[row : row + 1])
@@ -119,7 +105,8 @@ class EntityMemory:
         self._at[cell] = UNKNOWN
         self._latest.pop(cell, None)
         self._latest[cell] = None
-        self._known.add(cell, word)
+        for known in self._known:
+            known.add(cell, word)
         block.changed(row, cell, self._keys[cell])
         return entity
 
@@ -135,10 +122,8 @@ class EntityMemory:
         if not len(cells):
             return np.zeros(0)
         entities = Side(torch.from_numpy(self._said[cells]), torch.from_numpy(self._keys[cells]))
-        kinds = [self._known.kinds(word, cells)]
-        if self._head.settings.speakers:
-            kinds.append(self._known.speakers(word, cells))
-        fits = self._head.scorer(entities, mention, *self._bucketed(cells, start), *map(torch.from_numpy, kinds))
+        kinds = (torch.from_numpy(known.kinds(word, cells)) for known in self._known)
+        fits = self._head.scorer(entities, mention, *self._bucketed(cells, start), *kinds)
         scores: Floats = fits.double().numpy()
         return scores
 
@@ -166,10 +151,11 @@ class EntityMemory:
         if not self._compared or n <= self._compared + n_late:
             return np.arange(n)
         best = torch.topk(torch.from_numpy(block.likeness[row, :n]), self._compared, sorted=False).indices.tolist()
-        said = np.array(self._known.of_saying(word), dtype=np.int64)
+        names, *speakers = self._known
+        said = np.array([cell for known in speakers for cell in known.alike(word, SAME_SAYING)], dtype=np.int64)
         if len(said) > n_late:
             said = said[np.argsort(self.books.last[said], kind="stable")[len(said) - n_late :]]
-        chosen = {*best, *islice(reversed(self._latest), n_late), *said.tolist(), *self._known.of_words(word)}
+        chosen = {*best, *islice(reversed(self._latest), n_late), *said.tolist(), *names.alike(word, SAME_WORD)}
         return np.array(sorted(chosen), dtype=np.int64)
 
     def _bucketed(self, cells: Ints, start: int) -> tuple[Tensor, Tensor]:
@@ -185,6 +171,11 @@ class EntityMemory:
             self._ends = np.concatenate([self._ends, np.zeros_like(self._ends)])
             self._worth = np.concatenate([self._worth, np.zeros_like(self._worth)])
             self._at = np.concatenate([self._at, np.full_like(self._at, UNKNOWN)])
+
+
+def comparisons(head: OnlineCoref) -> list[Comparison]:
+    """What a head compares: names, and who speaks."""
+    return [NAMES, SPEAKERS] if head.settings.speakers else [NAMES]
 
 
 class _Block:
@@ -217,94 +208,3 @@ class _Block:
     def changed(self, row: int, cell: int, keys: Floats32) -> None:
         """A mention has changed the keys of a cell *(match,)*, with which those after it are compared."""
         self.likeness[row + 1 :, cell] = self._mention_keys[row + 1 :] @ keys
-
-
-class Word(NamedTuple):
-    """One mention's `Words`."""
-
-    name: int
-    title: int
-    first: int
-    last: int
-    proper: bool
-    speaker: int
-    saying: int
-
-
-def said_words(words: Words) -> list[Word]:
-    """The words of mentions, one by one."""
-    return [Word(*values) for values in zip(*(part.tolist() for part in words), strict=True)]
-
-
-def _shared(word: Word) -> list[tuple[str, int]]:
-    """What entities have that are `SAME_WORD`: which of their words, as `Word` names it, is which of the mention's."""
-    return [
-        *(("first", key) for key in (word.first, word.last, word.title)),
-        *((part, word.first) for part in ("last", "title")),
-    ]
-
-
-class KnownWords:
-    """The words by which entities are known, and who has said them.
-
-    It says of entities, by numbers, what `name_kinds` and `speaker_kinds` say of mentions.
-    """
-
-    def __init__(self) -> None:
-        self._tables: dict[str, dict[int, set[int]]] = {part: {} for part in (*Word._fields, "spoken")}
-        self._keys: dict[int, set[tuple[str, int]]] = {}  # of each entity, where it is in the tables
-
-    def add(self, entity: int, word: Word) -> None:
-        """Take note of a mention."""
-        own = self._keys.setdefault(entity, set())
-        for part, key in (*zip(Word._fields, word, strict=True), ("spoken", word.speaker != 0)):
-            if key and (part, key) not in own:
-                self._tables[part].setdefault(key, set()).add(entity)
-                own.add((part, key))
-
-    def forget(self, entity: int) -> None:
-        """The number is that of another entity from now on."""
-        for part, key in self._keys.pop(entity, ()):
-            entities = self._tables[part][key]
-            entities.discard(entity)
-            if not entities:
-                del self._tables[part][key]
-
-    def of_words(self, word: Word) -> Iterable[int]:
-        """Entities that share a word of a mention by which names are compared, or all words."""
-        if not word.name:
-            return ()
-        parts = [*_shared(word), ("last", word.last), ("name", word.name)]
-        return set().union(*(self._with(part, key) for part, key in parts))
-
-    def of_saying(self, word: Word) -> list[int]:
-        """Entities that a mention's speaker has called the same."""
-        return list(self._with("saying", word.saying))
-
-    def kinds(self, word: Word, entities: Ints) -> Ints:
-        """How a mention's words compare with those of entities, `NO_NAME` to `SAME_NAME`."""
-        kinds = np.full(len(entities), OTHER_NAME if word.name else NO_NAME)
-        if not word.name:
-            return kinds
-        parts = [(OTHER_PROPER, "proper", int(word.proper)), *((SAME_WORD, *each) for each in _shared(word))]
-        return self._mark(kinds, entities, [*parts, (SAME_LAST, "last", word.last), (SAME_NAME, "name", word.name)])
-
-    def speakers(self, word: Word, entities: Ints) -> Ints:
-        """How a mention's speaker compares with those of entities, `NO_SPEAKER` to `SAME_SAYING`."""
-        kinds = np.full(len(entities), NO_SPEAKER)
-        if not word.speaker:
-            return kinds
-        parts = [(OTHER_SPEAKER, "spoken", True), (SAME_SPEAKER, "speaker", word.speaker), (SAME_SAYING, "saying", word.saying)]
-        return self._mark(kinds, entities, parts)
-
-    def _mark(self, kinds: Ints, entities: Ints, parts: Sequence[tuple[int, str, int]]) -> Ints:
-        """Write kinds, one after the other, where entities are known by their keys."""
-        numbers = entities.tolist()
-        for kind, part, key in parts:
-            known = self._with(part, key)
-            if known:
-                kinds[[number in known for number in numbers]] = kind
-        return kinds
-
-    def _with(self, part: str, key: int) -> set[int] | frozenset[int]:
-        return self._tables[part].get(key, frozenset()) if key else frozenset()

@@ -20,7 +20,7 @@ from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.text_heads import in_parts, learning, text_encoder
 from entitykit.bridge.texts import Ids, TextReader
 from entitykit.errors import error, warn
-from entitykit.knowledge.candidates import Mention
+from entitykit.knowledge.cluster_schema import Mentions
 from entitykit.models.bi_encoder import span_means
 from entitykit.models.cross_document import (
     CrossDocumentSettings,
@@ -203,7 +203,7 @@ class MentionTexts:
             self._reader = reader
         return self._reader
 
-    def input(self, mentions: Sequence[Mention], pairs: Pairs) -> PairInput:
+    def input(self, mentions: Mentions, pairs: Pairs) -> PairInput:
         """Pairs *(n_pairs, 2)* of mentions in context.
 
         Warns:

@@ -16,7 +16,7 @@ from spacy.training import Example
 from thinc.api import Model
 from torch import Tensor
 
-from entitykit.bridge.coref import find_named, link_mentions
+from entitykit.bridge.coref import link_mentions
 from entitykit.bridge.coref_memory import EntityMemory, Found
 from entitykit.bridge.encoder import EncoderInput
 from entitykit.bridge.head import HeadInput
@@ -24,24 +24,21 @@ from entitykit.bridge.linking import heard_encoder
 from entitykit.components.base import SpanPrediction, TorchPipe, is_dummy, known_words, may_be_spans, per_document, write_group
 from entitykit.components.clusters import (
     GoldClusters,
-    asked_names,
     gold_clusters,
     name_keys,
-    occurrences,
     register_clusters,
-    rows_by_name,
-    share_words,
     telling_words,
     warn_large,
     warn_shared,
 )
 from entitykit.components.gold import GroupWatch, Place, group_spans
+from entitykit.components.major_entities import Asked, alternatives, asked_names, occurrences, share_words
 from entitykit.components.speakers import check_speakers, said_by
-from entitykit.decoding.coref import MemorySettings, group_mentions
+from entitykit.decoding.coref import NONE, MemorySettings, group_mentions
 from entitykit.errors import error
 from entitykit.models.antecedent_coref import AntecedentCoref
 from entitykit.models.coref import NO_ENTITY, CorefOutput, Named, OnlineCoref
-from entitykit.models.coref_pairs import Words
+from entitykit.models.coref_words import Words
 from entitykit.models.major_entities import MajorEntities
 from entitykit.scoring.coref import PREFIX, cluster_keys
 from entitykit.types import GivenMentions, Spans, WordStates
@@ -242,7 +239,8 @@ class Coref(TorchPipe):
 
         Args:
             doc: read by the encoder, as ``nlp`` gives it.
-            names: several may name one entity, which each of them then has where it is found as a cluster.
+            names: each of another entity, or of one that has several, with ``;`` between them. Where several are found as one
+                cluster, those that share a word all have it; it is divided among others.
             descriptions: what is said of entities whose names do not occur, by name.
             memory: ``clusters``: entities are followed as for coreference, and each name is that of the cluster that has it
                 most often, or of mentions that hold it; names that no cluster has are looked for by ``hybrid`` among the other
@@ -263,22 +261,22 @@ class Coref(TorchPipe):
         if memory not in MEMORIES:
             raise error("E109", name=self.name, setting="memory", found=memory, expected=" or ".join(MEMORIES))
         wanted, described = asked_names(names, descriptions or {})
+        if not wanted:
+            return {}
         (scored,) = self._mentions([doc])
         found = scored[0]
         spans = [doc[start:end] for start, end in zip(found.starts.tolist(), found.ends.tolist(), strict=True)]
-        rows = {} if memory != CLUSTERS else rows_by_name(spans, self._cluster(head, scored).entities, wanted)
-        asked = [name for name in wanted if name not in rows]
-        free = np.setdiff1d(np.arange(len(spans)), [row for each in rows.values() for row in each])
-        if asked and len(free):
-            entities = find_named(head, self._phrases(doc, asked, described), found.rows(free), hybrid=memory != STATIC)
-            rows |= {name: free[entities == i].tolist() for i, name in enumerate(asked)}
-        mentions = {name: [spans[row] for row in rows.get(name, [])] for name in wanted}
-        keys = name_keys(doc)
-        for name in asked:
-            said = Doc(self.vocab, words=self._words(f"{name} {described.get(name, '')}"))
-            if not (occurrences(doc, name) or share_words(mentions[name], keys, said)):
-                mentions[name] = []
-        return mentions
+        entities = self._cluster(head, scored).entities if memory == CLUSTERS else np.full(len(spans), NONE)
+        whose = {each: name for name in wanted for each in alternatives(name)}
+        described = {each: described[name] for each, name in whose.items() if name in described}
+        phrases = self._phrases(doc, list(whose), described)
+        asked = Asked(spans, found, entities, list(whose), phrases, list(whose.values()))
+        keys, mentions = name_keys(doc), {name: set[int]() for name in wanted}
+        for each, rows in asked.rows(head, described, hybrid=memory != STATIC).items():
+            said = Doc(self.vocab, words=self._words(f"{each} {described.get(each, '')}"))
+            if occurrences(doc, each) or share_words([spans[row] for row in rows], keys, said):
+                mentions[whose[each]].update(rows)
+        return {name: [spans[row] for row in sorted(rows)] for name, rows in mentions.items()}
 
     def _phrases(self, doc: Doc, names: Sequence[str], described: Mapping[str, str]) -> Named:
         """What each name says: in the text where it occurs, the mean of all places that have states; else by itself."""

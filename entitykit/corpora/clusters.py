@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from spacy.tokens import Span
+from spacy.tokens import Span, Token
 
 from entitykit.corpora.name_words import tells
 from entitykit.corpora.parsed import Mention
 
 PREFIX = "coref_clusters"
 LONG = 5  # words of a mention that is too long for a name
+PARTICLES = frozenset({"al", "bin", "da", "de", "del", "den", "der", "di", "du", "el", "ibn", "la", "le", "van", "von"})
+"""Words in lower case that names have."""
 
 IDS = "coref_ids"
 """Where `doc.user_data` has the corpus's own ids of clusters, in the order of the groups."""
@@ -33,13 +35,38 @@ def named_groups(clusters: Mapping[str, Sequence[Mention]]) -> tuple[dict[str, l
 
 
 def representative(cluster: Sequence[Span]) -> Span | None:
-    """The mention that names an entity best: the first with a capitalised word that tells, else the first with any; or none.
+    """The mention that names an entity best, or none if no mention has a word that tells who is meant.
 
-    Long mentions come last.
+    The first of these that there is, the earliest in the text of equal ones: a proper name, all of whose words that tell have
+    capitals, without a line break; another mention with a capitalised word that tells; any that tells. Of each, those that are
+    entities of the document (``doc.ents``) come first, and long ones last.
     """
-    telling = [span for span in cluster if any(map(tells, span))]
-    names = [span for span in telling if any(token.text[0].isupper() and tells(token) for token in span)]
-    return min(names or telling, key=lambda span: (len(span) > LONG, span.start), default=None)
+    telling = [(span, words) for span in cluster if (words := [token for token in span if tells(token)])]
+    return min(telling, key=lambda each: _rank(*each), default=(None, []))[0]
+
+
+def _rank(span: Span, words: Sequence[Token]) -> tuple[bool, bool, bool, bool, int]:
+    """Sort by how well a mention names its entity, the best first.
+
+    Args:
+        span: a mention.
+        words: those that tell.
+    """
+    has_capital = any(word.text[0].isupper() for word in words)
+    is_proper = has_capital and all(map(_is_proper, words)) and "\n" not in span.text
+    return not has_capital, not is_proper, len(span) > LONG, not _is_entity(span), span.start
+
+
+def _is_proper(word: Token) -> bool:
+    """Whether a word may be one of a proper name: it has a capital, or no letters, or is one such as *de*."""
+    letters = [char for char in word.text if char.isalpha()]
+    return not letters or any(char.isupper() for char in letters) or word.lower_ in PARTICLES
+
+
+def _is_entity(span: Span) -> bool:
+    """Whether a mention is one of ``doc.ents``, of which reading them all would take long for each cluster."""
+    tags = [token.ent_iob_ for token in span.doc[span.start : span.end + 1]]
+    return tags[: len(span)] == ["B", *["I"] * (len(span) - 1)] and tags[len(span) :] != ["I"]
 
 
 def _place(mention: Mention) -> tuple[int, int]:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from spacy.tokens import Token
 
-TITLES = frozenset(
+MEN = frozenset(
     {
-        *("mr", "mrs", "ms", "miss", "mister", "master", "sir", "dame", "lord", "lady", "madam", "madame", "monsieur"),
-        *("mademoiselle", "dr", "doctor", "prof", "professor", "rev", "reverend", "father", "brother", "sister", "saint", "st"),
-        *("pope", "rabbi", "aunt", "uncle", "king", "queen", "prince", "princess", "emperor", "empress", "duke", "duchess"),
-        *("count", "countess", "baron", "baroness", "captain", "capt", "colonel", "col", "major", "general", "gen", "sergeant"),
-        *("lieutenant", "lt", "sgt", "admiral", "commander", "president", "minister", "senator", "sen", "governor", "gov"),
-        *("mayor", "judge", "justice", "inspector", "detective", "officer"),
+        *("mr", "mister", "master", "sir", "lord", "monsieur", "father", "brother", "uncle", "pope", "king", "prince"),
+        *("emperor", "duke", "count", "baron"),
     }
 )
-"""What may stand before a name, in lower case and without a full stop."""
+"""Titles of men, in lower case and without a full stop."""
+WOMEN = frozenset(
+    {
+        *("mrs", "ms", "miss", "dame", "lady", "madam", "madame", "mademoiselle", "sister", "aunt", "queen", "princess"),
+        *("empress", "duchess", "countess", "baroness"),
+    }
+)
+"""Titles of women."""
+TITLES = (
+    MEN
+    | WOMEN
+    | {
+        *("dr", "doctor", "prof", "professor", "rev", "reverend", "saint", "st", "rabbi", "captain", "capt", "colonel", "col"),
+        *("major", "general", "gen", "sergeant", "sgt", "lieutenant", "lt", "admiral", "commander", "president", "minister"),
+        *("senator", "sen", "governor", "gov", "mayor", "judge", "justice", "inspector", "detective", "officer"),
+    }
+)
+"""All that may stand before a name."""
 ACRONYMS = frozenset({"us", "who", "it"})
 """Stop words that are names where they are written in capitals."""
 AROUND = 3

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from entitykit.models.coref import Asked, Mentions, OnlineCoref, OnlineCorefSettings, Taught, score_table
-from entitykit.models.coref_pairs import distances, name_kinds, speaker_kinds
+from entitykit.models.coref_pairs import distances
+from entitykit.models.coref_words import NAMES, SPEAKERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class AntecedentCoref(OnlineCoref):
         entity, mention = self.scorer.of_entities(vectors), self.scorer.of_mentions(vectors)
         distance = distances(found.starts[rows] - found.starts[before], found.ends[before] > found.starts[rows])
         words = found.words.rows(before), found.words.rows(rows)
-        kinds = name_kinds(*words), speaker_kinds(*words) if self.settings.speakers else None
+        kinds = NAMES.compare(*words), SPEAKERS.compare(*words) if self.settings.speakers else None
         return self.scorer(entity.rows(before), mention.rows(rows), distance, torch.zeros_like(rows), *kinds)
 
     def _teach(self, vectors: Tensor, gold: Mentions, entities: Tensor) -> tuple[Taught, Asked | None]:

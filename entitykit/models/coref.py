@@ -16,18 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entitykit.models.coref_pairs import (
-    COUNTS,
-    PairScorer,
-    Words,
-    buckets,
-    distances,
-    kinds_of_names,
-    kinds_of_speakers,
-    relations,
-    same_speakers,
-    words_of,
-)
+from entitykit.models.coref_pairs import COUNTS, PairScorer, buckets, distances
+from entitykit.models.coref_words import NAMES, SPEAKERS, Comparison, Words, words_of
 from entitykit.models.linear import Linear
 from entitykit.models.ner import proposals_of
 from entitykit.models.spans import document_bounds, end_states, entity_states, in_blocks, join_spans
@@ -265,20 +255,8 @@ class OnlineCoref(nn.Module):
 
     def _known_words(self, gold: Mentions, entities: Tensor) -> tuple[Tensor, Tensor | None]:
         """Of each mention (row) and version of an entity (column), how words and speakers compare *(n, n)*."""
-        order = torch.argsort(entities, stable=True)
-        own = entities[order]
-        firsts = torch.searchsorted(own, own)
-        before = Words(*(part[:, None] for part in gold.words))
-
-        def of_any(found: Sequence[Tensor]) -> list[Tensor]:
-            """Whether it holds of a version's last mention or of one before, by running sums over each entity's mentions."""
-            sums = [F.pad(holds[order].cumsum(0, dtype=torch.int32), (0, 0, 1, 0)) for holds in found]
-            return [torch.empty_like(each[1:]).index_copy(0, order, each[1:] - each[firsts]).T > 0 for each in sums]
-
-        names = kinds_of_names(of_any(relations(before, gold.words)), gold.words.names[:, None])
-        if not self.settings.speakers:
-            return names, None
-        return names, kinds_of_speakers(of_any(same_speakers(before, gold.words)))
+        names = _known(NAMES, gold.words, entities)
+        return names, _known(SPEAKERS, gold.words, entities) if self.settings.speakers else None
 
     def loss(self, output: CorefOutput, is_mention: Tensor, known: Tensor) -> Tensor:
         """Cross-entropy of spans, per gold mention; of the entity of each gold mention; and of whether an entity comes again.
@@ -345,3 +323,20 @@ def _gold_rows(spans: Spans, given: GivenMentions, n: int) -> tuple[Tensor, Tens
     keys = given.starts[has] * n + given.ends[has]
     order = torch.argsort(keys)
     return torch.searchsorted(spans.starts * n + spans.ends, keys[order]), given.entities[has][order]
+
+
+def _known(by: Comparison, words: Words, entities: Tensor) -> Tensor:
+    """How mentions (rows) compare with versions (columns), which are all mentions of an entity so far *(n, n)*."""
+    order = torch.argsort(entities, stable=True)
+    own = entities[order]
+    firsts = torch.searchsorted(own, own)
+
+    def so_far(holds: Tensor) -> Tensor:
+        """How many of a version's mentions it holds of, by running sums over those of each entity *(n, …)*."""
+        sums = F.pad(holds[order].cumsum(0, dtype=torch.int32), (0, 0) * (holds.ndim - 1) + (1, 0))
+        return torch.empty_like(sums[1:]).index_copy(0, order, sums[1:] - sums[firsts])
+
+    rare = so_far(getattr(words, by.tells) != 0)[:, None] // by.rare
+    later = Words(*(part[:, None] for part in words))
+    found = [so_far(each.T) > rare for each in by.holds(words, later)]
+    return by.kinds([each.T for each in found], later)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entitykit.errors import error
+from entitykit.models.coref_words import APART, NO_SPEAKER, SAME_NAME, SAME_SAYING
 from entitykit.models.linear import Linear
 
 DISTANCES = (1, 2, 3, 5, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
@@ -20,41 +20,6 @@ NEVER = len(DISTANCES) + 2
 """The bucket for an entity that has not been mentioned yet."""
 COUNTS = (1, 2, 3, 4, 6, 10, 20, 40)
 """Mentions of an entity from which a bucket begins."""
-NO_NAME, OTHER_NAME, OTHER_PROPER, SAME_WORD, SAME_LAST, SAME_NAME = range(6)
-"""How a mention's words compare with those of an entity: none of them tells; they differ; they differ, and both are written as
-proper names are; the first word of one is the first or the last of the other; the last is the same; all are. An entity counts
-as the mention of it that is most like. A title before a name is one of its words, but not the first: Captain Ahab shares it
-with the captain, and not with Captain Cook."""
-NO_SPEAKER, OTHER_SPEAKER, SAME_SPEAKER, SAME_SAYING = range(4)
-"""How a mention's speaker compares with those of an entity's mentions: the one, or all of the others, are not known; it is none
-of them; it is one of them; and that one has said the same words for it. In a talk between two, each of them is *I* for the one
-and *you* for the other, so that both have spoken of both, but neither has called both *I*."""
-
-
-class Words(NamedTuple):
-    """By which words, and whose, mentions are compared: numbers for those that tell who is meant, 0 for none.
-
-    Attributes:
-        names: *(n,)* what stands for all words of a span that tell, in any order.
-        titles: *(n,)* for the title before its name.
-        firsts: *(n,)* for the first of its words that tell, titles before a name aside.
-        lasts: *(n,)* for the span's last word, if it tells.
-        proper: *(n,)* whether that one has a capital.
-        speakers: *(n,)* who says the span's first word; 0 where nobody is known to.
-        sayings: *(n,)* what stands for all words of the span as they are said by their speakers, in any order.
-    """
-
-    names: Tensor
-    titles: Tensor
-    firsts: Tensor
-    lasts: Tensor
-    proper: Tensor
-    speakers: Tensor
-    sayings: Tensor
-
-    def rows(self, rows: Tensor | slice) -> Words:
-        """Some of them."""
-        return Words(*(part[rows] for part in self))
 
 
 class Side(NamedTuple):
@@ -88,6 +53,8 @@ class PairScorer(nn.Module):
         dropout: probability in training.
     """
 
+    apart: Tensor
+
     def __init__(self, *, size: int, match: int, hidden: int, names: bool, speakers: bool, keeps: bool, dropout: float) -> None:
         super().__init__()
         self.entity, self.mention = Linear(size, hidden), Linear(size, hidden, bias=False)
@@ -97,6 +64,7 @@ class PairScorer(nn.Module):
         self.count = nn.Embedding(len(COUNTS) + 1, hidden)
         self.name = nn.Embedding(SAME_NAME + 1, hidden) if names else None
         self.trust = nn.Parameter(torch.ones(SAME_NAME + 1)) if names else None
+        self.register_buffer("apart", torch.tensor(APART), persistent=False)
         self.dropout = nn.Dropout(dropout)
         self.outer = Linear(hidden, 1)
         self.again = Linear(hidden, 1) if keeps else None
@@ -118,6 +86,8 @@ class PairScorer(nn.Module):
     ) -> Tensor:
         """Scores *(n,)*, part of which is the product of keys by itself: it is cheap enough to choose candidates by.
 
+        In prediction they are -inf for names that are `APART`, if words are compared.
+
         Args:
             entity: n entities.
             mention: n mentions, or one for all.
@@ -134,7 +104,10 @@ class PairScorer(nn.Module):
             hidden = hidden + self.speaker(torch.full_like(name, NO_SPEAKER) if speaker is None else speaker)
         scored: Tensor = self.outer(self._dropped(F.gelu(hidden))).squeeze(1)
         alike = product.sum(-1) / product.shape[-1] ** 0.5
-        return scored + (alike if self.trust is None else alike * self.trust[name])
+        if self.trust is None:
+            return scored + alike
+        scored = scored + alike * self.trust[name]
+        return scored if self.training else scored.masked_fill(torch.isin(name, self.apart), -torch.inf)
 
     def _dropped(self, x: Tensor) -> Tensor:
         dropped: Tensor = self.dropout(x) if self.training else x
@@ -181,90 +154,3 @@ def _edges(edges: tuple[int, ...], device: torch.device) -> Tensor:
 def distances(words: Tensor, overlap: Tensor) -> Tensor:
     """Buckets of the words since the start of an entity's last mention; 0 where a mention overlaps that one."""
     return (buckets(words, DISTANCES) + 1).masked_fill(overlap, 0)
-
-
-def words_of(words: Tensor, speakers: Tensor, starts: Tensor, ends: Tensor) -> Words:
-    """What spans are compared by.
-
-    Args:
-        words: *(n_words, 3)* the `names` of `GivenMentions`.
-        speakers: *(n_words, 2)* of `GivenMentions`, or none.
-        starts: *(n,)* first words of spans.
-        ends: *(n,)* their ends, exclusive.
-    """
-    tell, capital, is_title = words.unbind(1)
-    before = F.pad(tell.cumsum(0), (1, 0))
-    own = _first_of(tell.masked_fill(is_title == 1, 0), starts, ends)
-    first = _first_of(tell, starts, ends)
-    title = torch.where((own != 0) & (first != own), first, 0)
-    who = said = torch.zeros_like(starts)
-    if len(speakers):
-        who, spoken = speakers[starts, 0], F.pad(speakers[:, 1].cumsum(0), (1, 0))
-        said = torch.where(who != 0, spoken[ends] - spoken[starts], 0)
-    return Words(
-        names=before[ends] - before[starts],
-        titles=title,
-        firsts=torch.where(own != 0, own, first),
-        lasts=tell[ends - 1],
-        proper=capital[ends - 1] == 1,
-        speakers=who,
-        sayings=said,
-    )
-
-
-def _first_of(numbers: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """The first number of each span *(n,)* that is not 0; 0 where all are."""
-    n = len(numbers)
-    places = torch.where(numbers != 0, torch.arange(n, device=numbers.device), n)
-    following = places.flip(0).cummin(0).values.flip(0)[starts]
-    return torch.where(following < ends, numbers[following.clamp_max(n - 1)], 0)
-
-
-def name_kinds(of: Words, words: Words) -> Tensor:
-    """How words compare, `NO_NAME` to `SAME_NAME`, in the shape to which all are broadcast.
-
-    Args:
-        of: of entities.
-        words: of mentions.
-    """
-    return kinds_of_names(relations(of, words), words.names)
-
-
-def relations(of: Words, words: Words) -> tuple[Tensor, ...]:
-    """Whether both are proper names, one's first word is the other's first, last or title, the last are the same, and all."""
-
-    def same(a: Tensor, b: Tensor) -> Tensor:
-        return (a == b) & (b != 0)
-
-    word = same(of.firsts, words.firsts) | same(of.firsts, words.lasts) | same(of.lasts, words.firsts)
-    word = word | same(of.firsts, words.titles) | same(of.titles, words.firsts)
-    return of.proper & words.proper, word, same(of.lasts, words.lasts), same(of.names, words.names)
-
-
-def kinds_of_names(found: Sequence[Tensor], names: Tensor) -> Tensor:
-    """`NO_NAME` to `SAME_NAME` from what `relations` found, and from what stands for the mentions' words."""
-    kinds = torch.full_like(found[0], OTHER_NAME, dtype=torch.long)
-    for kind, holds in zip((OTHER_PROPER, SAME_WORD, SAME_LAST, SAME_NAME), found, strict=True):
-        kinds = torch.where(holds, kind, kinds)
-    return kinds.masked_fill(names == 0, NO_NAME)
-
-
-def speaker_kinds(of: Words, words: Words) -> Tensor:
-    """How speakers compare, `NO_SPEAKER` to `SAME_SAYING`, in the shape to which all are broadcast.
-
-    Args:
-        of: of entities.
-        words: of mentions.
-    """
-    return kinds_of_speakers(same_speakers(of, words))
-
-
-def same_speakers(of: Words, words: Words) -> tuple[Tensor, ...]:
-    """Whether the speakers of both are known, are the same, and say the same words."""
-    same = (of.speakers == words.speakers) & (of.speakers != 0)
-    return (of.speakers != 0) & (words.speakers != 0), same, same & (of.sayings == words.sayings)
-
-
-def kinds_of_speakers(found: Sequence[Tensor]) -> Tensor:
-    """`NO_SPEAKER` to `SAME_SAYING` from what `same_speakers` found: each holds only where the one before does."""
-    return torch.stack([holds.long() for holds in found]).sum(0)

@@ -30,17 +30,8 @@ from entitykit.models.coref import (
     OnlineCorefSettings,
     Taught,
 )
-from entitykit.models.coref_pairs import (
-    COUNTS,
-    NEVER,
-    NO_SPEAKER,
-    SAME_WORD,
-    Side,
-    Words,
-    buckets,
-    distances,
-    name_kinds,
-)
+from entitykit.models.coref_pairs import COUNTS, NEVER, Side, buckets, distances
+from entitykit.models.coref_words import NAMES, NO_SPEAKER, SAME_WORD, Words
 
 REMEMBERED = 64
 """Mentions by name, of the updates before, that documents without these names may be asked for."""
@@ -190,7 +181,7 @@ class MajorEntities(OnlineCoref):
 
 def kinds_of(phrases: Words, mentions: Words) -> Tensor:
     """How each mention's words compare with each phrase's *(n_mentions, n_phrases)*."""
-    return name_kinds(phrases, Words(*(part[:, None] for part in mentions)))
+    return NAMES.compare(phrases, Words(*(part[:, None] for part in mentions)))
 
 
 def build_major_entities(settings: Mapping[str, Any]) -> MajorEntities:

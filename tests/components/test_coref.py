@@ -11,9 +11,10 @@ from spacy.language import Language
 from spacy.tokens import Span
 from spacy.training import Example
 
+from entitykit.bridge.coref_memory import Found
 from entitykit.bridge.head import HeadInput
-from entitykit.components import coref as component
-from entitykit.components.clusters import occurrences
+from entitykit.components import major_entities
+from entitykit.components.major_entities import occurrences
 from entitykit.errors import ConfigError, EntityKitWarning, InputError
 from entitykit.scoring.coref import clusters_in
 from tests.pipelines import OURS, SENTENCES, counted_passes, initialized, make_examples, make_pipeline, train
@@ -152,11 +153,17 @@ def test_find_a_name_that_never_occurs(nlp: Language) -> None:
     assert coref.find(doc, []) == {}
 
 
+def all_of_the_first(head: object, phrases: object, found: Found, **_: object) -> np.ndarray:
+    return np.zeros(len(found.starts), dtype=np.int64)
+
+
 @pytest.mark.parametrize("memory", ["clusters", "hybrid", "static"])
 def test_a_name_that_never_occurs_does_not_take_pronouns(nlp: Language, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     coref = nlp.get_pipe("coref_major")
     monkeypatch.setitem(coref.settings, "threshold", 1e-9)  # all spans that are proposed are mentions
-    monkeypatch.setattr(component, "find_named", lambda head, phrases, found, **_: np.zeros(len(found.starts), dtype=np.int64))
+    monkeypatch.setattr(
+        major_entities, "find_named", lambda head, phrases, found, **_: np.zeros(len(found.starts), dtype=np.int64)
+    )
     for word in ("You", "and", "me", "and", "them"):
         monkeypatch.setattr(nlp.vocab[word], "is_stop", True)
     pronouns, story = nlp("You and me and them"), nlp("Mary Jones and them")
@@ -169,7 +176,9 @@ def test_a_name_that_never_occurs_does_not_take_pronouns(nlp: Language, memory: 
 
 def test_names_without_a_cluster_are_not_looked_for_in_those_of_others(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     coref, doc = nlp.get_pipe("coref_major"), nlp(TEXT)
-    monkeypatch.setattr(component, "find_named", lambda head, phrases, found, **_: np.zeros(len(found.starts), dtype=np.int64))
+    monkeypatch.setattr(
+        major_entities, "find_named", lambda head, phrases, found, **_: np.zeros(len(found.starts), dtype=np.int64)
+    )
     alone = {(span.start, span.end) for span in coref.find(doc, ["New York"])["New York"]}
     both = coref.find(doc, ["New York", "Ahab"], descriptions={"Ahab": TEXT})
     assert alone == {(span.start, span.end) for span in both["New York"]}

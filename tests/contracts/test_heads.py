@@ -157,7 +157,7 @@ def given_spans(case: Case, lengths: Sequence[int]) -> Any:
     if case.mentions:
         words = torch.arange(sum(lengths))
         entities = [2 * document + i % 2 for document, n in enumerate(lengths) for i in range(n)]
-        names = [(i % 6 // 2, i % 2, i % 4 == 1) for n in lengths for i in range(n)]
+        names = [(i % 6 // 2, i % 2, i % 4) for n in lengths for i in range(n)]
         spoken = [(i % 3, i % 3 * (1 + i % 2)) for n in lengths for i in range(n)]
         parts = [torch.tensor(part, dtype=torch.long) for part in (entities, names, spoken)]
         return GivenMentions(words, words + 1, parts[0], parts[1].reshape(-1, 3), parts[2].reshape(-1, 2))

@@ -59,7 +59,7 @@ def test_awkward_tokens(read: Read) -> None:
         ({"tokens": "Ada"}, "E206", "'tokens' is 'Ada'; expected a list"),
         ({"tokens": ["a", 1]}, "E206", "a token is 1; expected a string"),
         ({"tokens": ["a", ""]}, "E210", "token 2 is empty"),
-        ({"tokens": None}, "E207", "the key 'tokens' is missing; found: tokens, entities, relations"),
+        ({"tokens": None}, "E207", r"the key 'tokens' is missing; found: tokens \(null\), entities, relations"),
         ({"entities": [[0, 2]]}, "E206", r"an entity is \[0, 2\]; expected 3 items"),
         ({"entities": [[0, "2", "Peop"]]}, "E206", "an entity, item 2, is '2'; expected a whole number"),
         ({"entities": [[0, True, "Peop"]]}, "E206", "is True; expected a whole number"),

@@ -159,7 +159,7 @@ def entity(start: object, end: object, **values: object) -> list[dict[str, objec
         ({"text": "a", "id": 1}, "E206", "'id' is 1; expected a string"),
         ({"text": "a", "entities": {}}, "E206", "'entities' is {}; expected a list"),
         ({"text": "a", "entities": [1]}, "E206", "the record is 1; expected an object"),
-        ({"text": "a", "entities": entity(None, 1)}, "E207", "'start' is missing; found: start, end, label"),
+        ({"text": "a", "entities": entity(None, 1)}, "E207", r"'start' is missing; found: start \(null\), end, label"),
         ({"text": "a", "entities": entity("0", 1)}, "E206", "'start' is '0'; expected a whole number"),
         ({"text": "a", "entities": entity(0, 1.0)}, "E206", "'end' is 1.0"),
         ({"text": "a", "entities": entity(0, 1, score="high")}, "E206", "'score' is 'high'; expected a number"),

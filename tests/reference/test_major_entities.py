@@ -12,7 +12,8 @@ from entitykit.bridge import coref as bridge
 from entitykit.bridge.coref import find_named
 from entitykit.bridge.coref_memory import Found
 from entitykit.models.coref import CorefOutput, Named
-from entitykit.models.coref_pairs import COUNTS, NEVER, SAME_WORD, Side, buckets, distances
+from entitykit.models.coref_pairs import COUNTS, NEVER, Side, buckets, distances
+from entitykit.models.coref_words import SAME_WORD
 from entitykit.models.major_entities import MajorEntities, build_major_entities
 from tests.reference.test_coref import GOLD, LENGTHS, N_WORDS, SIZE, WIDTH, given, kind_of, speaker_kind, states
 

@@ -13,7 +13,7 @@ from entitykit.bridge.coref import find_named
 from entitykit.bridge.coref_memory import EntityMemory, Found
 from entitykit.decoding.coref import MemorySettings
 from entitykit.models.coref import Named, OnlineCoref, build_online_coref
-from entitykit.models.coref_pairs import Words
+from entitykit.models.coref_words import Words
 from entitykit.models.major_entities import build_major_entities
 
 SIZE = 16
@@ -28,15 +28,10 @@ def text_of(n: int) -> Found:
     starts = np.arange(n) * 4
     names = 2 * rng.integers(1, 901, n) * (rng.random(n) < 0.6)
     speakers = rng.integers(0, 3, n)
-    numbers = [
-        names,
-        0 * names,
-        names,
-        names,
-        (rng.random(n) < 0.5) & (names > 0),
-        speakers,
-        speakers * (1 + rng.integers(0, 5, n)),
-    ]
+    nothing, proper = 0 * names, (rng.random(n) < 0.5) & (names > 0)
+    sayings = speakers * (1 + rng.integers(0, 5, n))
+    numbers = [names, nothing, names, names, proper, nothing, nothing, nothing > 0, nothing, nothing]
+    numbers += [speakers > 0, speakers, sayings]
     vectors = torch.randn(n, SIZE, generator=torch.Generator().manual_seed(0))
     return Found(starts, starts + 2, Words(*map(torch.from_numpy, numbers)), vectors)
 
@@ -63,7 +58,7 @@ def test_fifty_thousand_mentions_in_a_bounded_memory(head: OnlineCoref) -> None:
     second, more = seconds(memory, halves[1])
     assert sum(part.nbytes for part in (memory._vectors, memory._said, memory._keys)) == held
     assert memory.books.n_cells == 50
-    assert len(memory._known._keys) <= 50
+    assert len(memory._known[0]._keys) <= 50
     assert len(np.unique(np.concatenate([entities, more]))) == memory.books.n_entities > 10_000
     assert first + second < SECONDS
     assert second < 1.7 * first
