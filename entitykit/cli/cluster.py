@@ -22,9 +22,10 @@ from entitykit.cli.failures import FailureLog, failures_path
 from entitykit.cli.inputs import STDIN, Document, Failure, failure, read_documents, readable_files
 from entitykit.cli.outputs import FORMATS, STDOUT, Writer, check_outputs, check_writable, open_output, open_text, output_kind
 from entitykit.cli.stream import Result, annotate
-from entitykit.errors import error
-from entitykit.knowledge.cluster_schema import ClusterReport
-from entitykit.knowledge.cluster_store import FILE, ClusterStore
+from entitykit.errors import error, warn
+from entitykit.knowledge.cluster_file import FILE
+from entitykit.knowledge.cluster_schema import ClusterReport, given_twice
+from entitykit.knowledge.cluster_store import ClusterStore
 
 DESCRIPTION = """Cluster the mentions of a growing corpus: the same entity has one id, whatever document it is in.
 
@@ -36,6 +37,9 @@ get one entity, or the provisional id of one that no knowledge base has."""
 
 LINKS = "span._.kb_ents"
 """What components say that they assign that link."""
+
+VECTORS = "entitykit_cross_document"
+"""The factory of components that make vectors of mentions."""
 
 EPILOG = """Every batch is a transaction: whatever happens, all batches that were written stay. Exit code: 0 if all is well; 1
 if something could not be read, annotated or written, each listed in OUT.errors.jsonl, or on standard error without such a file;
@@ -140,16 +144,26 @@ class Links(NamedTuple):
 
     @classmethod
     def of(cls, nlp: Language, name: str) -> Links:
-        """As the last component that links says it.
+        """As the last component that links says it (`link_key`, `least_link`); ``ents`` and 0 if it does not.
 
         Raises:
             ConfigError: E645 if there is none.
+
+        Warns:
+            W644 if vectors are made of the mentions of another group.
         """
         linkers = [each for each in nlp.pipe_names if LINKS in nlp.get_pipe_meta(each).assigns]
         if not linkers:
             raise error("E645", name=name, found=", ".join(nlp.pipe_names))
         linker: Any = nlp.get_pipe(linkers[-1])
-        return cls(getattr(linker, "gold_key", "ents"), getattr(linker, "settings", {}).get("threshold", 0.0))
+        links = cls(getattr(linker, "link_key", "ents"), getattr(linker, "least_link", 0.0))
+        for each in nlp.pipe_names:
+            if nlp.get_pipe_meta(each).factory == VECTORS:
+                pipe: Any = nlp.get_pipe(each)
+                expected = pipe.settings["mentions"]
+                if expected != links.mentions:
+                    warn("W644", linker=linkers[-1], found=links.mentions, name=each, expected=expected, stacklevel=3)
+        return links
 
 
 def export(store: ClusterStore, path: str) -> None:
@@ -213,8 +227,7 @@ def _each_once(documents: Iterable[Document | Failure]) -> Iterator[Document | F
     seen: set[str] = set()
     for item in documents:
         if isinstance(item, Document) and item.id in seen:
-            problem = error("E639", id=item.id, found="the id of two documents", expected="an id of its own for each")
-            yield failure(problem, item.input, line=item.line, document_id=item.id)
+            yield failure(given_twice(item.id), item.input, line=item.line, document_id=item.id)
             continue
         if isinstance(item, Document):
             seen.add(item.id)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from spacy.tokens import Doc, Span
 
-from entitykit.components.cluster_documents import GROUP, characters, check_known, named
+from entitykit.components.cluster_documents import GROUP, characters, check_known, clusters_of, named, write_ids
 from entitykit.components.gold import ENTS, NIL, Place, spans_of
 from entitykit.components.links import (
     RERANKED,
@@ -69,8 +69,9 @@ def link_clusters(
         mentions: where the links are: ``ents`` or a span group.
         spans_key: span group with the clusters.
         threshold: least probability of a link.
-        store: to which the documents were added. It keeps what the linker says of their mentions, and what is decided: by all
-            mentions of a cluster, in whatever documents. Its other clusters that are undecided are decided, too.
+        store: to which the documents were added, and which knows their clusters: it does not matter which ids their mentions
+            have, and they are given those of the store. It keeps what the linker says of their mentions, and what is decided:
+            by all mentions of a cluster, in whatever documents. Its other clusters that are undecided are decided, too.
 
     Returns:
         The entity of each cluster of these documents, by the cluster's id; empty for NIL.
@@ -82,17 +83,16 @@ def link_clusters(
     """
     docs = list(docs)
     cluster_of = [_clusters(doc, spans_key) for doc in docs]
-    names = [] if store is None else _names(store, docs, spans_key)
-    _give_back(docs, mentions)
-    seen = [_seen(doc, own, mentions) for doc, own in zip(docs, cluster_of, strict=True)]
     if store is None:
+        _give_back(docs, mentions)
+        seen = [_seen(doc, own, mentions) for doc, own in zip(docs, cluster_of, strict=True)]
         decided = {id_: _decide(each, threshold) for id_, each in _means(cluster_of, seen).items()}
     else:
-        said = {
-            name: {characters([doc[start:end]])[0]: dict(left) for (start, end), left in found.items()}
-            for name, doc, found in zip(names, docs, seen, strict=True)
-        }
-        decided = _decide_in(store, said, _numbers(cluster_of), threshold)
+        with store.changing():
+            ids = _ids_in(store, docs, spans_key)
+            _give_back(docs, mentions)
+            decided = _decide_in(store, _said_of(docs, spans_key, mentions), _numbers(ids), threshold)
+        cluster_of = _take(docs, ids, spans_key)
     _write(docs, cluster_of, decided, mentions)
     return {id_: link.id for id_, link in decided.items()}
 
@@ -102,7 +102,7 @@ def links_from(store: ClusterStore, docs: Iterable[Doc], *, mentions: str = ENTS
 
     Args:
         store: as `link_clusters` has left it.
-        docs: that have the ids of their clusters, by `ClusteringPipe.ids_from`.
+        docs: that were added to it; their mentions are given the ids of the clusters in which they are by now.
         mentions: as there.
         spans_key: as there.
 
@@ -110,11 +110,13 @@ def links_from(store: ClusterStore, docs: Iterable[Doc], *, mentions: str = ENTS
         InputError: as there.
     """
     docs = list(docs)
-    cluster_of = [_clusters(doc, spans_key) for doc in docs]
-    _names(store, docs, spans_key)
+    _ = [_clusters(doc, spans_key) for doc in docs]
+    with store.reading():
+        ids = _ids_in(store, docs, spans_key)
+        numbers = _numbers(ids)
+        links, means = store.links_of(numbers), store.mean_candidates(numbers)
+    cluster_of = _take(docs, ids, spans_key)
     _give_back(docs, mentions)
-    numbers = _numbers(cluster_of)
-    links, means = store.links_of(numbers), store.mean_candidates(numbers)
     known = {cluster_id(each): _decide(means[each], 0.0)._replace(id=links[each]) for each in means.keys() & links.keys()}
     _write(docs, cluster_of, known, mentions)
 
@@ -147,7 +149,7 @@ def _decide_in(
     """Keep what a linker says of documents' mentions, and decide for clusters, and for all others that are undecided.
 
     Args:
-        store: that has the documents.
+        store: that has the documents, and is being changed.
         said: by the documents' ids, see `ClusterStore.put_candidates`.
         clusters: of the documents.
         threshold: least probability of a link.
@@ -155,25 +157,44 @@ def _decide_in(
     Returns:
         What was decided for clusters of the documents, by their ids.
     """
-    with store.changing():
-        for name, found in said.items():
-            store.put_candidates(name, found)
-        means = store.mean_candidates(np.union1d(clusters, store.undecided()))
-        decided = {number: _decide(each, threshold) for number, each in means.items()}
-        store.link({number: link.id for number, link in decided.items()})
+    for name, found in said.items():
+        store.put_candidates(name, found)
+    means = store.mean_candidates(np.union1d(clusters, store.undecided()))
+    decided = {number: _decide(each, threshold) for number, each in means.items()}
+    store.link({number: link.id for number, link in decided.items()})
     return {cluster_id(number): decided[number] for number in clusters.tolist() if number in decided}
 
 
-def _numbers(cluster_of: Sequence[Mapping[Place, str]]) -> Ints:
-    ids = {id_ for own in cluster_of for id_ in own.values() if id_}
-    return np.array(sorted(map(cluster_number, ids)), dtype=np.int64)
+def _said_of(docs: Sequence[Doc], key: str, mentions: str) -> dict[str, dict[Place, dict[str, float]]]:
+    """What linkers have left on mentions, by documents' ids and places in characters, see `ClusterStore.put_candidates`."""
+    there = [{(span.start, span.end): "there" for span in doc.spans[key]} for doc in docs]
+    return {
+        named(doc, key)[0]: {
+            characters([doc[start:end]])[0]: dict(left) for (start, end), left in _seen(doc, own, mentions).items()
+        }
+        for doc, own in zip(docs, there, strict=True)
+    }
 
 
-def _names(store: ClusterStore, docs: Sequence[Doc], key: str) -> list[str]:
-    """By which a store knows documents."""
-    found = [named(doc, characters(doc.spans[key])) for doc in docs]
-    check_known(store, found)
-    return [id_ for id_, _ in found]
+def _numbers(ids: Iterable[Iterable[str]]) -> Ints:
+    return np.array(sorted({cluster_number(id_) for own in ids for id_ in own}), dtype=np.int64)
+
+
+def _ids_in(store: ClusterStore, docs: Sequence[Doc], key: str) -> list[list[str]]:
+    """Ids of the clusters that a store has the mentions of documents in by now.
+
+    Raises:
+        InputError: E639 for a document that it does not have as it is.
+    """
+    check_known(store, [named(doc, key) for doc in docs])
+    return [clusters_of(store, doc, key) for doc in docs]
+
+
+def _take(docs: Sequence[Doc], ids: Sequence[Sequence[str]], key: str) -> list[dict[Place, str]]:
+    """Write the ids of their clusters to mentions."""
+    for doc, own in zip(docs, ids, strict=True):
+        write_ids(doc, key, own)
+    return [_clusters(doc, key) for doc in docs]
 
 
 def _decide(means: Mapping[str, float], threshold: float) -> Linked:

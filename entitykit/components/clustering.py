@@ -6,26 +6,28 @@ its mentions there.
 
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from spacy.tokens import Doc, Span
-from spacy.tokens.span_group import SpanGroup
+from spacy.tokens import Doc
 from spacy.training import Example
 
 from entitykit.bridge.link_texts import Place, mentions_in
 from entitykit.components.base import TorchPipe
-from entitykit.components.cluster_documents import characters, check_known, named
+from entitykit.components.closed import Likely, agglomerate_all
+from entitykit.components.cluster_documents import characters, check_known, clusters_of, given_id, named, write_ids
 from entitykit.components.cluster_links import link_clusters, links_from
+from entitykit.components.cluster_thresholds import DEFAULT, best_thresholds
 from entitykit.components.gold import ENTS
-from entitykit.components.near import Doubles, Floats, Ints, join_store, near_pairs
-from entitykit.decoding.cross_document import MergeSettings, ScorePairs, agglomerate
+from entitykit.components.joining import join_store
+from entitykit.components.near import Doubles, Floats, Ints, near_pairs
+from entitykit.decoding.cross_document import MergeSettings, ScorePairs
 from entitykit.errors import error
 from entitykit.knowledge.candidates import Mention
-from entitykit.knowledge.cluster_schema import ClusterReport, NewDocument, cluster_id
-from entitykit.knowledge.cluster_store import FILE, ClusterStore
+from entitykit.knowledge.cluster_file import FILE
+from entitykit.knowledge.cluster_schema import ClusterReport, Mentions, NewDocument, cluster_id, given_twice
+from entitykit.knowledge.cluster_store import ClusterStore
 
 VECTORS, SIZE, ODDS, FINGERPRINT = "vectors", "size", "odds", "fingerprint"
 """What the span group has in its `attrs` besides scores: little-endian float32 of all mentions, one after the other; numbers of
@@ -35,6 +37,9 @@ CONTEXT = 64
 """Words on each side of a mention that are kept for those who read pairs."""
 
 SCORE = "cross_document_conll_f"
+
+THRESHOLDS = "threshold", "mean_threshold"
+"""Settings that `calibrate` looks for."""
 
 _TABLE = 16  # pairs of all mentions with each other are computed where they are at most so many times the pairs wanted
 
@@ -83,26 +88,26 @@ class ClusteringPipe(TorchPipe):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cfg |= {"threshold": None, "mean_threshold": None}
+        self.cfg |= dict.fromkeys(THRESHOLDS)
         for setting, least in (("neighbours", 1), ("sampled", 0)):
             if self.settings[setting] < least:
                 found = self.settings[setting]
                 raise error("E109", name=self.name, setting=setting, found=found, expected=f"at least {least}")
-        for setting in ("threshold", "mean_threshold", "least"):
+        for setting in (*THRESHOLDS, "least"):
             found = self.settings[setting]
             if found is not None and not 0 <= found <= 1:
                 raise error("E109", name=self.name, setting=setting, found=found, expected="0 to 1")
 
-    def scorer_of(self, mentions: Sequence[Mention], vectors: Floats, odds: tuple[float, float]) -> ScorePairs:
+    def scorer_of(self, mentions: Mentions, vectors: Floats, odds: tuple[float, float]) -> ScorePairs:
         """A function of pairs *(n, 2)* of these mentions: probabilities *(n,)* that they are of one entity."""
         raise NotImplementedError
 
     @property
     def merging(self) -> MergeSettings:
         """When clusters merge: as the settings say, else as `calibrate` has found, else at 0.5."""
-        given = (self.settings[name] for name in ("threshold", "mean_threshold"))
-        found = (self.cfg[name] for name in ("threshold", "mean_threshold"))
-        one, mean = (next((x for x in each if x is not None), 0.5) for each in zip(given, found, strict=True))
+        given = (self.settings[name] for name in THRESHOLDS)
+        found = (self.cfg[name] for name in THRESHOLDS)
+        one, mean = (next((x for x in each if x is not None), DEFAULT) for each in zip(given, found, strict=True))
         return MergeSettings(threshold=one, mean_threshold=mean, n_sampled=self.settings["sampled"])
 
     # Documents at once
@@ -124,52 +129,60 @@ class ClusteringPipe(TorchPipe):
         """Near pairs of mentions that may be of one entity, by number in `_in_order`."""
         ordered = found.take(_in_order(found))
         pairs, cosines = near_pairs(ordered.vectors, self.settings["neighbours"])
-        return pairs[probability(cosines, found.odds) >= self.settings["least"]]
+        return pairs[self._likely(found.odds)(cosines)]
+
+    def _likely(self, odds: tuple[float, float]) -> Likely:
+        """Which pairs are scored, by their cosines."""
+        return lambda cosines: probability(cosines, odds) >= self.settings["least"]
 
     def _cluster(self, found: Gathered, pairs: Ints, score: ScorePairs | None, merging: MergeSettings) -> Ints:
         """Clusters of mentions *(n_mentions,)*."""
         order = _in_order(found)
-        if score is None:
-            ordered = found.take(order)
-            score = self.scorer_of(ordered.mentions, ordered.vectors, found.odds)
+        ordered = found.take(order)
+        score = score or self.scorer_of(ordered.mentions, ordered.vectors, found.odds)
         numbers = np.empty(len(order), dtype=np.int64)
-        numbers[np.array(order, dtype=np.int64)] = agglomerate(pairs, score(pairs), score, len(order), settings=merging)
+        numbers[np.array(order, dtype=np.int64)] = agglomerate_all(
+            pairs, score, ordered.vectors, k=self.settings["neighbours"], likely=self._likely(found.odds), settings=merging
+        )
         return numbers
 
     def calibrate(self, examples: Iterable[Example]) -> MergeSettings:
         """Choose the thresholds that cluster examples best, by CoNLL F1: one of the two at a time, until neither gets better.
 
+        One that the config has is left as it is. Of several that are equally good those nearest to 0.5 are taken.
+
         Args:
-            examples: not those of the training; their predicted documents have been read by the pipeline up to here.
+            examples: not those of the training; their predicted documents have been read by the pipeline up to here. They are
+                left with the ids of the clusters that the chosen thresholds make.
 
         Returns:
             The settings, which are saved with the pipeline, and count where its config has none.
 
         Raises:
-            ConfigError: E637 for examples that cannot be scored.
+            InputError: E631 for a document without vectors.
+            ConfigError: E637 for examples by which nothing can be chosen.
         """
         examples = list(examples)
         found = gather([eg.predicted for eg in examples], self.settings["spans_key"])
         ordered = found.take(_in_order(found))
         score = Cached(self.scorer_of(ordered.mentions, ordered.vectors, found.odds))
         pairs = self._pairs(found)
+        if not len(pairs):
+            raise error("E637", name=self.name, reason="no two mentions of the examples are compared")
 
-        @cache
-        def measure(threshold: float, mean: float) -> tuple[float, float, float]:
+        def measure(threshold: float, mean: float) -> float:
             merging = MergeSettings(threshold=threshold, mean_threshold=mean, n_sampled=self.settings["sampled"])
             numbers = self._cluster(found, pairs, score, merging)
             self._write(found, [cluster_id(number + 1) for number in numbers.tolist()])
             value = TorchPipe.score(self, examples).get(SCORE)
             if value is None:
-                raise error("E637", name=self.name)
-            return value, threshold, mean
+                raise error("E637", name=self.name, reason="its scorer finds nothing to score")
+            return float(value)
 
-        before, best = None, max(measure(each, each) for each in self.thresholds)
-        while best != before:
-            before = best
-            best = max(best, *(measure(best[1], mean) for mean in (0.0, *self.thresholds)))
-            best = max(best, *(measure(threshold, best[2]) for threshold in self.thresholds))
-        _, self.cfg["threshold"], self.cfg["mean_threshold"] = best
+        given = self.settings["threshold"], self.settings["mean_threshold"]
+        chosen = best_thresholds(measure, self.thresholds, given)
+        self.cfg |= {name: value for name, value in zip(THRESHOLDS, chosen, strict=True) if self.settings[name] is None}
+        measure(*chosen)
         return self.merging
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
@@ -190,7 +203,7 @@ class ClusteringPipe(TorchPipe):
         """Add documents to a store, all or none: their mentions join its clusters or begin new ones. Writes the clusters' ids.
 
         A document is known by ``doc.user_data["id"]``, else by its text. One that is there already, and has not changed, keeps
-        its clusters; one that has changed is taken out first.
+        its clusters; one whose text or mentions have changed is taken out first.
 
         Raises:
             InputError: E631 for a document without vectors, E636 for vectors of another model than the store's, E639 for two
@@ -200,7 +213,7 @@ class ClusteringPipe(TorchPipe):
         found = gather(list(docs), self.settings["spans_key"])
         if found.fingerprint and found.fingerprint != store.fingerprint:
             raise error("E636", found=found.fingerprint, expected=store.fingerprint)
-        documents = _documents(found)
+        documents = _documents(found, self.settings["spans_key"])
         with store.changing():
             known = store.digests([each.id for each in documents])
             fresh = [each for each in documents if known.get(each.id) != each.digest]
@@ -211,11 +224,12 @@ class ClusteringPipe(TorchPipe):
                 sorted(fresh, key=lambda each: (each.id, each.digest)),
                 report,
                 scorer=lambda mentions, vectors: self.scorer_of(mentions, vectors, found.odds),
-                likely=lambda cosines: probability(cosines, found.odds) >= self.settings["least"],
+                likely=self._likely(found.odds),
                 k=self.settings["neighbours"],
                 merging=self.merging,
             )
-        self._take_ids(store, found, documents)
+            ids = self._ids_in(store, found.docs)
+        self._take(found.docs, ids)
         return report
 
     def ids_from(self, store: ClusterStore, docs: Iterable[Doc]) -> None:
@@ -225,10 +239,12 @@ class ClusteringPipe(TorchPipe):
             InputError: E631 for a document without vectors, E639 for two documents with one id, or one that the store does not
                 have as it is.
         """
-        found = gather(list(docs), self.settings["spans_key"])
-        documents = _documents(found)
-        check_known(store, ((each.id, each.digest) for each in documents))
-        self._take_ids(store, found, documents)
+        docs, key = list(docs), self.settings["spans_key"]
+        gather(docs, key)
+        with store.reading():
+            check_known(store, [named(doc, key) for doc in docs])
+            ids = self._ids_in(store, docs)
+        self._take(docs, ids)
 
     def link(self, store: ClusterStore, docs: Iterable[Doc], *, mentions: str = ENTS, threshold: float = 0.0) -> dict[str, str]:
         """Decide for the clusters of documents that were added to a store which entities they are; see `link_clusters`."""
@@ -251,26 +267,21 @@ class ClusteringPipe(TorchPipe):
         if not docs:
             raise error("E633", path=folder, reason="there is none, and no document says of which vectors a new one is")
         found = gather(docs, self.settings["spans_key"])
-        return ClusterStore.create(folder, width=found.vectors.shape[1], fingerprint=found.fingerprint)
+        return ClusterStore.create(folder, width=found.vectors.shape[1], fingerprint=found.fingerprint, or_open=True)
 
-    def _take_ids(self, store: ClusterStore, found: Gathered, documents: Sequence[NewDocument]) -> None:
-        clusters = [store.clusters_in(each.id) for each in documents]
-        spans = [(p.doc, found.docs[p.doc][p.start : p.end]) for p in found.places]
-        self._write(found, [cluster_id(clusters[doc][span.start_char, span.end_char]) for doc, span in spans])
+    def _ids_in(self, store: ClusterStore, docs: Sequence[Doc]) -> list[list[str]]:
+        return [clusters_of(store, doc, self.settings["spans_key"]) for doc in docs]
+
+    def _take(self, docs: Sequence[Doc], ids: Sequence[Sequence[str]]) -> None:
+        for doc, own in zip(docs, ids, strict=True):
+            write_ids(doc, self.settings["spans_key"], own)
 
     def _write(self, found: Gathered, ids: Sequence[str]) -> None:
         """Write clusters' ids to the mentions."""
-        key = self.settings["spans_key"]
         of_doc: list[list[str]] = [[] for _ in found.docs]
         for place, id_ in zip(found.places, ids, strict=True):
             of_doc[place.doc].append(id_)
-        for doc, own in zip(found.docs, of_doc, strict=True):
-            group = doc.spans[key]
-            spans = [
-                Span(doc, span.start, span.end, label=span.label, kb_id=span.kb_id, span_id=id_)
-                for span, id_ in zip(group, own, strict=True)
-            ]
-            doc.spans[key] = SpanGroup(doc, name=key, spans=spans, attrs=dict(group.attrs))
+        self._take(found.docs, of_doc)
 
 
 class Cached:
@@ -336,12 +347,12 @@ def cosines_of(vectors: Floats, pairs: Ints) -> Doubles:
 
 def _in_order(found: Gathered) -> list[int]:
     """Numbers of the mentions in an order that is the same whatever the order of the documents."""
-    names = [(str(doc.user_data.get("id") or ""), doc.text) for doc in found.docs]
+    names = [(given_id(doc), doc.text) for doc in found.docs]
     ranks = {number: rank for rank, number in enumerate(sorted(range(len(names)), key=names.__getitem__))}
     return sorted(range(len(found.places)), key=lambda row: (ranks[found.places[row].doc], *found.places[row][1:]))
 
 
-def _documents(found: Gathered) -> list[NewDocument]:
+def _documents(found: Gathered, key: str) -> list[NewDocument]:
     """The documents as a store takes them; those without mentions, too.
 
     Raises:
@@ -352,10 +363,9 @@ def _documents(found: Gathered) -> list[NewDocument]:
         rows[place.doc].append(row)
     documents: dict[str, NewDocument] = {}
     for doc, own in zip(found.docs, rows, strict=True):
-        places = characters(doc[found.places[row].start : found.places[row].end] for row in own)
-        id_, digest = named(doc, places)
+        id_, digest = named(doc, key)
         if id_ in documents:
-            raise error("E639", id=id_, found="the id of two documents", expected="an id of its own for each")
-        some = found.take(own)
+            raise given_twice(id_)
+        places, some = characters(doc.spans[key]), found.take(own)
         documents[id_] = NewDocument(id_, digest, places, some.labels, some.mentions, some.vectors)
     return list(documents.values())

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
 from entitykit.bridge.linking import Fingerprint
-from entitykit.components.cluster_documents import GROUP
+from entitykit.components.cluster_documents import GROUP, given_id
 from entitykit.components.clustering import FINGERPRINT, ODDS, SIZE, VECTORS, ClusteringPipe, cosines_of, probability
-from entitykit.components.clusters import cluster_places
+from entitykit.components.clusters import cluster_places, warn_shared
 from entitykit.components.gold import ENTS, GroupWatch, reference_spans
 from entitykit.components.near import Doubles, Floats, Ints
 from entitykit.corpora.clusters import IDS
 from entitykit.decoding.cross_document import ScorePairs
 from entitykit.errors import error, warn
-from entitykit.knowledge.candidates import Mention
+from entitykit.knowledge.cluster_schema import Mentions
 from entitykit.knowledge.neighbours import Nearest
 from entitykit.models.cross_document import MentionVectors
 from entitykit.scoring.coref import clusters_in
@@ -135,9 +135,14 @@ class CrossDocument(ClusteringPipe):
         return ()
 
     def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
-        """Begin without a memory; warn if no cluster is in several documents."""
+        """Begin without a memory.
+
+        Warns:
+            W631 if no cluster is in several documents, W641 for mentions in several clusters.
+        """
         self._memory = {}
         self._fingerprint.forget()
+        warn_shared(examples, self.name)
         found = [ids for eg in examples if (ids := set(gold_mentions(eg).values()))]
         n = len(set().union(*found))
         if len(found) > 1 and n == sum(map(len, found)):
@@ -213,7 +218,7 @@ class CrossDocument(ClusteringPipe):
             attrs = {"scores": list(own.scores), VECTORS: own.vectors.astype("<f4").tobytes(), **own.attrs}
             doc.spans[key] = SpanGroup(doc, name=key, spans=spans, attrs=attrs)
 
-    def scorer_of(self, mentions: Sequence[Mention], vectors: Floats, odds: tuple[float, float]) -> ScorePairs:
+    def scorer_of(self, mentions: Mentions, vectors: Floats, odds: tuple[float, float]) -> ScorePairs:
         """Score pairs by the cosine of their vectors."""
 
         def score(pairs: Ints) -> Doubles:
@@ -232,7 +237,9 @@ def mentions_in_order(doc: Doc, key: str) -> list[tuple[int, int, str, float]]:
     spans = reference_spans(doc, [key]) or []
     given = doc.spans[key].attrs.get("scores") if key in doc.spans else None
     group = zip(doc.spans[key], given, strict=False) if given is not None else ()
-    scores = {(span.start, span.end): float(score) for span, score in group if score is not None}
+    scores: dict[tuple[int, int], float] = {}
+    for span, score in group:
+        scores.setdefault((span.start, span.end), 1.0 if score is None else float(score))
     found: dict[tuple[int, int], tuple[int, int, str, float]] = {}
     for span in spans:
         place = span.start, span.end
@@ -255,7 +262,7 @@ def gold_mentions(eg: Example) -> dict[tuple[int, int], str]:
     clusters = clusters_in(eg.reference) or []
     ids = eg.reference.user_data.get(IDS)
     if ids is None:
-        ids = [f"{eg.reference.user_data.get('id') or eg.reference.text}/{i}" for i in range(len(clusters))]
+        ids = [f"{given_id(eg.reference) or eg.reference.text}/{i}" for i in range(len(clusters))]
     if len(ids) != len(clusters):
         found = f"{len(ids)} ids in doc.user_data['{IDS}']"
         raise error("E638", found=found, expected=f"{len(clusters)}, one for each cluster", text=eg.reference.text[:40])

@@ -14,11 +14,11 @@ from spacy.training import Example
 from spacy.vocab import Vocab
 
 from entitykit.components.batches import PipedInBatches
+from entitykit.components.extensions import register_extensions
 from entitykit.components.files import read_cfg, write_cfg
 from entitykit.components.gold import ENTS
 from entitykit.components.with_kb import WithKB
 from entitykit.knowledge.dictionary import DictionaryMention, DictionarySettings, MentionDictionary
-from entitykit.scoring.linking import register_candidates
 
 DEFAULT_CONFIG = {
     "kb": None,
@@ -101,7 +101,7 @@ class Dictionary(WithKB, PipedInBatches, Pipe):
         self.scorer = scorer
         self.cfg: dict[str, Any] = {}
         self._found: MentionDictionary | None = None
-        register_candidates()
+        register_extensions()
         self.begin_kb(kb)
 
     def set_kb(self, kb: Any) -> None:
@@ -112,6 +112,16 @@ class Dictionary(WithKB, PipedInBatches, Pipe):
         """
         super().set_kb(kb)
         self._found = MentionDictionary(self.store, self.settings)
+
+    @property
+    def link_key(self) -> str:
+        """Where the mentions are that it finds: ``ents`` or a span group."""
+        return self.mentions
+
+    @property
+    def least_link(self) -> float:
+        """The least probability that a link has: that of a candidate."""
+        return self.settings.min_prior
 
     @property
     def _dictionary(self) -> MentionDictionary:

@@ -20,10 +20,11 @@ from entitykit.bridge.seq2seq import GenreModel
 from entitykit.bridge.shim import TorchShim
 from entitykit.components.base import check_loss
 from entitykit.components.batches import PipedInBatches
+from entitykit.components.extensions import register_extensions
 from entitykit.components.files import read_model, write_model
 from entitykit.components.gold import ENTS, NIL, reference_spans
 from entitykit.components.links import Linked as Decided
-from entitykit.components.links import as_candidates, mentions_of, register_links, write_links
+from entitykit.components.links import as_candidates, mentions_of, write_links
 from entitykit.components.nils import group_again
 from entitykit.components.with_kb import WithKB
 from entitykit.errors import error, warn
@@ -133,7 +134,7 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
         self.scorer = scorer
         self._task: NameTask | MarkupTask | None = None
         self._check()
-        register_links()
+        register_extensions()
         self.begin_kb(kb)
 
     def _check(self) -> None:
@@ -199,9 +200,14 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
         _ = self.task  # what is wrong with names and tokenizer is said here
 
     @property
-    def _gold_key(self) -> str:
-        """Where links are written, and gold ones are."""
+    def link_key(self) -> str:
+        """Where the mentions are that it links, and gold ones: ``ents`` or a span group."""
         return ENTS if self._key is None or self.settings["task"] == "markup" else self._key
+
+    @property
+    def least_link(self) -> float:
+        """The least probability that a link has."""
+        return float(self.settings["threshold"])
 
     def predict(self, docs: Iterable[Doc]) -> list[list[Linked]]:
         """Link the mentions of documents, without changing them.
@@ -242,7 +248,7 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
                 likely = [link for link in links if link.scores[0] >= self.settings["threshold"]]
                 _annotate_found(doc, self._rank(likely), self.settings["label"])
             else:
-                _annotate_given(doc, self._gold_key, self._rank(links), self.settings["threshold"])
+                _annotate_given(doc, self.link_key, self._rank(links), self.settings["threshold"])
 
     def _rank(self, links: Sequence[Linked]) -> dict[tuple[int, int], list[tuple[str, float]]]:
         """Ids and probabilities for each mention; of entities with one name, the most popular first."""
@@ -291,7 +297,7 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
         task, store = self.task, self.store
         found, n_links, n_lost = [], 0, 0
         for doc in references:
-            spans = [span for span in reference_spans(doc, [self._gold_key]) or () if span.kb_id_ not in ("", NIL)]
+            spans = [span for span in reference_spans(doc, [self.link_key]) or () if span.kb_id_ not in ("", NIL)]
             rows = store.rows([span.kb_id_ for span in spans]).tolist()
             known = [(span, row) for span, row in zip(spans, rows, strict=True) if row >= 0]
             names = [entity.name for entity in store.entities([row for _, row in known])]
@@ -307,7 +313,7 @@ class Genre(WithKB, PipedInBatches, TrainablePipe):
         """Score predicted against gold documents with the component's scorer."""
         if self.scorer is None:
             return {}
-        key = self._gold_key
+        key = self.link_key
         where = {"annotate": "ents"} if key == ENTS else {"annotate": "spans", "spans_key": key}
         return cast(dict[str, Any], self.scorer(list(examples), **where))
 

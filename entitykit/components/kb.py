@@ -46,6 +46,16 @@ class KBPipe(WithKB, TorchPipe):
         """Where links are, in gold and in predicted documents: ``ents`` or a span group."""
         return str(self.settings["mentions"])
 
+    @property
+    def link_key(self) -> str:
+        """Where the mentions are that it links: ``ents`` or a span group."""
+        return self.gold_key
+
+    @property
+    def least_link(self) -> float:
+        """The least probability that a link has; 0 for a component that does not link."""
+        return float(self.settings.get("threshold") or 0.0)
+
     # What it works with
 
     def set_kb(self, kb: Any) -> None:

@@ -1,7 +1,7 @@
 """`entitykit_mention_pairs`: scores near mentions of any documents again: a cross-encoder reads both with their contexts."""
 
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,11 +16,12 @@ from entitykit.bridge.cross_document import MentionPairsModel, MentionTexts, lea
 from entitykit.components.base import check_loss
 from entitykit.components.cluster_documents import GROUP
 from entitykit.components.clustering import Cached, ClusteringPipe, cosines_of, gather, log_odds
+from entitykit.components.clusters import warn_shared
 from entitykit.components.cross_document import gold_mentions
 from entitykit.components.near import Doubles, Floats, Ints, near_pairs
 from entitykit.decoding.cross_document import ScorePairs
 from entitykit.errors import error
-from entitykit.knowledge.candidates import Mention
+from entitykit.knowledge.cluster_schema import Mentions
 
 DEFAULT_CONFIG = {
     "model": {
@@ -111,6 +112,14 @@ class MentionPairs(ClusteringPipe):
         """There are none."""
         return ()
 
+    def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
+        """Look at the gold clusters.
+
+        Warns:
+            W641 for mentions in several clusters.
+        """
+        warn_shared(examples, self.name)
+
     def initialize(
         self,
         get_examples: Callable[[], Iterable[Example]],
@@ -179,7 +188,7 @@ class MentionPairs(ClusteringPipe):
     def set_annotations(self, docs: Iterable[Doc], scores: Sequence[Any]) -> None:
         """Write nothing."""
 
-    def scorer_of(self, mentions: Sequence[Mention], vectors: Floats, odds: tuple[float, float]) -> ScorePairs:
+    def scorer_of(self, mentions: Mentions, vectors: Floats, odds: tuple[float, float]) -> ScorePairs:
         """Score pairs by reading them, in an order that does not depend on that of the documents."""
 
         def score(pairs: Ints) -> Doubles:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from entitykit import __version__
+from entitykit.errors import EntityKitError, error
 from entitykit.knowledge.candidates import Mention
 
 Floats = NDArray[np.float32]
 
-FORMAT = 2
+FORMAT = 3
 APPLICATION = int.from_bytes(b"EkCl", "big")
 
 TABLES = """
@@ -31,6 +32,12 @@ CREATE TABLE merged (cluster INTEGER PRIMARY KEY, kept INTEGER NOT NULL);
 CREATE TABLE candidates (mention INTEGER PRIMARY KEY, found TEXT NOT NULL);
 CREATE TABLE links (cluster INTEGER PRIMARY KEY, kb_id TEXT NOT NULL)
 """
+
+
+class Mentions(Protocol):
+    """Mentions in their contexts, by number: a list, or what loads them when they are asked for."""
+
+    def __getitem__(self, row: int, /) -> Mention: ...
 
 
 class NewDocument(NamedTuple):
@@ -91,6 +98,12 @@ def cluster_id(number: int) -> str:
 def cluster_number(id_: str) -> int:
     """The number in a cluster's id."""
     return int(id_[1:])
+
+
+def given_twice(id_: str) -> EntityKitError:
+    """The error of two documents with one id."""
+    advice = "Give each of them another doc.user_data['id'], or \"id\" of its JSON line; one that has none is known by its text"
+    return error("E639", id=id_, found="the id of two documents", expected="an id of its own for each", advice=advice)
 
 
 def make_tables(connection: sqlite3.Connection, width: int, fingerprint: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -24,17 +25,14 @@ from numpy.typing import NDArray
 
 from entitykit.errors import EntityKitError, error
 from entitykit.knowledge.candidates import Mention
-from entitykit.knowledge.cluster_schema import APPLICATION, FORMAT, NewDocument, cluster_id, make_tables
+from entitykit.knowledge.cluster_file import FILE, ClusterFile
+from entitykit.knowledge.cluster_schema import NewDocument, cluster_id, make_tables
 from entitykit.knowledge.connection import connect
 from entitykit.knowledge.files import locked, sync_names
 from entitykit.knowledge.index import VectorIndex
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-
-FILE = "clusters.sqlite"
-WAIT = 60.0
-"""Seconds to wait for another process."""
 
 EXACT = 2**18
 """Up to so many mentions all are compared with each other, which is faster than a graph, and finds all neighbours. Above, an
@@ -43,31 +41,21 @@ inverted file finds nearly all of them, and warns if it does not (W550)."""
 _CHOSEN = "(SELECT value FROM json_each(?))"
 
 
-class ClusterStore:
+class ClusterStore(ClusterFile):
     """Mentions and their clusters; made by `create`, opened by `open`. An object is for one thread and process.
 
     Args:
         folder: of the store.
-        read_only: refuse to write.
+        read_only: refuse to write. Then the folder may be one where nothing can be written.
 
     Raises:
         CheckpointError: E633 if there is no store, E634 if it is damaged.
     """
 
     def __init__(self, folder: str | Path, *, read_only: bool = False) -> None:
-        self.folder, self.read_only = Path(folder).absolute(), read_only
-        if not (self.folder / FILE).is_file():
-            raise error("E633", path=self.folder, reason="there is none")
+        super().__init__(folder, read_only=read_only)
         self._index: VectorIndex | None = None
         self._version = -1
-        with self._coded():
-            self._connection = connect(self.folder / FILE, "mode=ro" if read_only else "mode=rw", wait=WAIT)
-            try:
-                self._check()
-                self.width, self.fingerprint, self.built = self._one("SELECT width, fingerprint, built FROM store")
-            except BaseException:
-                self._connection.close()
-                raise
 
     @classmethod
     def open(cls, folder: str | Path, *, read_only: bool = False) -> ClusterStore:
@@ -75,13 +63,14 @@ class ClusterStore:
         return cls(folder, read_only=read_only)
 
     @classmethod
-    def create(cls, folder: str | Path, *, width: int, fingerprint: str) -> ClusterStore:
+    def create(cls, folder: str | Path, *, width: int, fingerprint: str, or_open: bool = False) -> ClusterStore:
         """Make an empty store and open it.
 
         Args:
             folder: where; it need not exist.
             width: size of a vector.
             fingerprint: of the weights that make the vectors.
+            or_open: open one that is there by then, such as another process may have made meanwhile.
 
         Raises:
             OutputError: E635 if the folder cannot be written, or holds a store.
@@ -92,6 +81,8 @@ class ClusterStore:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder):
                 if (folder / FILE).exists():
+                    if or_open:
+                        return cls(folder)
                     raise error("E635", path=folder, reason="there is a store already")
                 for path in (new, *(folder / f"{new.name}{end}" for end in ("-wal", "-shm", "-journal"))):
                     path.unlink(missing_ok=True)
@@ -110,10 +101,6 @@ class ClusterStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
 
     # Numbers
 
@@ -152,7 +139,8 @@ class ClusterStore:
 
     def digests(self, ids: Sequence[str]) -> dict[str, str]:
         """Digests of documents that are there, by id."""
-        return dict(self._all(f"SELECT id, digest FROM documents WHERE id IN {_CHOSEN}", json.dumps(list(ids))))
+        found = ((id_, self._all("SELECT digest FROM documents WHERE id = ?", id_)) for id_ in ids)  # JSON ends a text at NUL
+        return {id_: rows[0][0] for id_, rows in found if rows}
 
     def clusters_in(self, id_: str) -> dict[tuple[int, int], int]:
         """Clusters of a document's mentions, by start and end in characters."""
@@ -164,9 +152,19 @@ class ClusterStore:
         rows = self._all("SELECT kept FROM merged WHERE cluster = ?", cluster)
         return int(rows[0][0]) if rows else cluster
 
-    def nearest(self, vectors: Floats, k: int) -> tuple[Floats, Ints]:
-        """Cosines *(n, k)*, falling, and numbers *(n, k)* of the nearest mentions; where there are fewer, −∞ and -1."""
-        return self._fresh_index().search(vectors, k)
+    def nearest(self, vectors: Floats, k: int, *, without: Ints | None = None) -> tuple[Floats, Ints]:
+        """Cosines *(n, k)*, falling, and numbers *(n, k)* of the nearest mentions; where there are fewer, −∞ and -1.
+
+        Args:
+            vectors: *(n, width)*.
+            k: how many.
+            without: mentions *(m,)* that are not to be found.
+        """
+        index = self._fresh_index()
+        if without is not None and len(without):
+            index = index.copy()
+            index.remove(without)
+        return index.search(vectors, k)
 
     def clusters_of(self, mentions: Ints) -> Ints:
         """Clusters *(n,)* of mentions *(n,)*, which rise."""
@@ -221,7 +219,7 @@ class ClusterStore:
         found: dict[int, dict[str, float]] = {cluster: {} for cluster in counts}
         each = there.replace("WHERE", ", json_each(found) WHERE")
         for cluster, id_, total in self._all(f"SELECT cluster, key, sum(value) {each} GROUP BY cluster, key", _dump(clusters)):
-            found[cluster][id_] = total / counts[cluster]
+            found[cluster][_given(id_)] = total / counts[cluster]
         return found
 
     def links_of(self, clusters: Ints) -> dict[int, str]:
@@ -242,35 +240,36 @@ class ClusterStore:
     def changing(self) -> Iterator[None]:
         """Change the store: all that is done within the block, or nothing. Others who want to change it wait.
 
+        A block within another is part of the outer one's change: what it does is lost if it fails, or if that does.
+
         Raises:
             OutputError: E635 if the store cannot be written.
         """
         if self.read_only:
             raise error("E635", path=self.folder, reason="it was opened to be read only")
-        with self._coded(), self._alone():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+        outermost = not self._changing
+        try:
+            with self._writing():
                 yield
-                self._connection.execute("UPDATE store SET version = version + 1")
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._index = None
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-            self._version += 1 if self._index is not None else 0
+                if outermost:
+                    self._connection.execute("UPDATE store SET version = version + 1")
+        except BaseException:
+            self._index = None
+            raise
+        self._version += 1 if outermost and self._index is not None else 0
 
     def remove(self, ids: Sequence[str]) -> int:
         """Take documents out, within `changing`; the answer is how many there were. Their clusters lose their links."""
-        chosen, values = f"SELECT document FROM documents WHERE id IN {_CHOSEN}", (json.dumps(list(ids)),)
-        there, execute = f"FROM mentions WHERE document IN ({chosen})", self._connection.execute
+        rows = [row for id_ in ids for row in self._all("SELECT document FROM documents WHERE id = ?", id_)]
+        values = (_dump(np.array(rows, dtype=np.int64).reshape(-1)),)
+        there, execute = f"FROM mentions WHERE document IN {_CHOSEN}", self._connection.execute
         gone = self._all(f"SELECT mention {there}", *values)
         if gone:
             self._fresh_index().remove(np.array(gone, dtype=np.int64).reshape(-1))
         execute(f"DELETE FROM links WHERE cluster IN (SELECT cluster {there})", values)
         execute(f"DELETE FROM candidates WHERE mention IN (SELECT mention {there})", values)
         execute(f"DELETE {there}", values)
-        return execute(f"DELETE FROM documents WHERE id IN {_CHOSEN}", values).rowcount
+        return execute(f"DELETE FROM documents WHERE document IN {_CHOSEN}", values).rowcount
 
     def put(self, documents: Sequence[NewDocument], clusters: Ints, merged: Mapping[int, int]) -> None:
         """Put documents in, within `changing`.
@@ -279,7 +278,12 @@ class ClusterStore:
             documents: that are not there.
             clusters: of their mentions *(n_mentions,)*, one after the other.
             merged: clusters that are now part of others with lower numbers.
+
+        Raises:
+            InputError: E639 for a document that is there.
         """
+        for id_ in self.digests([each.id for each in documents]):
+            raise error("E639", id=id_, found="in the store already", expected="a new document", advice="Take that out first")
         index, first, execute = self._fresh_index(), self.last_mention + 1, self._connection.execute
         for old, kept in merged.items():
             execute("UPDATE mentions SET cluster = ? WHERE cluster = ?", (kept, old))
@@ -314,7 +318,8 @@ class ClusterStore:
             "INSERT OR REPLACE INTO candidates SELECT mention, ? FROM mentions JOIN documents USING (document) "
             "WHERE id = ? AND start = ? AND stop = ?"
         )
-        self._connection.executemany(query, ((json.dumps(each), id_, *place) for place, each in found.items()))
+        said = {place: json.dumps({_kept(name): p for name, p in each.items()}) for place, each in found.items()}
+        self._connection.executemany(query, ((each, id_, *place) for place, each in said.items()))
 
     def link(self, decided: Mapping[int, str]) -> None:
         """Keep the entities of clusters, empty for those that no knowledge base has, within `changing`."""
@@ -323,9 +328,9 @@ class ClusterStore:
     # The file
 
     def _fresh_index(self) -> VectorIndex:
-        """The vectors of all mentions, read anew if somebody else has changed the store."""
+        """The vectors of all mentions, read anew if somebody else has changed the store, or if it has outgrown `EXACT`."""
         version = int(self._one("SELECT version FROM store")[0])
-        if self._index is None or self._version != version:
+        if self._index is None or self._version != version or (self._index.kind == "flat" and len(self._index) > EXACT):
             rows = self._all("SELECT mention, vector FROM mentions ORDER BY mention")
             numbers = np.array([row[0] for row in rows], dtype=np.int64)
             vectors = self._unpack(row[1] for row in rows)
@@ -341,49 +346,16 @@ class ClusterStore:
             raise error("E634", path=self.folder / FILE, found=f"vectors of {len(data)} bytes together", expected=expected)
         return np.frombuffer(data, dtype="<f4").reshape(-1, self.width).astype(np.float32)
 
-    def _check(self) -> None:
-        ((application,),) = self._all("PRAGMA application_id")
-        ((version,),) = self._all("PRAGMA user_version")
-        if (application, version) != (APPLICATION, FORMAT):
-            found, expected = (f"format {v} of application {a}" for a, v in ((application, version), (APPLICATION, FORMAT)))
-            raise error("E634", path=self.folder / FILE, found=found, expected=expected)
-
-    def _one(self, query: str) -> tuple[Any, ...]:
-        (row,) = self._all(query)
-        return row
-
-    def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._coded():
-            return self._connection.execute(query, values).fetchall()
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lock; the system's errors of taking it are E635, those of the block its own."""
-        lock = locked(self.folder)
-        try:
-            lock.__enter__()
-        except OSError as problem:
-            raise error("E635", path=self.folder, reason=problem) from problem
-        try:
-            yield
-        finally:
-            lock.__exit__(None, None, None)
-
-    @contextmanager
-    def _coded(self) -> Iterator[None]:
-        """Make SQLite's errors coded ones."""
-        try:
-            yield
-        except sqlite3.DatabaseError as problem:
-            text = str(problem)
-            if isinstance(problem, sqlite3.ProgrammingError) and "closed database" not in text:
-                raise
-            if "closed" in text or "unable to open" in text:
-                raise error("E633", path=self.folder, reason=text) from problem
-            if any(part in text for part in ("readonly", "full", "disk I/O", "locked", "busy")):
-                raise error("E635", path=self.folder, reason=text) from problem
-            raise error("E634", path=self.folder / FILE, found=text, expected="a whole database") from problem
-
 
 def _dump(numbers: Ints) -> str:
     return json.dumps(numbers.tolist())
+
+
+def _kept(id_: str) -> str:
+    """An entity's id as a key of JSON, where SQLite ends a text at NUL."""
+    return id_.replace("\\", "\\\\").replace("\0", "\\0")
+
+
+def _given(key: str) -> str:
+    """The id again."""
+    return re.sub(r"\\(.)", lambda found: "\0" if found[1] == "0" else found[1], key)

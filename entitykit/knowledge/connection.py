@@ -21,6 +21,11 @@ from entitykit.knowledge.schema import FILE, Meta, check_database
 OLDEST = (3, 34)  # has the trigram tokenizer
 CACHE = 64 * 2**10  # KiB of pages in memory, for each connection
 
+FROZEN = "ro&immutable=1"
+"""How to open a file in a folder where nothing can be written, so that nobody changes it, either."""
+
+UNFINISHED = "its last writer did not close it, and nothing can be written here. Open it once where it can"
+
 _INHERITED: list[object] = []
 """Connections of the process that forked into this one: neither used nor closed here, because SQLite allows neither."""
 
@@ -155,22 +160,16 @@ class Database:
         try:
             connection = connect(self.folder / FILE, f"mode={self._mode}", wait=self.wait)
         except sqlite3.OperationalError as problem:
-            if not any(part in str(problem) for part in ("unable to open", "readonly")) or "immutable" in self._mode:
+            if not nothing_can_be_written(problem) or self._mode == FROZEN:
                 raise
-            self._mode = self._frozen(problem)
+            if has_log(self.folder / FILE):
+                raise error("E500", path=self.folder, reason=f"{problem}; {UNFINISHED}") from problem
+            self._mode = FROZEN
             connection = connect(self.folder / FILE, f"mode={self._mode}", wait=self.wait)
         held = _Held(connection)
         check_database(connection, self.folder, self.meta)
         self._all.add(held)
         return held
-
-    def _frozen(self, problem: Exception) -> str:
-        """How to open a file in a folder where nothing can be written, so that nobody changes it, either."""
-        log = self.folder / f"{FILE}-wal"
-        if log.exists() and log.stat().st_size:
-            reason = f"{problem}; its last writer did not close it, and nothing can be written here. Open it once where it can"
-            raise error("E500", path=self.folder, reason=reason) from problem
-        return "ro&immutable=1"
 
 
 def connect(path: Path, mode: str, *, wait: float = 0.0) -> sqlite3.Connection:
@@ -190,6 +189,17 @@ def connect(path: Path, mode: str, *, wait: float = 0.0) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def nothing_can_be_written(problem: sqlite3.OperationalError) -> bool:
+    """Whether a file could not be opened because SQLite may not write beside it; then it may be opened as `FROZEN`."""
+    return any(part in str(problem) for part in ("unable to open", "readonly"))
+
+
+def has_log(path: Path) -> bool:
+    """Whether the last writer of a file has left a part of it in its log; then it must not be opened as `FROZEN`."""
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 @cache

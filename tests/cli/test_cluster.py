@@ -13,7 +13,10 @@ from spacy.tokens import DocBin
 from spacy.vocab import Vocab
 
 from entitykit.cli.__main__ import main
+from entitykit.cli.cluster import Links
+from entitykit.errors import EntityKitWarning
 from tests.cli.failing import read_json_lines, write_json_lines
+from tests.knowledge.kb import build
 from tests.pipelines import SENTENCES, add_head, initialized, make_examples, make_pipeline, train
 
 LINES = [text for text, _ in SENTENCES]
@@ -238,3 +241,44 @@ def test_links_without_a_linker_or_inputs(
     assert "[E645]" in capsys.readouterr().err
     assert run(tmp_path / "store", "--info", "--link") == 2
     assert "[E428]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["ents", "names"])
+def test_clusters_are_linked_by_a_dictionary(tmp_path: Path, tiny_bert: Path, key: str) -> None:
+    """Which has settings of its own, and says itself where its mentions are."""
+    build(tmp_path / "kb").close()
+    nlp = make_pipeline(tiny_bert)
+    kb = {"@misc": "entitykit.KB.v1", "path": str(tmp_path / "kb")}
+    nlp.add_pipe("entitykit_dictionary", config={"kb": kb, "mentions": key, "min_prior": 0.1})
+    add_head(nlp, "cross_document", mentions=key, threshold=0.999)
+    nlp.initialize(lambda: make_examples(nlp))
+    nlp.to_disk(tmp_path / "nlp")
+    (tmp_path / "in.txt").write_text("Paris, called Alexandros, never saw Paris, Texas.")
+    arguments = [tmp_path / "store", tmp_path / "in.txt", "--pipeline", tmp_path / "nlp", "--link"]
+    table = tmp_path / "clusters.jsonl"
+    assert run(*arguments, "--export", table) == 0
+    decided = {cluster["mentions"][0]["text"]: cluster["kb_id"] for cluster in read_json_lines(table)}
+    assert decided == {"Paris": "Q90", "Alexandros": "Q167646", "Paris, Texas": "Q830149"}
+
+
+def test_where_links_are(tiny_bert: Path, tmp_path: Path) -> None:
+    """As each component that links says it."""
+    build(tmp_path / "kb").close()
+    kb = {"@misc": "entitykit.KB.v1", "path": str(tmp_path / "kb")}
+    for factory, config, expected in (
+        ("entitykit_dictionary", {"mentions": "sc", "min_prior": 0.25}, ("sc", 0.25)),
+        ("entitykit_linker", {"mentions": "sc", "threshold": 0.25}, ("sc", 0.25)),
+        ("entitykit_reranker", {"mentions": "sc", "threshold": 0.25}, ("sc", 0.25)),
+        ("entitykit_entqa", {"annotate": "spans", "spans_key": "found", "threshold": 0.25}, ("found", 0.25)),
+        ("entitykit_genre", {"mentions": "sc", "threshold": 0.25}, ("sc", 0.25)),
+        ("entitykit_genre", {"mentions": "sc", "task": "markup"}, ("ents", 0.0)),
+        ("entitykit_genre", {}, ("ents", 0.0)),
+    ):
+        nlp = spacy.blank("en")
+        nlp.add_pipe(factory, config={"kb": kb, **config})
+        assert Links.of(nlp, "") == expected, factory
+    nlp.add_pipe("entitykit_cross_document", name="vectors")  # of doc.ents
+    assert Links.of(nlp, "") == ("ents", 0.0)
+    nlp.add_pipe("entitykit_dictionary", config={"kb": kb, "mentions": "sc"})
+    with pytest.warns(EntityKitWarning, match=r"W644.*'entitykit_dictionary' links the mentions of sc, but 'vectors'.*of ents"):
+        assert Links.of(nlp, "") == ("sc", 0.0)

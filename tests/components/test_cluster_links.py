@@ -92,7 +92,8 @@ def stored(store: ClusterStore, doc: Doc, id_: str, clusters: Sequence[int], mer
     doc.user_data["id"] = id_
     places = characters(doc.spans["cross_document"])
     contexts = [Mention(span.text, "", "") for span in doc.spans["cross_document"]]
-    new = NewDocument(*named(doc, places), places, [""] * len(places), contexts, np.ones((len(places), 2), dtype=np.float32))
+    vectors = np.ones((len(places), 2), dtype=np.float32)
+    new = NewDocument(*named(doc, "cross_document"), places, [""] * len(places), contexts, vectors)
     with store.changing():
         store.remove([id_])
         store.put([new], np.array(clusters, dtype=np.int64), merged or {})
@@ -115,7 +116,7 @@ def test_a_store_keeps_what_was_decided(tmp_path: Path) -> None:
         links_from(store, [again])
         assert [ent.kb_id_ for ent in again.ents] == ["Q2", ""]
         assert again._.nil_clusters == {"NIL-C2": [[1, 2]]}
-        with pytest.raises(InputError, match="E639.*'two'.*not in the store"):
+        with pytest.raises(InputError, match="E639.*'two' is in the store with another text"):
             link_clusters([two], store=store)
 
 
@@ -148,6 +149,33 @@ def test_a_cluster_that_loses_mentions_is_decided_anew(tmp_path: Path) -> None:
         assert (two.ents[0].kb_id_, two.ents[0]._.nil_id) == ("", "NIL-C1")
         assert link_clusters([two], store=store) == {"C1": ""}
         assert two.ents[0]._.kb_ents == [("Q167646", 0.4)]
+
+
+def test_a_store_knows_the_clusters_of_documents(tmp_path: Path) -> None:
+    """Whatever ids their mentions have: those before a merge, or those of other clusters."""
+    with ClusterStore.create(tmp_path, width=2, fingerprint="x") as store:
+        one = stored(store, make(("C1", [("Q1", 0.9)]), ("C2", [("Q2", 0.9)])), "one", [1, 2])
+        two = stored(store, make(("C2", []), ("C3", [("Q3", 0.9)])), "two", [1, 3], {2: 1})
+        assert link_clusters([one, two], store=store) == {"C1": "", "C3": "Q3"}  # 0.3 for Q1, 0.3 for Q2, else none
+        assert [[span.id_ for span in doc.spans["cross_document"]] for doc in (one, two)] == [["C1", "C1"], ["C1", "C3"]]
+        assert [(cluster["id"], cluster["kb_id"]) for cluster in store.export()] == [("C1", ""), ("C3", "Q3")]
+        for doc, id_ in ((one, "C3"), (two, "C1")):
+            doc.spans["cross_document"] = [Span(doc, i, i + 1, span_id=id_) for i in range(2)]  # as `cluster` has numbered them
+        for link in (lambda: link_clusters([one, two], store=store), lambda: links_from(store, [one, two])):
+            link()
+            assert [ent.kb_id_ for doc in (one, two) for ent in doc.ents] == ["", "", "", "Q3"]
+            assert [span.id_ for span in two.spans["cross_document"]] == ["C1", "C3"]
+        assert [(cluster["id"], cluster["kb_id"]) for cluster in store.export()] == [("C1", ""), ("C3", "Q3")]
+
+
+@pytest.mark.parametrize("id_", ["Zürich", 'a"b', "a\\b", "a\\0b", "a\0b", "a\nb", "1"])
+def test_ids_of_entities_may_be_any_text(tmp_path: Path, id_: str) -> None:
+    with ClusterStore.create(tmp_path, width=2, fingerprint="x") as store:
+        doc = stored(store, make(("C1", [(id_, 0.7), ("a", 0.2)])), f"in {id_}", [1])
+        assert link_clusters([doc], store=store) == {"C1": id_}
+        assert store.mean_candidates(np.array([1]))[1] == {id_: 0.7, "a": 0.2}
+        assert [cluster["kb_id"] for cluster in store.export()] == [id_]
+        assert list(store.digests([f"in {id_}"])) == [f"in {id_}"]
 
 
 def written(doc: Doc) -> Any:

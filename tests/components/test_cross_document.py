@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.tokens.span_group import SpanGroup
-from spacy.training import Example
 from spacy.vocab import Vocab
 
 from entitykit.components.clustering import ClusteringPipe, gather, log_odds
@@ -100,6 +99,14 @@ def test_scores_that_are_missing() -> None:
     assert mentions_in_order(doc, "sc") == [(0, 1, "", 1.0), (1, 2, "", 0.5)]
 
 
+def test_of_mentions_in_one_place_the_first_counts() -> None:
+    """Its label, and its score."""
+    doc = Doc(Vocab(), words=["Ada", "Ben"])
+    spans = [Span(doc, 0, 1, label=label) for label in ("A", "B")]
+    doc.spans["sc"] = SpanGroup(doc, name="sc", spans=spans, attrs={"scores": [0.9, 0.1]})
+    assert mentions_in_order(doc, "sc") == [(0, 1, "A", 0.9)]
+
+
 def test_hard_negatives_are_near_clusters_of_earlier_batches(tiny_bert: Path) -> None:
     nlp, examples = initialized(tiny_bert, KIND)
     pipe = pipe_of(nlp)
@@ -127,6 +134,16 @@ def test_gold_clusters_need_an_id_each(tiny_bert: Path) -> None:
         del eg.reference.user_data["coref_ids"]
     assert len(set(gold_mentions(examples[0]).values()) & set(gold_mentions(examples[1]).values())) == 0
     with pytest.warns(EntityKitWarning, match="W631"):
+        nlp.initialize(lambda: examples)
+
+
+@pytest.mark.parametrize("kind", [KIND, "mention_pairs"])
+def test_mentions_of_several_clusters_are_told_of(tiny_bert: Path, kind: str) -> None:
+    """Before they are learned in the first one."""
+    nlp, examples = initialized(tiny_bert, kind)
+    reference = examples[0].reference
+    reference.spans["coref_clusters_1"] = [*reference.spans["coref_clusters_1"], reference.spans["coref_clusters_2"][0]]
+    with pytest.warns(EntityKitWarning, match=f"W641.*1 places have gold mentions of more than one cluster; '{kind}'"):
         nlp.initialize(lambda: examples)
 
 
@@ -280,10 +297,13 @@ def test_documents_that_are_there_already(tmp_path: Path) -> None:
         gone = docs[1].spans[GROUP][1].id_  # of a cluster that has no mention any more; its number is not given again
         assert gone not in {span.id_ for span in changed.spans[GROUP]}
         assert (store.n_documents, store.n_mentions) == (3, 5)
-        with pytest.raises(InputError, match="E639.*not in the store"):
+        with pytest.raises(InputError, match=r"E639.*'b' is in the store with another text.*Add it again"):
             pipe.ids_from(store, [docs[1]])
-        with pytest.raises(InputError, match="E639.*two documents"):
-            pipe.add_to(store, [document("x", [1]), document("x", [2])])
+        with pytest.raises(InputError, match=r"E639.*'new' is not in the store.*Add it first"):
+            pipe.ids_from(store, [document("new", [1])])
+        for same in (pipe.add_to, pipe.ids_from):
+            with pytest.raises(InputError, match=r"E639.*two documents.*Give each of them another"):
+                same(store, [document("x", [1]), document("x", [2])])
         assert store.n_documents == 3
 
 
@@ -330,28 +350,6 @@ def test_many_mentions_of_one_document() -> None:
     doc = document("novel", [i % SIZE for i in range(3000)], noise=0.02)
     ByVectors(neighbours=10).cluster([doc])
     assert all(len({span.label_ for span in doc.spans[GROUP] if span.id_ == id_}) == 1 for id_ in clusters([doc]))
-
-
-def test_thresholds_are_calibrated_and_saved() -> None:
-    pipe = ByVectors()
-    docs = [document(f"d{i}", [i, (i + 1) % 4], noise=0.25) for i in range(4)]
-    examples = []
-    for doc in docs:
-        gold = Doc(doc.vocab, words=[token.text for token in doc])
-        for i, span in enumerate(doc.spans[GROUP], start=1):
-            gold.spans[f"coref_clusters_{i}"] = [gold[span.start : span.end]]
-        gold.user_data["coref_ids"] = [span.label_ for span in doc.spans[GROUP]]
-        examples.append(Example(doc, gold))
-    found = pipe.calibrate(examples)
-    best = pipe.score(examples)["cross_document_conll_f"]
-    for threshold in pipe.thresholds:
-        assert ByVectors(threshold=threshold, mean_threshold=threshold).score(examples)["cross_document_conll_f"] <= best
-    assert pipe.cfg["threshold"] == found.threshold
-    assert ByVectors(threshold=0.9).merging.threshold == 0.9
-    pipe.settings["threshold"] = 0.123  # what the config says, counts
-    assert (pipe.merging.threshold, pipe.merging.mean_threshold) == (0.123, found.mean_threshold)
-    with pytest.raises(ConfigError, match="E637"):
-        ByVectors().calibrate([Example(docs[0], Doc(Vocab(), words=[token.text for token in docs[0]]))])
 
 
 @given(st.integers(0, 8), st.integers(1, 5), st.integers(0, 8))

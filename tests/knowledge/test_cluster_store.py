@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from entitykit.errors import CheckpointError, OutputError
+from entitykit.errors import CheckpointError, InputError, OutputError
+from entitykit.knowledge import cluster_store
 from entitykit.knowledge.candidates import Mention
 from entitykit.knowledge.cluster_schema import ClusterReport, NewDocument
 from entitykit.knowledge.cluster_store import FILE, ClusterStore
@@ -169,6 +172,120 @@ def test_what_is_no_store(tmp_path: Path, store: ClusterStore) -> None:
         _ = store.n_mentions
 
 
+def test_a_change_within_a_change(store: ClusterStore) -> None:
+    """Is part of it; what fails within is undone alone, where the outer one goes on."""
+
+    def put_and_fail(new: NewDocument) -> None:
+        with store.changing():
+            put(store, [new], [4])
+            raise RuntimeError
+
+    before = list(store.export())
+    with store.changing():
+        put(store, [document("c", 2)], [3])
+        assert store.clusters_in("c") == {(0, 1): 3}
+        with pytest.raises(RuntimeError):
+            put_and_fail(document("d", 3))
+        assert store.clusters_in("d") == {}
+        assert store.nearest(np.eye(WIDTH, dtype=np.float32)[2:3], 1)[1].tolist() == [[4]]
+    assert (store.n_documents, store.next_cluster) == (4, 4)
+    with ClusterStore.open(store.folder, read_only=True) as other:
+        assert list(other.export()) == list(store.export()) != before
+    with pytest.raises(RuntimeError):
+        put_and_fail(document("e", 3))
+    assert store.clusters_in("e") == {}
+    put(store, [document("e", 3)], [4])
+    assert store.nearest(np.eye(WIDTH, dtype=np.float32)[3:], 1)[1].tolist() == [[store.last_mention]]
+
+
+def test_a_block_that_reads_sees_one_state(store: ClusterStore) -> None:
+    with ClusterStore.open(store.folder) as other:
+        with other.reading(), other.reading():
+            assert other.n_documents == 3
+            put(store, [document("c", 2)], [3])
+            assert (other.n_documents, other.clusters_in("c")) == (3, {})
+            with pytest.raises(OutputError, match=r"E635.*with store.reading\(\).*leave that first"), other.changing():
+                pass
+        assert other.n_documents == 4
+        with other.changing(), other.reading():
+            other.remove(["c"])
+            assert other.n_documents == 3
+        assert store.n_documents == 3
+
+
+def test_documents_that_are_put_twice(store: ClusterStore) -> None:
+    with pytest.raises(InputError, match="E639.*'b' is in the store already"):
+        put(store, [document("b", 1)], [7])
+    assert store.clusters_in("b") == {(0, 1): 1}
+
+
+def test_a_store_that_somebody_else_has_made(store: ClusterStore) -> None:
+    """Meanwhile, between looking and making one, is opened, where that is asked for."""
+    with ClusterStore.create(store.folder, width=WIDTH, fingerprint="weights", or_open=True) as same:
+        assert same.n_documents == 3
+
+
+def test_the_index_of_a_store_that_stays_open(store: ClusterStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Becomes an inverted file when it has grown, as that of one that is opened then."""
+    monkeypatch.setattr(cluster_store, "EXACT", 40)
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        vector = rng.normal(size=(1, WIDTH)).astype(np.float32)
+        put(store, [document(f"n{number}", 0)._replace(vectors=vector / np.linalg.norm(vector))], [store.next_cluster])
+    found = store.nearest(np.eye(WIDTH, dtype=np.float32), 2)
+    assert store._index is not None
+    assert store._index.kind == "ivf"
+    assert len(store._index) == store.n_mentions == 63
+    with ClusterStore.open(store.folder) as other:
+        np.testing.assert_array_equal(other.nearest(np.eye(WIDTH, dtype=np.float32), 2)[1], found[1])
+
+
+def test_nearest_without_some(store: ClusterStore) -> None:
+    query = np.eye(1, WIDTH, dtype=np.float32)
+    assert sorted(store.nearest(query, 3)[1][0].tolist()) == [1, 2, 3]
+    assert store.nearest(query, 3, without=np.array([1, 2]))[1].tolist() == [[3, -1, -1]]
+    assert sorted(store.nearest(query, 3, without=np.array([], dtype=np.int64))[1][0].tolist()) == [1, 2, 3]
+
+
+# Opens a store as somebody who may not write.
+READ_ONLY = """
+import os, sys
+import numpy as np
+import numpy.random  # which is loaded when it is asked for, and must be while we may read it
+from entitykit.errors import EntityKitError
+from entitykit.knowledge.cluster_store import ClusterStore
+if os.geteuid() == 0:
+    os.setuid(65534)  # who may not write everywhere
+for read_only in (True, False):
+    try:
+        with ClusterStore.open(sys.argv[1], read_only=read_only) as store:
+            print(store.n_documents, len(list(store.export())), store.nearest(np.eye(1, 4, dtype=np.float32), 1)[0].tolist())
+            with store.changing():
+                pass
+    except EntityKitError as problem:
+        print(problem.code)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+@pytest.mark.parametrize(("closed", "expected"), [(True, ["3 2 [[1.0]]", "E635", "E635"]), (False, ["E633", "E633"])])
+def test_a_folder_that_cannot_be_written(store: ClusterStore, closed: bool, expected: list[str]) -> None:
+    if closed:
+        store.close()
+    with tempfile.TemporaryDirectory() as shared:  # pytest's own folders are for their owner only
+        copy = Path(shared, "store")
+        shutil.copytree(store.folder, copy)
+        (copy / f"{FILE}-shm").unlink(missing_ok=True)
+        for path, mode in [*((path, 0o444) for path in copy.iterdir()), (copy, 0o555), (Path(shared), 0o755)]:
+            path.chmod(mode)
+        run = subprocess.run(
+            [sys.executable, "-c", READ_ONLY, str(copy)], capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        copy.chmod(0o755)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == expected
+
+
 def test_vectors_that_are_cut_short(store: ClusterStore) -> None:
     with store.changing():
         store._connection.execute("UPDATE mentions SET vector = x'0000' WHERE mention = 1")
@@ -195,14 +312,14 @@ KILLED = """
 import json, os, sys
 import numpy as np
 from entitykit.errors import EntityKitError
-from entitykit.knowledge import cluster_store, files
+from entitykit.knowledge import cluster_file, cluster_store, files
 from entitykit.knowledge.cluster_store import ClusterStore
 from tests.knowledge.killed import killed_everywhere
 from tests.knowledge.test_cluster_store import document, put
 folder, step = sys.argv[1], int(sys.argv[2])
 
 def work(path, watch):
-    cluster_store.connect = watch.connecting(cluster_store.connect)
+    cluster_store.connect = cluster_file.connect = watch.connecting(cluster_store.connect)
     os.fsync, os.replace = map(watch.guard, (lambda _: None, os.replace))
     store = ClusterStore.create(path, width=4, fingerprint="w")
     watch.done(1)
