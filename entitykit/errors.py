@@ -869,7 +869,7 @@ ERRORS: dict[str, tuple[type[EntityKitError], str]] = {
     "E647": (
         InputError,
         "The option --entity names nobody: found '{found}'; expected a name as the text has it, such as --entity Ada, or a name and who "
-        "that is: --entity \"Ada=the daughter of Lord Byron\".",
+        'that is: --entity "Ada=the daughter of Lord Byron".',
     ),
     "E642": (
         ConfigError,

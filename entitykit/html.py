@@ -167,7 +167,7 @@ class Page:
         pieces = nest(_marks(entities, mentions))
         heights = _heights(pieces)
         body = "".join(_markup(record["text"], pieces, heights, numbers))
-        size = f"{len(doc):,} words, {len(entities):,} entities"
+        size = f"{_counted(len(doc), 'word', 'words')}, {_counted(len(entities), 'entity', 'entities')}"
         arcs = self._styled(ARCS, draw_relations(doc, numbers, _visible))
         same = self._styled(CHAINS, draw_chains(chains, _visible))
         links = self._styled(LINKS, draw_links(doc, _visible, self.names))
@@ -192,9 +192,13 @@ class Page:
         if self.n_mentions:
             switches.append(_switch("mentions", "mention", self.n_mentions))
         script = SCRIPT + (CHAINS_SCRIPT if CHAINS in self.styles else "")
-        total = f"{self.n_documents:,} documents, {self.n_words:,} words, {self.labels.total():,} entities"
+        counts = (
+            _counted(self.n_documents, "document", "documents"),
+            _counted(self.n_words, "word", "words"),
+            _counted(self.labels.total(), "entity", "entities"),
+        )
         return (
-            f'</main>\n<nav aria-label="Labels">\n{"".join(switches)}<small>{total}</small>\n</nav>\n'
+            f'</main>\n<nav aria-label="Labels">\n{"".join(switches)}<small>{", ".join(counts)}</small>\n</nav>\n'
             f"<style>\n{styles}</style>\n<script>{script}</script>\n</body>\n</html>\n"
         )
 
@@ -315,6 +319,10 @@ def _opening_tag(piece: Mark, height: int, numbers: Mapping[str, int]) -> str:
     height_class = f" h{height}" if height else ""
     cuts = " cut-start" * piece.cut_start + " cut-end" * piece.cut_end
     return f'<mark class="l{numbers[piece.label]}{height_class}{cuts}"{hint}>'
+
+
+def _counted(n: int, one: str, many: str) -> str:
+    return f"{n:,} {one if n == 1 else many}"
 
 
 def _visible(text: str) -> str:

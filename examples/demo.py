@@ -2,7 +2,7 @@
 
 Run it with `make demo`, or `python examples/demo.py [PIPELINE]` for another pipeline. The default one is given the heads in
 `heads/`, which read the states of its encoder: links to the entities of `kb.jsonl`, who is who, what a text is about, and
-relations.
+relations. The pipeline with these heads is kept in `build/demo_pipeline`, to try them on other texts.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ RELATIONS = ("document", "head", "relation", "tail", "score")
 
 
 def main(pipeline: str, page: Path = PAGE) -> None:
-    """Annotate the examples, print the tables and write the page."""
-    nlp = spacy.load(pipeline)
+    """Annotate the examples, print the tables and write the page; beside it, save the pipeline with the heads."""
+    nlp, saved = spacy.load(pipeline), page.parent / "demo_pipeline"
     known: dict[str, Entity] = {}
     if pipeline == DEFAULT:
         known = {entity.id: entity for entity in read_entities(EXAMPLES / "kb.jsonl")}
         add_heads(nlp, build_kb(known.values(), page.parent / "demo_kb"))
+        nlp.to_disk(saved)
     files = sorted(EXAMPLES.glob("*.txt"))
     started = time.perf_counter()
     docs = list(nlp.pipe(file.read_text(encoding="utf-8") for file in files))
@@ -73,10 +74,13 @@ def main(pipeline: str, page: Path = PAGE) -> None:
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render_html(docs, title="entitykit demo", names=names), encoding="utf-8")
     print(f"The same with the entities marked in the text: {page.resolve().as_uri()}")
+    if pipeline == DEFAULT:
+        print(f"The pipeline, for other texts: {saved}")
 
 
 def build_kb(entities: Iterable[Entity], folder: Path) -> Path:
     """Make the knowledge base, as `entitykit kb build` does."""
+    folder = folder.resolve()  # the pipeline will know it by this path
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     EntityStore.build(folder, entities)

@@ -191,6 +191,7 @@ def test_the_legend_counts_and_switches_labels() -> None:
     for _, switch, _ in legend:
         assert f".{switch} " in page
     assert "2 documents, 6 words, 3 entities" in page
+    assert "1 document, 1 word, 0 entities" in render_html([Doc(NLP.vocab, words=["Ada"])])
 
 
 def test_a_label_has_one_colour_everywhere() -> None:
@@ -283,6 +284,9 @@ def test_the_demo_with_its_heads(tmp_path: Path, capsys: pytest.CaptureFixture[s
     headers = [tuple(row) for row, below in pairwise(rows) if set(below[0]) == {"-"}]
     assert headers == [demo[name] for name in ("ENTITIES", "LINKS", "CHAINS", "SALIENCE", "RELATIONS")]
     assert any(row[0] == "news.txt" and row[1].startswith("Lisbon: capital of Port") for row in rows)
+    saved = spacy.load(tmp_path / "demo_pipeline")
+    assert set(demo["HEADS"]) <= set(saved.pipe_names)
+    assert saved("Ada Byron lived in Lisbon. She liked it.")._.coref_clusters
     page = (tmp_path / "demo.html").read_text(encoding="utf-8")
     assert 'title="Lisbon: capital of Portugal' in page
     n_texts = len(list(EXAMPLES.glob("*.txt")))

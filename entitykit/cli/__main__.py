@@ -83,7 +83,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     Args:
         command: the only subcommand whose module is imported for its arguments, so that ``--help`` answers at once.
     """
-    root = argparse.ArgumentParser(prog="entitykit", description="Entity-centric information extraction for spaCy.")
+    root = _Parser(prog="entitykit", description="Entity-centric information extraction for spaCy.")
     root.add_argument("--version", action="version", version=f"entitykit {__version__}")
     subparsers = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
@@ -91,6 +91,17 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
         if name == command:
             import_module(f"entitykit.cli.{name}").add_arguments(subparser)
     return root
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses unknown options where they stand, with the usage of the subcommand; argparse shows that of the program."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """See `argparse.ArgumentParser`; nothing is left over."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 @contextmanager

@@ -65,11 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", required=True, metavar="OUT", help="file to write, or - for JSON lines on standard output"
     )
     parser.add_argument("--pipeline", default="en_entitykit_sm", metavar="NAME_OR_PATH", help="default: %(default)s")
-    parser.add_argument("--format", choices=list(FORMATS), help="default: by the ending of OUT, otherwise jsonl")
+    parser.add_argument("--format", choices=list(FORMATS), help="default: by the ending of OUT, jsonl without one")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="documents per batch (default: %(default)s)")
     parser.add_argument("--n-process", type=int, default=1, metavar="N", help="processes to run in (default: %(default)s)")
     add_reading_arguments(parser)
-    parser.add_argument("--quiet", action="store_true", help="show neither progress nor summary")
+    parser.add_argument("--quiet", action="store_true", help="show neither progress nor summary, but where failures are listed")
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     """Annotate the inputs and write the output; 0 if all of them came out, 1 if some failed.
 
     Raises:
-        EntityKitError: E420 to E429 if nothing can be read, annotated or written.
+        EntityKitError: E420 to E432 if nothing can be read, annotated or written.
     """
     kind = _check(args)
     listed = failures_path(args.output)
@@ -103,8 +103,10 @@ def run(args: argparse.Namespace) -> int:
         total = len(files) if all(isinstance(file, str) and is_text(file) for file in files) else None
         with closing(annotate(nlp, documents, batch_size=args.batch_size, n_process=args.n_process)) as results:
             counts = _write_all(results, writer, failures, total=total, quiet=args.quiet)
+    where = f", listed in {failures.path}" if failures.n and failures.path else ""
+    if args.quiet and where:
+        print(f"entitykit: failed: {failures.n:,}{where}", file=sys.stderr)
     if not args.quiet:
-        where = f", listed in {failures.path}" if failures.n and failures.path else ""
         print(
             f"documents: {counts.documents:,}, words: {counts.words:,}, entities: {counts.entities:,}, "
             f"seconds: {counts.seconds:.1f} ({counts.speed}), failed: {failures.n:,}{where}; written to {args.output}",
@@ -117,16 +119,16 @@ def _check(args: argparse.Namespace) -> str:
     """Check the options against each other and give the output format.
 
     Raises:
-        InputError: E427 if an input, or the list of failures, would be replaced, E428 for an option that cannot work.
+        InputError: E427 if an input, or the list of failures, would be replaced, E428 for an option that cannot work, E432 for
+            an output whose ending names no format.
     """
     for option in ("batch_size", "n_process"):
         if getattr(args, option) < 1:
             raise error("E428", option=f"--{option.replace('_', '-')}", found=getattr(args, option), expected="1 or more")
     if args.gpu is not None and args.n_process > 1:
         raise error("E428", option="--n-process", found=args.n_process, expected="1 together with --gpu")
-    kind = output_kind(args.output, args.format)
     check_outputs([args.output, failures_path(args.output)], args.inputs)
-    return kind
+    return output_kind(args.output, args.format)
 
 
 def load_pipeline(name: str, *, gpu: int | None = None, max_length: int = MAX_CHARACTERS) -> Language:

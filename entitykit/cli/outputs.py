@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -270,16 +270,36 @@ def leave_stdout() -> None:
 
 
 def output_kind(path: str, chosen: str | None) -> str:
-    """Give the format of an output: the one that was chosen, else by the ending of its name, else JSON lines.
+    """Give the format of an output: the one that was chosen, else by the ending of its name, JSON lines without an ending.
 
     Raises:
-        InputError: E428 for another one than JSON lines on standard output.
+        InputError: E428 for another one than JSON lines on standard output, E432 for an ending that names no format.
     """
-    by_ending = {ending: kind for kind, ending in FORMATS.items()}
-    kind = chosen or by_ending.get(Path(path).suffix.lower(), "jsonl")
+    by_ending = {ending: kind for kind, ending in FORMATS.items()} | {".ndjson": "jsonl"}
+    kind = chosen or kind_by_ending(path, by_ending, "jsonl")
     if path == STDOUT and kind != "jsonl":
         raise error("E428", option="--format", found=kind, expected="jsonl on standard output")
     return kind
+
+
+def kind_by_ending(path: str, kinds: Mapping[str, str], otherwise: str) -> str:
+    """Give the format that the ending of an output's name says.
+
+    Args:
+        path: of the output.
+        kinds: formats by endings.
+        otherwise: the format of an output without an ending, and of what is no file.
+
+    Raises:
+        InputError: E432 for another ending.
+    """
+    ending = Path(path).suffix.lower()
+    if not ending or is_special(path):
+        return otherwise
+    if ending not in kinds:
+        formats = ", ".join(dict.fromkeys(kinds.values()))
+        raise error("E432", path=path, ending=ending, endings=", ".join(kinds), formats=formats)
+    return kinds[ending]
 
 
 def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str]) -> None:

@@ -15,12 +15,12 @@ from spacy.tokens import Doc, DocBin
 
 from entitykit.cli.convert import print_table
 from entitykit.cli.inputs import FAILURES, is_failure_list
-from entitykit.cli.outputs import STDOUT, check_outputs, open_text
+from entitykit.cli.outputs import STDOUT, check_outputs, kind_by_ending, open_text
 from entitykit.corpora.files import corpus_files, read_json_lines
 from entitykit.corpora.jsonl import record_to_doc
 from entitykit.corpora.report import Report
 from entitykit.corpora.triples import BASE, LINKS, Names, Triple, csv_lines, graphml_lines, nt_lines, read_triples
-from entitykit.errors import error
+from entitykit.errors import error, warn
 
 FORMATS = ("csv", "nt", "graphml")
 JSON_LINES = (".jsonl", ".ndjson")
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="annotated documents, .spacy or .jsonl as of entitykit annotate; a file, or a folder",
     )
     parser.add_argument("output", metavar="OUT", help="file to write, - for standard output")
-    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of OUT, otherwise csv")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of OUT, csv without one")
     parser.add_argument(
         "--base", default=BASE, metavar="IRI", help="of relations, types and unlinked entities (default: %(default)s)"
     )
@@ -59,24 +59,28 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CorpusError: E201, E202 and E424 for inputs that cannot be read, E204 to E226 for JSON lines that cannot be.
         InputError: E345, E346 or E349 for relations that cannot be read, E427 if the input would be replaced, E428 for an IRI
-            that is none.
+            that is none, E432 for an output whose ending names no format.
         OutputError: E425 and E426 if the output cannot be written.
+
+    Warns:
+        W423 if there are no relations.
     """
     for option in ("base", "links"):
         if not IRI.fullmatch(getattr(args, option)):
             raise error("E428", option=f"--{option}", found=repr(getattr(args, option)), expected="an absolute IRI")
+    kind = args.format or kind_by_ending(args.output, {f".{name}": name for name in FORMATS}, "csv")
     files = _files(args.input)
     check_outputs([args.output], map(str, files))
-    ending = Path(args.output).suffix.lower().removeprefix(".")
     names = Names(args.base, args.links)
     counts = {"documents": 0, "triples": 0}
     triples = _counted(args.input, files, counts)
-    kind = args.format or (ending if ending in FORMATS else "csv")
     lines = csv_lines(triples) if kind == "csv" else {"nt": nt_lines, "graphml": graphml_lines}[kind](triples, names)
     with open_text(args.output) as file:
         file.writelines(lines)
     with redirect_stdout(sys.stderr if args.output == STDOUT else sys.stdout):
         print_table(list(counts.items()))
+    if not counts["triples"]:
+        warn("W423", source=args.input, n=counts["documents"])
     return 0
 
 

@@ -26,6 +26,7 @@ from entitykit.bridge.head import HeadInput
 from entitykit.bridge.listener import proposed_window
 from entitykit.bridge.shim import TorchShim
 from entitykit.components.batches import PipedInBatches
+from entitykit.components.extensions import register_extensions
 from entitykit.components.files import read_model, write_model
 from entitykit.errors import error
 from entitykit.types import ClusterPairs, EntityMentions, EntityPairs, GivenMentions, Spans
@@ -77,6 +78,7 @@ class TorchPipe(PipedInBatches, TrainablePipe):
         self.settings = settings
         self.cfg: dict[str, Any] = {"labels": []}  # what is learned besides weights, and saved with them
         self.scorer = scorer
+        register_extensions()
 
     # The hooks
 

@@ -27,6 +27,7 @@ from entitykit.bridge.shim import TorchShim
 from entitykit.bridge.states import EncoderBatch, states_of
 from entitykit.components.base import check_loss
 from entitykit.components.batches import BATCH_WORDS, PipedInBatches
+from entitykit.components.extensions import register_extensions
 from entitykit.components.files import read_model, write_model
 from entitykit.components.gold import group_spans, pack_spans, packed_gold_links
 from entitykit.components.relation_gold import spans_with_tokens
@@ -97,7 +98,8 @@ class SharedEncoder(PipedInBatches, Transformer):
         self._heard = False  # whether any head has run its backward pass
         self._late_optimizer: Optimizer | None = None
         self._reads: dict[str, tuple[set[int], set[int]]] = {}  # what each head reads, and its own probe if it has one
-        _install_coverage()
+        install_extensions()
+        register_extensions()
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
         """Load the checkpoint and find the heads that listen."""
@@ -353,12 +355,6 @@ class SharedEncoder(PipedInBatches, Transformer):
     def _load_tokenizer(self) -> None:
         if cast(TorchShim, self.model.shims[0]).is_built:
             load_tokenizer(self.model)
-
-
-def _install_coverage() -> None:
-    install_extensions()
-    if not Doc.has_extension("coverage"):
-        Doc.set_extension("coverage", default=None)
 
 
 def _pack_gradients(gradients: Sequence[TransformerData]) -> Tensor:

@@ -143,7 +143,8 @@ def member(record: object, key: str, kind: type[T], *, where: str, default: T | 
     value = values.get(key)
     if value is None:
         if default is None:
-            raise error("E207", where=where, key=key, found=", ".join(map(str, values)) or "none")
+            found = [f"{name} (null)" if value is None else str(name) for name, value in values.items()]
+            raise error("E207", where=where, key=key, found=", ".join(found) or "none")
         return default
     return typed(value, kind, what=f"'{key}'", where=where)
 

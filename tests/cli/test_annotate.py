@@ -85,11 +85,14 @@ def test_links_and_relations_are_written(tmp_path: Path) -> None:
 
 
 def test_formats_follow_the_ending_or_the_option(tmp_path: Path, pipeline: str, corpus: Path) -> None:
-    for name, start in (("a.jsonl", b"{"), ("a.parquet", b"PAR1"), ("a.spacy", b"\x78"), ("a.HTML", b"<!DOCTYPE"), ("a", b"{")):
+    starts = {"jsonl": b"{", "ndjson": b"{", "parquet": b"PAR1", "spacy": b"\x78", "HTML": b"<!DOCTYPE"}
+    for name, start in (("a", b"{"), *((f"a.{ending}", start) for ending, start in starts.items())):
         assert run(corpus, "-o", tmp_path / name, "--pipeline", pipeline, "--quiet") == 0
         assert (tmp_path / name).read_bytes().startswith(start)
     assert run(corpus, "-o", tmp_path / "b.jsonl", "--format", "html", "--pipeline", pipeline, "--quiet") == 0
     assert (tmp_path / "b.jsonl").read_bytes().startswith(b"<!DOCTYPE")
+    assert run(corpus, "-o", tmp_path / "b.docx", "--format", "jsonl", "--pipeline", pipeline, "--quiet") == 0
+    assert (tmp_path / "b.docx").read_bytes().startswith(b"{")
 
 
 def test_every_output_but_html_is_an_input(tmp_path: Path, pipeline: str, corpus: Path) -> None:
@@ -308,6 +311,10 @@ def test_progress_and_summary(tmp_path: Path, pipeline: str, corpus: Path, capsy
     )
     assert run(corpus, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline, "--quiet") == 0
     assert capsys.readouterr() == ("", "")
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{", encoding="utf-8")
+    assert run(corpus, bad, "-o", tmp_path / "out.jsonl", "--pipeline", pipeline, "--quiet") == 1
+    assert capsys.readouterr() == ("", f"entitykit: failed: 1, listed in {tmp_path / 'out.jsonl.errors.jsonl'}\n")
 
 
 def test_a_run_over_a_folder_with_its_own_output(tmp_path: Path, pipeline: str) -> None:
@@ -344,6 +351,8 @@ def test_the_same_input_twice_is_annotated_once(tmp_path: Path, pipeline: str, c
         (["a.txt", "-o", "out.jsonl", "--n-process", "-1"], "E428"),
         (["a.txt", "-o", "out.jsonl", "--gpu", "0", "--n-process", "2"], "E428"),
         (["a.txt", "-o", "out.jsonl", "--gpu", "999"], "E429"),
+        (["a.txt", "-o", "out.csv"], "E432"),
+        (["a.txt", "-o", "out.jsonl.gz"], "E432"),
     ],
 )
 def test_usage_errors(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ def test_a_document_that_fails_does_not_harm_others(
         (["novel.txt", "out.csv.errors.jsonl", "-o", "out.csv"], "E427"),
         (["novel.txt", "--gpu", "99"], "E429"),
         (["novel.txt", "--entity", "John"], "E641"),
-        (["novel.txt", "--entity", " = a captain", "--pipeline", "nowhere"], "E641"),
+        (["novel.txt", "--entity", " = a captain", "--pipeline", "nowhere"], "E647"),
     ],
 )
 def test_what_cannot_work(
@@ -133,13 +135,40 @@ def test_what_cannot_be_read_is_said(pipeline: Path, tmp_path: Path, capsys: pyt
     assert "b.txt" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("entities", "code"), [(["--entity", ""], "E641"), (["--entity", "=a captain"], "E641")])
+@pytest.mark.parametrize(
+    ("entities", "code"),
+    [
+        (["--entity", ""], "E647"),
+        (["--entity", "=a captain"], "E647"),
+        (["--entity", "It;it"], "E647"),
+        (["--entity", "John", "--entity", "of  the"], "E647"),
+    ],
+)
 def test_wrong_names(
     pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], entities: list[str], code: str
 ) -> None:
     (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
-    assert main(["find", str(tmp_path / "a.txt"), "--pipeline", str(pipeline), *entities]) == 2
-    assert code in capsys.readouterr().err
+    english = shutil.copytree(pipeline, tmp_path / "english")
+    config = (english / "config.cfg").read_text(encoding="utf-8")
+    (english / "config.cfg").write_text(re.sub(r'\nlang = "\w+"', '\nlang = "en"', config), encoding="utf-8")
+    assert main(["find", str(tmp_path / "a.txt"), "--pipeline", str(english), *entities]) == 2
+    shown = capsys.readouterr().err
+    assert code in shown
+    assert "--entity" in shown
+
+
+def test_names_that_do_not_occur_are_told(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in (("a", TEXT), ("b", "Nobody came")):
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    asked = ["john", "Zaphod", "New  York", "Joh", "It"]
+    entities = [option for name in asked for option in ("--entity", name)]
+    assert main(["find", str(tmp_path), "--pipeline", str(pipeline), *entities, "--memory", "static"]) == 0
+    out, err = capsys.readouterr()
+    counts = {line.rpartition(" ")[0].strip(): line.rpartition(" ")[2] for line in out.splitlines()}
+    assert list(counts) == asked
+    assert [counts[name] for name in ("Zaphod", "Joh", "It")] == ["0", "0", "0"]
+    told = [line for line in err.splitlines() if "does not occur" in line]
+    assert told == [f"entitykit: '{name}' does not occur in the text" for name in ("Zaphod", "Joh", "It")]
 
 
 def test_other_pipelines(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

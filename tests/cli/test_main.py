@@ -99,6 +99,24 @@ def test_wrong_arguments_show_the_usage(args: list[str], capsys: pytest.CaptureF
     assert capsys.readouterr().err.startswith("usage: entitykit")
 
 
+@pytest.mark.parametrize(
+    ("args", "usage"),
+    [
+        (["annotate", "a.txt", "-o", "out.jsonl", "--formt", "html"], "usage: entitykit annotate [-h] -o OUT"),
+        (["kb", "build", "kb", "in.jsonl", "--formt", "html"], "usage: entitykit kb build [-h]"),
+    ],
+)
+def test_an_unknown_option_shows_the_usage_of_the_subcommand(
+    args: list[str], usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    assert caught.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(usage)
+    assert "error: unrecognized arguments: --formt" in shown
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])

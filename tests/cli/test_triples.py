@@ -21,7 +21,7 @@ from spacy.tokens import Doc, DocBin, Span
 from entitykit.cli import triples as command
 from entitykit.corpora.jsonl import doc_to_record
 from entitykit.corpora.triples import UNKNOWN, WRITTEN, Names, Triple, csv_lines, graphml_lines, nt_lines, read_triples
-from entitykit.errors import CorpusError, EntityKitError, InputError
+from entitykit.errors import CorpusError, EntityKitError, EntityKitWarning, InputError
 
 NLP = spacy.blank("en")
 LINE = re.compile(
@@ -138,8 +138,18 @@ def data(element: ET.Element) -> dict[str | None, str | None]:
 def test_the_format_option_wins(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "x.csv", "--format", "nt")
     assert statements((tmp_path / "x.csv").read_text(encoding="utf-8"))
-    run(source, tmp_path / "x.txt")
-    assert (tmp_path / "x.txt").read_text(encoding="utf-8").startswith("document,sentence,head,")
+    run(source, tmp_path / "x")
+    assert (tmp_path / "x").read_text(encoding="utf-8").startswith("document,sentence,head,")
+    with pytest.raises(InputError, match=r"E432.*'\.txt'; expected one of \.csv, \.nt, \.graphml\..* --format"):
+        run(source, tmp_path / "x.txt")
+
+
+def test_documents_without_relations_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "none.spacy"
+    DocBin(docs=[annotated(["Ada"], []), annotated(["Byron"], [])], store_user_data=True).to_disk(path)
+    with pytest.warns(EntityKitWarning, match=r"W423. There are no relations in .*none\.spacy, of 2 documents"):
+        assert run(path, tmp_path / "x.csv") == 0
+    assert (tmp_path / "x.csv").read_text(encoding="utf-8").count("\n") == 1
 
 
 awkward = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=5)
