@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from spacy.training.loop import train
 from spacy.util import load_config
 
 from entitykit.components.indexed import build_index
+from entitykit.errors import EntityKitWarning
 from entitykit.knowledge.entities import Entity
 from entitykit.knowledge.store import EntityStore
 from tests.seq2seq import save_bart
@@ -161,7 +163,10 @@ def test_trains_two_steps(path: Path, corpus: Path, kb: Path, tiny_bert: Path, t
         if name in before and name not in config["training"].get("frozen_components", ()):
             assert pipe.model.to_bytes() != before[name], name
     again = spacy.load(tmp_path / "out" / "model-last")
-    doc = again("Ada met Lord Byron in London.")
+    # these pipelines find nothing by themselves of what they are about, and say so
+    says_so = path.stem in ("salience", "tracker")
+    with pytest.warns(EntityKitWarning, match="W642") if says_so else nullcontext():
+        doc = again("Ada met Lord Byron in London.")
     assert "entitykit_encoder" not in again.pipe_names or doc._.coverage["read"] == len(doc)
 
 
