@@ -8,7 +8,7 @@ from typing import Any
 import spacy
 from spacy.tokens import Doc
 
-from entitykit.components.salience import register_salience
+from entitykit.components.extensions import register_extensions
 from entitykit.html import render_html
 from entitykit.html_salience import SHOWN, STYLE
 
@@ -16,7 +16,7 @@ NLP = spacy.blank("xx")
 
 
 def make(values: list[dict[str, Any]] | None) -> Doc:
-    register_salience()
+    register_extensions()
     doc = Doc(NLP.vocab, words=["Ada", "met", "Byron"])
     doc._.salience = values
     return doc

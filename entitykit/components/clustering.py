@@ -122,29 +122,24 @@ class ClusteringPipe(TorchPipe):
             InputError: E631 for a document without vectors, E636 for vectors of several models.
         """
         found = gather(list(docs), self.settings["spans_key"])
-        numbers = self._cluster(found, self._pairs(found), None, self.merging)
-        self._write(found, [cluster_id(number + 1) for number in numbers.tolist()])
+        order = _in_order(found)
+        ordered = found.take(order)
+        score = self.scorer_of(ordered.mentions, ordered.vectors, found.odds)
+        self._write(found, order, self._cluster(ordered, self._pairs(ordered), score, self.merging))
 
     def _pairs(self, found: Gathered) -> Ints:
-        """Near pairs of mentions that may be of one entity, by number in `_in_order`."""
-        ordered = found.take(_in_order(found))
-        pairs, cosines = near_pairs(ordered.vectors, self.settings["neighbours"])
+        """Near pairs of mentions that may be of one entity."""
+        pairs, cosines = near_pairs(found.vectors, self.settings["neighbours"])
         return pairs[self._likely(found.odds)(cosines)]
 
     def _likely(self, odds: tuple[float, float]) -> Likely:
         """Which pairs are scored, by their cosines."""
         return lambda cosines: probability(cosines, odds) >= self.settings["least"]
 
-    def _cluster(self, found: Gathered, pairs: Ints, score: ScorePairs | None, merging: MergeSettings) -> Ints:
+    def _cluster(self, found: Gathered, pairs: Ints, score: ScorePairs, merging: MergeSettings) -> Ints:
         """Clusters of mentions *(n_mentions,)*."""
-        order = _in_order(found)
-        ordered = found.take(order)
-        score = score or self.scorer_of(ordered.mentions, ordered.vectors, found.odds)
-        numbers = np.empty(len(order), dtype=np.int64)
-        numbers[np.array(order, dtype=np.int64)] = agglomerate_all(
-            pairs, score, ordered.vectors, k=self.settings["neighbours"], likely=self._likely(found.odds), settings=merging
-        )
-        return numbers
+        k, likely = self.settings["neighbours"], self._likely(found.odds)
+        return agglomerate_all(pairs, score, found.vectors, k=k, likely=likely, settings=merging)
 
     def calibrate(self, examples: Iterable[Example]) -> MergeSettings:
         """Choose the thresholds that cluster examples best, by CoNLL F1: one of the two at a time, until neither gets better.
@@ -164,16 +159,16 @@ class ClusteringPipe(TorchPipe):
         """
         examples = list(examples)
         found = gather([eg.predicted for eg in examples], self.settings["spans_key"])
-        ordered = found.take(_in_order(found))
+        order = _in_order(found)
+        ordered = found.take(order)
         score = Cached(self.scorer_of(ordered.mentions, ordered.vectors, found.odds))
-        pairs = self._pairs(found)
+        pairs = self._pairs(ordered)
         if not len(pairs):
             raise error("E637", name=self.name, reason="no two mentions of the examples are compared")
 
         def measure(threshold: float, mean: float) -> float:
             merging = MergeSettings(threshold=threshold, mean_threshold=mean, n_sampled=self.settings["sampled"])
-            numbers = self._cluster(found, pairs, score, merging)
-            self._write(found, [cluster_id(number + 1) for number in numbers.tolist()])
+            self._write(found, order, self._cluster(ordered, pairs, score, merging))
             value = TorchPipe.score(self, examples).get(SCORE)
             if value is None:
                 raise error("E637", name=self.name, reason="its scorer finds nothing to score")
@@ -276,11 +271,12 @@ class ClusteringPipe(TorchPipe):
         for doc, own in zip(docs, ids, strict=True):
             write_ids(doc, self.settings["spans_key"], own)
 
-    def _write(self, found: Gathered, ids: Sequence[str]) -> None:
-        """Write clusters' ids to the mentions."""
+    def _write(self, found: Gathered, order: Sequence[int], clusters: Ints) -> None:
+        """Write clusters' ids to the mentions, whose clusters are given in another order."""
+        numbers = dict(zip(order, clusters.tolist(), strict=True))
         of_doc: list[list[str]] = [[] for _ in found.docs]
-        for place, id_ in zip(found.places, ids, strict=True):
-            of_doc[place.doc].append(id_)
+        for row, place in enumerate(found.places):
+            of_doc[place.doc].append(cluster_id(numbers[row] + 1))
         self._take(found.docs, of_doc)
 
 

@@ -26,7 +26,6 @@ from entitykit.components.clusters import (
     GoldClusters,
     gold_clusters,
     name_keys,
-    register_clusters,
     telling_words,
     warn_large,
     warn_shared,
@@ -129,7 +128,6 @@ class Coref(TorchPipe):
         super().__init__(*args, **kwargs)
         self._tokenizer = tokenizer
         self._groups = GroupWatch(self.name, "mentions")
-        register_clusters()
         s = self.settings
         self._memory_settings()
         if not 0 < s["threshold"] < 1:

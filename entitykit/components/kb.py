@@ -10,7 +10,7 @@ from spacy.training import Example
 
 from entitykit.components.base import TorchPipe, is_dummy
 from entitykit.components.gold import ENTS, NIL
-from entitykit.components.links import GoldLink, gold_links, register_links
+from entitykit.components.links import GoldLink, gold_links
 from entitykit.components.with_kb import WithKB
 from entitykit.errors import error, warn
 
@@ -32,7 +32,6 @@ class KBPipe(WithKB, TorchPipe):
     def __init__(self, *args: Any, kb: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.check_settings()
-        register_links()
         self.begin_kb(kb)
 
     # The hooks

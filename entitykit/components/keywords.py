@@ -13,7 +13,7 @@ from thinc.api import Model
 from torch import Tensor
 
 from entitykit.bridge.head import HeadInput
-from entitykit.bridge.keywords import SCORES, Labels, distant_labels, register_keywords
+from entitykit.bridge.keywords import SCORES, Labels, distant_labels
 from entitykit.components.kb import KBPipe
 from entitykit.errors import error, warn
 from entitykit.knowledge.candidates import KEYWORDS
@@ -62,7 +62,6 @@ class Keywords(KBPipe):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        register_keywords()
 
     def check_settings(self) -> None:
         """Refuse settings that cannot be."""

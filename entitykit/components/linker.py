@@ -22,7 +22,7 @@ from entitykit.components.deciding import DecidingPipe
 from entitykit.components.gold import NIL
 from entitykit.components.indexed import IndexedPipe
 from entitykit.components.links import Explanation, GoldLink, Linked, Scored, explain_link, soft_targets, write_links
-from entitykit.components.nils import NIL_CLUSTERS, group_again, leave_vectors, name_unknown, register_nils, unlinked
+from entitykit.components.nils import NIL_CLUSTERS, group_again, leave_vectors, name_unknown, unlinked
 from entitykit.components.seen import Seen, give_keywords, sources_of, weigh_coherence
 from entitykit.errors import error, warn
 from entitykit.knowledge.augment import Augmenter
@@ -193,7 +193,6 @@ class Linker(IndexedPipe, DecidingPipe):
     def __init__(self, *args: Any, augment: Augmenter | None = None, **kwargs: Any) -> None:
         self.augment = augment
         super().__init__(*args, **kwargs)
-        register_nils()
         self._texts: LinkTexts = LinkTexts(self.model, self.name, augment)
         self._n_updates = 0
         self._untaught = False  # whether there was a warning of a teacher that is missing

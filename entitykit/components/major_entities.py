@@ -136,7 +136,8 @@ class Asked(NamedTuple):
             hybrid: see `find_named`.
         """
         found: dict[str, set[int]] = {name: set() for name in self.names}
-        chosen = self._clusters(descriptions) if (self.entities != NONE).any() else {}
+        kinds = self._kinds() if (self.entities != NONE).any() else {}
+        chosen = self._clusters(kinds, descriptions) if kinds else {}
         people = self._people(chosen)
         for entity in dict.fromkeys(chosen.values()):
             rows = np.flatnonzero(self.entities == entity)
@@ -152,8 +153,10 @@ class Asked(NamedTuple):
         if rest and len(free):
             owners = self._divide(head, free, rest, hybrid=hybrid)
             for i, name in enumerate(rest):
-                others = set() if name in descriptions else self._of_others(name)
-                found[name].update(set(free[owners == i].tolist()) - others)
+                own = free[owners == i]
+                if name not in descriptions:  # what has been called by another proper name is not this one's
+                    own = own[~np.isin(self.entities[own], [e for e, kind in kinds.get(name, {}).items() if kind in OTHERS])]
+                found[name].update(own.tolist())
         for row, name in self._named().items():
             for other in self.names:
                 if people[other] != people[name]:
@@ -161,32 +164,38 @@ class Asked(NamedTuple):
             found[name].add(row)
         return {name: sorted(rows) for name, rows in found.items()}
 
-    def _clusters(self, descriptions: Mapping[str, str]) -> dict[str, int]:
+    def _clusters(self, kinds: Mapping[str, Mapping[int, int]], descriptions: Mapping[str, str]) -> dict[str, int]:
         """The entity that each name, or else its description, stands for; see `entities_by_name`.
 
         A name that no mention has is also that of the only entity whose last name is the same, as Knightley is of Mr.
         Knightley and of George Knightley, if nothing else speaks against it.
+
+        Args:
+            kinds: of `_kinds`.
+            descriptions: what is said of names.
         """
         chosen = entities_by_name(self.spans, self.entities, self.names)
-        for name, kinds in zip(self.names, self._kinds(), strict=True):
+        for name in self.names:
             if name in chosen:
                 continue
             if (text := descriptions.get(name)) and (described := entities_by_name(self.spans, self.entities, [text])):
                 chosen[name] = described[text]
                 continue
-            fitting = {entity: kind for entity, kind in kinds.items() if kind in SURNAMES}
-            best = [entity for entity, kind in fitting.items() if kind == max(fitting.values())]
+            fitting = {entity: kind for entity, kind in kinds[name].items() if kind in SURNAMES}
+            most = max(fitting.values(), default=None)
+            best = [entity for entity, kind in fitting.items() if kind == most]
             if len(best) == 1:
                 chosen[name] = best[0]
         return chosen
 
-    def _kinds(self) -> list[dict[int, int]]:
+    def _kinds(self) -> dict[str, dict[int, int]]:
         """Of each name, how it compares with all entities."""
         known, every = KnownWords(NAMES), np.unique(self.entities)
         for entity, word in zip(self.entities.tolist(), said_words(self.found.words), strict=True):
             known.add(entity, word)
         words = said_words(self.phrases.words)
-        return [dict(zip(every.tolist(), known.kinds(word, every).tolist(), strict=True)) for word in words]
+        compared = [dict(zip(every.tolist(), known.kinds(word, every).tolist(), strict=True)) for word in words]
+        return dict(zip(self.names, compared, strict=True))
 
     def _people(self, chosen: Mapping[str, int]) -> dict[str, str]:
         """Whom each name names, by the first name of theirs: whoever has asked so, or one entity's names that share a word."""
@@ -207,11 +216,6 @@ class Asked(NamedTuple):
         """The number of the name to which each mention goes, -1 for none."""
         phrases = self.phrases.rows(torch.tensor([self.names.index(name) for name in names]))
         return find_named(head, phrases, self.found.rows(rows), hybrid=hybrid)
-
-    def _of_others(self, name: str) -> set[int]:
-        """Mentions of entities that have been called by another proper name."""
-        kinds = self._kinds()[self.names.index(name)]
-        return {row for row, entity in enumerate(self.entities.tolist()) if entity != NONE and kinds[entity] in OTHERS}
 
     def _named(self) -> dict[int, str]:
         """Mentions that are a name, in any case, and which."""

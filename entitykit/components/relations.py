@@ -27,7 +27,6 @@ from entitykit.components.pairs import (
     pack_pairs,
     pairs_in_scope,
     reach_in_scope,
-    register_relations,
     unpack_kept,
     unpack_pairs,
     warn_far,
@@ -157,7 +156,6 @@ class Relations(TorchPipe):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        register_relations()
         self.cfg |= {"entity_types": [], "descriptions": dict(self.settings["descriptions"])}
         check_settings(self.settings, self.name)
         self.rules = Rules(self.cfg, self.settings, no_overlap=self.is_joint and self.settings["entities"] == ENTS)

@@ -15,7 +15,7 @@ from entitykit.bridge.link_texts import Place
 from entitykit.components.base import check_loss
 from entitykit.components.deciding import DecidingPipe
 from entitykit.components.links import GoldLink, Linked, Scored, left_candidates, write_links
-from entitykit.components.nils import group_again, register_nils
+from entitykit.components.nils import group_again
 from entitykit.errors import error, warn
 from entitykit.knowledge.augment import Augmenter
 from entitykit.knowledge.entities import Entity
@@ -96,7 +96,6 @@ class Reranker(DecidingPipe):
 
     def __init__(self, *args: Any, augment: Augmenter | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        register_nils()
         self._texts = PairTexts(self.cross_encoder, self.name, augment)
         self._alone = False  # whether there was a warning of a linker that is missing
 

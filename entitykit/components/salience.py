@@ -104,7 +104,6 @@ class Salience(TorchPipe):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        register_salience()
         self.cfg |= {"threshold": None}
         self._check_settings()
         s = self.settings
@@ -345,9 +344,3 @@ def as_json(scored: Iterable[tuple[EntityGroup, float]], threshold: float) -> li
         }
         for group, score in ordered
     ]
-
-
-def register_salience() -> None:
-    """Make ``doc._.salience`` known to spaCy, once; where nothing looked, it is None."""
-    if not Doc.has_extension(SALIENCE):
-        Doc.set_extension(SALIENCE, default=None)

@@ -23,7 +23,6 @@ from entitykit.decoding.procedures import given_procedure, gold_grid
 from entitykit.decoding.tracker import NOWHERE, TAGS, Track, make_chain, tags_of, track
 from entitykit.errors import error, warn
 from entitykit.models.tracker import TrackerOutput
-from entitykit.scoring.procedures import STATES
 
 BATCH_CELLS = 2**17
 """Words that are read for participants, and pairs of a moment and a place, that are scored at once."""
@@ -98,7 +97,6 @@ class Tracker(TorchPipe):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        register_states()
         for setting in ("max_place_words", "max_cells"):
             if self.settings[setting] < 1:
                 raise error("E109", name=self.name, setting=setting, found=self.settings[setting], expected="at least 1")
@@ -273,12 +271,6 @@ def as_json(procedure: Procedure, tracks: Sequence[Track]) -> dict[str, Any]:
         "scores": [each.tag_scores for each in tracks],
         "place_scores": [each.place_scores for each in tracks],
     }
-
-
-def register_states() -> None:
-    """Make ``doc._.entity_states`` known to spaCy, once; where nothing looked, it is None."""
-    if not Doc.has_extension(STATES):
-        Doc.set_extension(STATES, default=None)
 
 
 def _choices(gold: GoldProcedure) -> list[list[int]]:

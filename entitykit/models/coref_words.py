@@ -19,8 +19,8 @@ the last of the other; the last is the same; it is, but first names differ, as o
 same, as of John Quincy Adams; the last is the same, and one title is a man's, the other a woman's; all are the same. A title
 before a name is one of its words, but not the first: Captain Ahab shares it with the captain, not with Captain Cook."""
 APART = (OTHER_TITLED, OTHER_GENDER)
-"""Kinds of names that keep a mention and an entity apart in prediction, whatever else speaks for them. Of such pairs in the
-training parts of LitBank and GUM, 5 of 1,586 are of one entity: Miss Taylor marries, and is Mrs. Weston."""
+"""Kinds of names that keep a mention and an entity apart in prediction, whatever else speaks for them. Those who marry, such as
+Miss Taylor, who is Mrs. Weston then, are lost by it."""
 NO_SPEAKER, OTHER_SPEAKER, SAME_SPEAKER, SAME_SAYING = range(4)
 """How a mention's speaker compares with those of an entity's mentions: the one, or all of the others, are not known; it is none
 of them; it is one of them; and that one has said the same words for it. In a talk between two, each of them is *I* for the one

@@ -173,7 +173,7 @@ def test_the_last_name_alone(name: str, found: list[str] | None, head: MajorEnti
 
 def test_a_last_name_of_several_is_nobodys(head: MajorEntities) -> None:
     given = asked("Mr. Weston and Mrs. Weston met .", "Mr. Weston|Mrs. Weston", [0, 1], ["Anne Weston"])
-    assert given._clusters({}) == {}
+    assert given._clusters(given._kinds(), {}) == {}
 
 
 def test_a_description_that_stands_in_the_text(head: MajorEntities) -> None:
