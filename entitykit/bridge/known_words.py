@@ -24,6 +24,8 @@ class Word(NamedTuple):
     surnames: int
     fulls: int
     titled: bool
+    titled_firsts: int
+    titled_lasts: int
     men: int
     women: int
     spoken: bool

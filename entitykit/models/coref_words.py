@@ -17,7 +17,8 @@ SAME_LAST, OTHER_FIRST, SAME_FULL, OTHER_GENDER, SAME_NAME = range(5, 10)
 proper names are; they differ, and both have a title, such as Mr. Elton and Miss Bates; the first word of one is the first or
 the last of the other; the last is the same; it is, but first names differ, as of John and Abigail Adams; first and last are the
 same, as of John Quincy Adams; the last is the same, and one title is a man's, the other a woman's; all are the same. A title
-before a name is one of its words, but not the first: Captain Ahab shares it with the captain, not with Captain Cook."""
+before a name is one of its words, but not the first: Captain Ahab shares it with the captain, not with Captain Cook. Of two
+that have titles, only the first words and the last words of the names are looked at."""
 APART = (OTHER_TITLED, OTHER_GENDER)
 """Kinds of names that keep a mention and an entity apart in prediction, whatever else speaks for them. Those who marry, such as
 Miss Taylor, who is Mrs. Weston then, are lost by it."""
@@ -45,6 +46,8 @@ class Words(NamedTuple):
         surnames: *(n,)* the last word again, if there is another one before it, and both have capitals.
         fulls: *(n,)* what stands for both then.
         titled: *(n,)* whether there is a title before its name.
+        titled_firsts: *(n,)* the first word again, if there is one.
+        titled_lasts: *(n,)* likewise, the last one.
         men: *(n,)* the last word again, if that title is a man's.
         women: *(n,)* likewise, if it is a woman's.
         spoken: *(n,)* whether it is known who says the span's first word.
@@ -60,6 +63,8 @@ class Words(NamedTuple):
     surnames: Tensor
     fulls: Tensor
     titled: Tensor
+    titled_firsts: Tensor
+    titled_lasts: Tensor
     men: Tensor
     women: Tensor
     spoken: Tensor
@@ -128,13 +133,16 @@ class Comparison(NamedTuple):
 NAMES = Comparison(
     ways=(
         Way(OTHER_PROPER, "proper", "proper"),
-        Way(OTHER_TITLED, "titled", "titled"),
         Way(SAME_WORD, "firsts", "firsts"),
         Way(SAME_WORD, "firsts", "lasts"),
         Way(SAME_WORD, "firsts", "titles"),
         Way(SAME_WORD, "lasts", "firsts"),
         Way(SAME_WORD, "titles", "firsts"),
         Way(SAME_LAST, "lasts", "lasts"),
+        # a plain Weston among the names of Mr. Knightley does not make him Mr. Weston
+        Way(OTHER_TITLED, "titled", "titled"),
+        Way(SAME_WORD, "titled_firsts", "titled_firsts"),
+        Way(SAME_LAST, "titled_lasts", "titled_lasts"),
         Way(OTHER_FIRST, "surnames", "surnames"),
         Way(SAME_FULL, "fulls", "fulls"),
         Way(OTHER_GENDER, "men", "women"),
@@ -190,6 +198,8 @@ def words_of(words: Tensor, speakers: Tensor, starts: Tensor, ends: Tensor) -> W
         surnames=torch.where(is_full, last, 0),
         fulls=torch.where(is_full, FIRST * own + last, 0),
         titled=has_title,
+        titled_firsts=torch.where(has_title, own, 0),
+        titled_lasts=torch.where(has_title, last, 0),
         men=torch.where(title == MANS_TITLE, last, 0),
         women=torch.where(title == WOMANS_TITLE, last, 0),
         spoken=who != 0,

@@ -129,12 +129,19 @@ def kind_of(before: int, row: int) -> int:
         if own.full and other.full:
             return SAME_FULL if own.first == other.first else OTHER_FIRST
         return SAME_LAST
+    if own.title and other.title:
+        return SAME_WORD if own.first == other.first else OTHER_TITLED
     if other.words and (other.first in {own.first, own.last, own.title} or own.first in {other.last, other.title}):
         return SAME_WORD
-    if own.title and other.title:
-        return OTHER_TITLED
     is_proper = [NAMES[GOLD[each][1] - 1] % 2 for each in (before, row)]
     return OTHER_PROPER if all(is_proper) else OTHER_NAME
+
+
+def kind_of_any(befores: list[int], row: int) -> int:
+    """How a gold mention's words compare with those of an entity: what two titled names say counts more than one without."""
+    kinds = [kind_of(before, row) for before in befores]
+    titled = [kind for before, kind in zip(befores, kinds, strict=True) if said(before).title and said(row).title]
+    return max(kinds if not titled or max(kinds) > SAME_LAST else titled)
 
 
 def speaker_kind(before: int, row: int) -> int:
@@ -164,7 +171,7 @@ def by_hand(head: OnlineCoref, vectors: Tensor, *, predicted: bool = False) -> d
             words = start - other["start"]
             distance = 0 if other["end"] > start else 1 + sum(words >= edge for edge in (1, 2, 3, 5, 8, 16, 32))
             count = sum(other["count"] >= edge for edge in (1, 2, 3, 4, 6, 10))
-            kind = max(kind_of(before, row) for before in other["rows"])
+            kind = kind_of_any(other["rows"], row)
             product = (p["entity_key.weight"] @ e + p["entity_key.bias"]) * (
                 p["mention_key.weight"] @ g + p["mention_key.bias"]
             )

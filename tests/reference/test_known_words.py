@@ -48,6 +48,8 @@ def words_of_phrases(*phrases: tuple[int, ...]) -> Words:
         ((MR, WESTON), (MRS, WESTON), OTHER_GENDER),
         ((MRS, WESTON), (MR, WESTON), OTHER_GENDER),
         ((MR, WESTON), (MR, ELTON), OTHER_TITLED),
+        ((MR, WESTON), (MR, WESTON, ELTON), SAME_WORD),
+        ((MR, WESTON), (MR, ANNA, WESTON), SAME_LAST),
         ((MR, WESTON), (ANNA,), OTHER_PROPER),
         ((ANNA, WESTON), (ANNA,), SAME_WORD),
         ((MRS, WESTON), (ANNA, WESTON), SAME_LAST),
@@ -77,6 +79,17 @@ def test_what_is_rare_among_an_entitys_mentions_does_not_count() -> None:
     assert kinds[1] == [SAME_NAME, OTHER_PROPER, SAME_NAME]  # 1 of 2
     assert kinds[2] == [SAME_NAME, OTHER_PROPER, OTHER_PROPER]  # 1 of 64
     assert kinds[3] == [SAME_NAME, SAME_NAME, OTHER_PROPER]
+
+
+def test_what_two_titled_names_say_counts_more() -> None:
+    """A plain *Weston* that was taken for Mr. Elton does not make Mr. Weston him; if he is called that, too, it does."""
+    elton, weston, plain, full = said_words(words_of_phrases((MR, ELTON), (MR, WESTON), (WESTON,), (ANNA, WESTON)))
+    known, kinds = KnownWords(NAMES), []
+    for word in (elton, plain, full, weston):
+        known.add(0, word)
+        kinds.append(int(known.kinds(weston, np.array([0]))[0]))
+    assert kinds == [OTHER_TITLED, OTHER_TITLED, OTHER_TITLED, SAME_NAME]
+    assert known.kinds(plain, np.array([0])).tolist() == [SAME_NAME]
 
 
 @given(data=st.data())

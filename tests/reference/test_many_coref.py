@@ -30,7 +30,7 @@ def text_of(n: int) -> Found:
     speakers = rng.integers(0, 3, n)
     nothing, proper = 0 * names, (rng.random(n) < 0.5) & (names > 0)
     sayings = speakers * (1 + rng.integers(0, 5, n))
-    numbers = [names, nothing, names, names, proper, nothing, nothing, nothing > 0, nothing, nothing]
+    numbers = [names, nothing, names, names, proper, nothing, nothing, nothing > 0, nothing, nothing, nothing, nothing]
     numbers += [speakers > 0, speakers, sayings]
     vectors = torch.randn(n, SIZE, generator=torch.Generator().manual_seed(0))
     return Found(starts, starts + 2, Words(*map(torch.from_numpy, numbers)), vectors)
