@@ -159,6 +159,11 @@ class Salience(TorchPipe):
         if n_lost:
             warn("W622", name=self.name, n=n_lost, total=n, stacklevel=4)
 
+    def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """What is expected of an entity before anything is known."""
+        targets = [target for eg in examples for target in self._targets(gold_entities(eg)[0])]
+        return {"prior": sum(targets) / len(targets)} if targets else {}
+
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> EntityMentions:
         """Rated entities in training, else those that documents have."""
         if examples is None:

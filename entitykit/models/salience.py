@@ -6,6 +6,7 @@ Contextual Information for Effective Entity Salience Detection" (Findings of NAA
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -50,6 +51,7 @@ class SalienceSettings:
         deciles: size of the embedding of the decile in which an entity is first named; 0: none.
         dropout: probability in training.
         loss_weight: weight of the loss.
+        prior: see `begin_at`.
     """
 
     width: int
@@ -60,6 +62,7 @@ class SalienceSettings:
     deciles: int = 16
     dropout: float = 0.1
     loss_weight: float = 1.0
+    prior: float = 0.5
 
 
 class Salience(nn.Module):
@@ -83,7 +86,7 @@ class Salience(nn.Module):
         self.dropout = nn.Dropout(s.dropout)
         self.of_states = Linear(n_states, s.hidden) if n_states else None
         self.of_places = Linear(n_places, s.hidden) if n_places else None
-        self.outer = Linear(s.hidden, 1)
+        self.outer = begin_at(s.prior, Linear(s.hidden, 1))
 
     def forward(self, states: WordStates, entities: EntityMentions) -> SalienceOutput:
         """Score entities.
@@ -132,12 +135,14 @@ class SalienceCrossEncoderSettings:
         hidden: hidden units of the classifier.
         deciles: size of the embedding of a mention's decile.
         dropout: probability in training.
+        prior: see `begin_at`.
     """
 
     width: int
     hidden: int = 128
     deciles: int = 16
     dropout: float = 0.1
+    prior: float = 0.5
 
 
 class SalienceCrossEncoder(nn.Module):
@@ -157,7 +162,7 @@ class SalienceCrossEncoder(nn.Module):
         self.decile = nn.Embedding(DECILES, s.deciles)
         self.dropout = nn.Dropout(s.dropout)
         self.inner = Linear(s.width + s.deciles, s.hidden)
-        self.outer = Linear(s.hidden, 1)
+        self.outer = begin_at(s.prior, Linear(s.hidden, 1))
 
     def forward(self, states: Tensor, rows: Tensor, deciles: Tensor, entities: Tensor) -> Tensor:
         """Score entities.
@@ -175,6 +180,21 @@ class SalienceCrossEncoder(nn.Module):
         parts = [segment_mean(states, rows, n), segment_mean(self.decile(deciles), entities, n)]
         hidden = F.gelu(self.inner(self.dropout(torch.cat(parts, dim=1))))
         return self.outer(self.dropout(hidden))[:, 0]
+
+
+def begin_at(prior: float, layer: Linear) -> Linear:
+    """Let a layer that gives one logit begin near the probability that is expected before anything is known, in its bias.
+
+    Where few entities are salient, a bias that begins at 0 takes hundreds of steps to get there, and all that is learned until
+    then is that. So do Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017), section 4.1.
+
+    Args:
+        prior: the mean of the targets, see `soft_bce`; at most 0.99, and at least 0.01, is taken of it.
+        layer: is changed.
+    """
+    prior = min(max(prior, 0.01), 0.99)
+    nn.init.constant_(layer.bias, math.log(prior / (1 - prior)))
+    return layer
 
 
 def soft_bce(logits: Tensor, targets: Tensor) -> Tensor:

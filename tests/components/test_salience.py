@@ -93,6 +93,18 @@ def test_grades_are_learned_and_kept(tiny_bert: Path, tmp_path: Path, kind: str)
     assert run(spacy.load(tmp_path / "nlp"), make_examples(nlp)) == found
 
 
+@pytest.mark.parametrize("kind", ["head", "cross", "shared"])
+def test_the_head_begins_at_what_is_expected_of_an_entity(tiny_bert: Path, kind: str) -> None:
+    """Not at one half: of many entities few are salient. It is saved, and without ratings it is one half."""
+    nlp, pipe = initialized(tiny_bert, kind)
+    expected = sum(grade / 3 for _, entities in TEXTS for _, grade in entities) / sum(len(entities) for _, entities in TEXTS)
+    assert pipe._shim.settings["prior"] == pytest.approx(expected)
+    bias = pipe._shim.module.outer.bias
+    assert bias.sigmoid().tolist() == pytest.approx([expected])
+    nlp.initialize()
+    assert pipe._shim.module.outer.bias.tolist() == [0]
+
+
 def test_zeros_and_ones(tiny_bert: Path) -> None:
     nlp, _ = initialized(tiny_bert, graded=False, model={"dropout": 0.0})
     train(nlp, make_examples(nlp), 60)

@@ -22,11 +22,13 @@ from transformers import AutoModel
 from entitykit.bridge.architectures import entity_encoder
 from entitykit.bridge.salience import EntityTexts, MentionedEntity, WordsRead, choose_windows, salience_cross_encoder
 from entitykit.errors import ConfigError, EntityKitWarning
+from entitykit.models.linear import Linear
 from entitykit.models.salience import (
     Salience,
     SalienceCrossEncoder,
     SalienceCrossEncoderSettings,
     SalienceSettings,
+    begin_at,
     deciles_of,
     soft_bce,
 )
@@ -131,6 +133,12 @@ def test_loss_of_ones_and_zeros() -> None:
     logits, targets = torch.tensor([0.3, -1.2, 2.0]), torch.tensor([1.0, 0.0, 0.0])
     assert soft_bce(logits, targets).item() == pytest.approx(log_loss(targets, logits.sigmoid()), abs=1e-6)
     assert soft_bce(logits[:0], targets[:0]).item() == 0
+
+
+@pytest.mark.parametrize(("prior", "expected"), [(0.05, 0.05), (0.5, 0.5), (0.8, 0.8), (0.0, 0.01), (1.0, 0.99)])
+def test_the_probability_that_a_layer_begins_at(prior: float, expected: float) -> None:
+    layer = begin_at(prior, Linear(3, 1))
+    assert layer(torch.zeros(2, 3)).sigmoid()[:, 0].tolist() == pytest.approx([expected] * 2)
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 70), st.integers(1, 5))
