@@ -14,7 +14,7 @@ from entitykit.bridge.known_words import KnownWords, Word, said_words
 from entitykit.decoding.coref import Memory, MemorySettings, Step
 from entitykit.models.coref import OnlineCoref
 from entitykit.models.coref_pairs import COUNTS, Side, buckets, distances
-from entitykit.models.coref_words import NAMES, SAME_SAYING, SAME_WORD, SPEAKERS, Comparison, Words
+from entitykit.models.coref_words import NAMES, OTHER_PROPER, SAME_SAYING, SAME_WORD, SPEAKERS, Comparison, Words
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -62,11 +62,14 @@ class EntityMemory:
         compared: cells that are compared in full because they are the best, and a quarter as many because they are the latest;
             0: all are.
         new: score of starting an entity.
+        settled: mentions with names after which an entity takes no other proper name; 0: it always may.
     """
 
-    def __init__(self, head: OnlineCoref, settings: MemorySettings, *, compared: int = 64, new: float = 0.0) -> None:
+    def __init__(
+        self, head: OnlineCoref, settings: MemorySettings, *, compared: int = 64, new: float = 0.0, settled: int = 0
+    ) -> None:
         self.books = Memory(settings)
-        self._head, self._compared, self._new = head, compared, new
+        self._head, self._compared, self._new, self._settled = head, compared, new, settled
         s = head.settings
         self._vectors, self._said, self._keys = (np.zeros((CELLS, n), dtype=np.float32) for n in (s.size, s.hidden, s.match))
         self._ends = np.zeros(CELLS, dtype=np.int64)
@@ -122,9 +125,11 @@ class EntityMemory:
         if not len(cells):
             return np.zeros(0)
         entities = Side(torch.from_numpy(self._said[cells]), torch.from_numpy(self._keys[cells]))
-        kinds = (torch.from_numpy(known.kinds(word, cells)) for known in self._known)
-        fits = self._head.scorer(entities, mention, *self._bucketed(cells, start), *kinds)
+        kinds = [known.kinds(word, cells) for known in self._known]
+        fits = self._head.scorer(entities, mention, *self._bucketed(cells, start), *map(torch.from_numpy, kinds))
         scores: Floats = fits.double().numpy()
+        if self._settled:
+            scores[(kinds[0] == OTHER_PROPER) & (self._known[0].told(cells) >= self._settled)] = -np.inf
         return scores
 
     def _choose(self, block: _Block, row: int, cells: Ints, scores: Floats) -> Step:

@@ -87,6 +87,10 @@ class KnownWords:
             kinds[[rows[entity] for entity in found]] = way.kind
         return kinds
 
+    def told(self, entities: Ints) -> Ints:
+        """How many of the mentions of entities tell anything, see `Comparison`."""
+        return np.array([self._told.get(entity, 0) for entity in entities.tolist()], dtype=np.int64)
+
     def _counts(self, part: str, word: Word, own: str) -> Mapping[int, int]:
         key = getattr(word, own)
         return self._tables[part].get(key, {}) if key else {}

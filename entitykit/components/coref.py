@@ -53,6 +53,7 @@ DEFAULT_CONFIG = {
     "capacity": 1000,
     "forget": "lru",
     "compared": 64,
+    "settled": 0,
     "scorer": {"@scorers": "entitykit.coref_scorer.v1"},
 }
 
@@ -74,6 +75,7 @@ def make_coref(
     capacity: int,
     forget: str,
     compared: int,
+    settled: int,
     scorer: Callable[..., Any] | None,
 ) -> Coref:
     """Make the coreference component.
@@ -91,6 +93,7 @@ def make_coref(
             again least likely, which may be the new one.
         compared: of the remembered entities so many are compared in full with a mention, with the latest ones and those of the
             same name; 0: all.
+        settled: an entity that was named so often takes no mention with another proper name; 0: it may, as in training.
         scorer: scores examples.
     """
     given = {**locals()}
@@ -132,8 +135,9 @@ class Coref(TorchPipe):
         self._memory_settings()
         if not 0 < s["threshold"] < 1:
             raise error("E109", name=self.name, setting="threshold", found=s["threshold"], expected="between 0 and 1")
-        if s["compared"] < 0:
-            raise error("E109", name=self.name, setting="compared", found=s["compared"], expected="at least 0")
+        for setting in ("compared", "settled"):
+            if s[setting] < 0:
+                raise error("E109", name=self.name, setting=setting, found=s[setting], expected="at least 0")
 
     # Learning
 
@@ -334,7 +338,8 @@ class Coref(TorchPipe):
         )
 
     def _memory(self, head: OnlineCoref) -> EntityMemory:
-        return EntityMemory(head, self._memory_settings(), compared=self.settings["compared"], new=self.settings["new"])
+        chosen = {key: self.settings[key] for key in ("compared", "new", "settled")}
+        return EntityMemory(head, self._memory_settings(), **chosen)
 
     def _memory_settings(self) -> MemorySettings:
         """Raises E352 if they are wrong."""

@@ -295,6 +295,7 @@ def test_find_needs_the_model_and_a_memory(nlp: Language, tiny_bert: Path) -> No
         ("threshold", 0.0, "E109"),
         ("threshold", 1.0, "E109"),
         ("compared", -1, "E109"),
+        ("settled", -1, "E109"),
         ("capacity", -1, "E352"),
         ("forget", "none", "E352"),
     ],

@@ -64,6 +64,23 @@ def test_fifty_thousand_mentions_in_a_bounded_memory(head: OnlineCoref) -> None:
     assert second < 1.7 * first
 
 
+@pytest.mark.parametrize("settled", [1, 3])
+def test_who_is_settled_takes_no_other_proper_name(head: OnlineCoref, settled: int) -> None:
+    """Where everything is joined, an entity has other names among its first ones alone, and pronouns always."""
+    found = text_of(400)
+    found = found._replace(words=found.words._replace(proper=found.words.names > 0))
+    free = EntityMemory(head, MemorySettings(), new=-NEVER_JOIN).follow(found)
+    assert len(np.unique(free)) == 1
+    entities = EntityMemory(head, MemorySettings(), new=-NEVER_JOIN, settled=settled).follow(found)
+    names, n_mixed = found.words.names.numpy(), 0
+    for entity in np.unique(entities):
+        called = names[(entities == entity) & (names > 0)]
+        n_mixed += len(set(called.tolist())) > 1
+        assert set(called[settled:].tolist()) <= set(called[:settled].tolist())
+    assert bool(n_mixed) == (settled > 1)
+    assert len(np.unique(entities)) <= len(set(names[names > 0].tolist()))
+
+
 def test_a_memory_that_learned_to_forget(head: OnlineCoref) -> None:
     found = text_of(6_000)
     memory = EntityMemory(head, MemorySettings(100, "learned"), compared=16, new=NEVER_JOIN)
