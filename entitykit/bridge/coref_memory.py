@@ -129,7 +129,8 @@ class EntityMemory:
         fits = self._head.scorer(entities, mention, *self._bucketed(cells, start), *map(torch.from_numpy, kinds))
         scores: Floats = fits.double().numpy()
         if self._settled:
-            scores[(kinds[0] == OTHER_PROPER) & (self._known[0].told(cells) >= self._settled)] = -np.inf
+            others = np.flatnonzero(kinds[0] == OTHER_PROPER)
+            scores[others[self._known[0].told(cells[others]) >= self._settled]] = -np.inf
         return scores
 
     def _choose(self, block: _Block, row: int, cells: Ints, scores: Floats) -> Step:

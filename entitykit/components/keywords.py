@@ -60,9 +60,6 @@ class Keywords(KBPipe):
     its entity. `entitykit_linker` behind it searches for candidates by these.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-
     def check_settings(self) -> None:
         """Refuse settings that cannot be."""
         self.check_least(keywords=1)

@@ -3,7 +3,7 @@
 # no postponed annotations here: spaCy reads the annotations of `initialize` as types
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -142,8 +142,10 @@ class Salience(TorchPipe):
         """None: entities are rated, not labelled."""
         return ()
 
-    def learn_corpus(self, examples: Sequence[Example], settings: Mapping[str, Any]) -> None:
-        """Make sure that there is something to learn, and say how many rated entities the texts do not name.
+    def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """What is expected of an entity before anything is known.
+
+        There must be something to learn; how many rated entities the texts do not name is said.
 
         Raises:
             ConfigError: E106 without ratings.
@@ -151,17 +153,13 @@ class Salience(TorchPipe):
         """
         if examples and not is_dummy(examples) and all(SALIENCE not in eg.reference.user_data for eg in examples):
             raise error("E106", name=self.name, keys='user_data["salience"]')
-        n = n_lost = 0
+        targets, n_lost = [], 0
         for eg in examples:
             gold, lost = gold_entities(eg)
-            n, n_lost = n + len(gold) + lost, n_lost + lost
-            self._targets(gold)
+            targets += self._targets(gold)
+            n_lost += lost
         if n_lost:
-            warn("W622", name=self.name, n=n_lost, total=n, stacklevel=4)
-
-    def learned_settings(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """What is expected of an entity before anything is known."""
-        targets = [target for eg in examples for target in self._targets(gold_entities(eg)[0])]
+            warn("W622", name=self.name, n=n_lost, total=len(targets) + n_lost, stacklevel=4)
         return {"prior": sum(targets) / len(targets)} if targets else {}
 
     def candidates(self, docs: Sequence[Doc], examples: Sequence[Example] | None) -> EntityMentions:

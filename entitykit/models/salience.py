@@ -185,8 +185,8 @@ class SalienceCrossEncoder(nn.Module):
 def begin_at(prior: float, layer: Linear) -> Linear:
     """Let a layer that gives one logit begin near the probability that is expected before anything is known, in its bias.
 
-    Where few entities are salient, a bias that begins at 0 takes hundreds of steps to get there, and all that is learned until
-    then is that. So do Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017), section 4.1.
+    Where few entities are salient, a bias that begins at 0 must first get there. So do Lin et al., "Focal Loss for Dense Object
+    Detection" (ICCV 2017), section 4.1.
 
     Args:
         prior: the mean of the targets, see `soft_bce`; at most 0.99, and at least 0.01, is taken of it.
